@@ -1,0 +1,56 @@
+# Everything runs from a fresh clone with python3, pip and make: each target makes the environment it needs in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types bench docs clean
+
+help:
+	@echo "make demo    train and compile the digits example"
+	@echo "make test    run the tests"
+	@echo "make lint    ruff check and ruff format --check"
+	@echo "make format  rewrite the files as lint wants them"
+	@echo "make types   mypy"
+	@echo "make bench   run the benchmarks"
+	@echo "make docs    build the documentation into site/"
+	@echo "make clean   remove .venv and everything built"
+
+demo: $(VENV)/.examples
+	$(BIN)/python examples/digits.py
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+bench: $(VENV)/.examples
+	$(BIN)/python -m bench
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Where python3 has no ensurepip (some distributions), the pip outside installs the pip inside.
+$(VENV)/.made:
+	$(PYTHON) -m venv $(VENV) || \
+	{ $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install pip; }
+	@touch $@
+
+# One stamp for each extra of pyproject.toml, made again when pyproject.toml changes.
+$(VENV)/.%: pyproject.toml | $(VENV)/.made
+	$(PIP) install --quiet --editable ".[$*]"
+	@touch $@

@@ -1,0 +1,112 @@
+"""The outer file: named entries, each with its hash, written whole or not at all.
+
+Enters: entries as bytes, or a path.  Leaves: a file, or verified entries; ArtifactError for anything that is not exactly what
+`write` wrote.  Never here: what the entries mean.
+
+Layout: a zip of stored (uncompressed) entries, the last one ``manifest.json`` with format, version, and size and SHA-256 of every other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO
+
+from graphc.errors import ArtifactError
+
+FORMAT = "graphc"
+VERSION = 1
+MANIFEST = "manifest.json"
+ENTRY_LIMIT = 10_000
+_DATE = (1980, 1, 1, 0, 0, 0)  # no clock in the file: equal contents are equal bytes
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A file to write beside `path` and renamed over it at the end; on any error `path` stays as it was.
+
+    Raises OSError (disk full, no permission).
+    """
+    path = os.fspath(path)
+    folder = os.path.dirname(os.path.abspath(path))
+    handle, beside = tempfile.mkstemp(prefix=os.path.basename(path) + ".", suffix=".tmp", dir=folder)
+    try:
+        mask = os.umask(0)
+        os.umask(mask)
+        os.fchmod(handle, 0o666 & ~mask)
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
+
+
+def write(path: str | os.PathLike[str], entries: Mapping[str, bytes]) -> None:
+    """Write `entries` and their manifest.  Raises OSError and leaves an existing file whole."""
+    listed = {name: {"nbytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in entries.items()}
+    manifest = json.dumps({"format": FORMAT, "version": VERSION, "entries": listed}, indent=1).encode()
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in (*entries.items(), (MANIFEST, manifest)):
+            archive.writestr(zipfile.ZipInfo(name, _DATE), data)
+
+
+def is_artifact(path: str | os.PathLike[str]) -> bool:
+    """Whether the file says that it is a graphc artifact (it may still be damaged).  Raises OSError."""
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return MANIFEST in archive.namelist()
+    except zipfile.BadZipFile:
+        return True  # a truncated zip: `read` says what is wrong
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, bytes]:
+    """The entries, verified.  Raises ArtifactError, or OSError where the file cannot be read at all."""
+    name = os.path.basename(os.fspath(path))
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        return _read(data)
+    except ArtifactError as error:
+        raise ArtifactError(f"{name}: {error}") from None
+    except (zipfile.BadZipFile, EOFError, ValueError, KeyError, TypeError, NotImplementedError, RuntimeError) as error:
+        raise ArtifactError(f"{name}: not a whole graphc artifact ({error})") from None
+
+
+def _read(data: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        infos = archive.infolist()
+        names = [info.filename for info in infos]
+        if len(names) != len(set(names)) or len(names) > ENTRY_LIMIT:
+            raise ArtifactError("an entry stands twice, or there are too many")
+        if MANIFEST not in names:
+            raise ArtifactError("no manifest: not a graphc artifact, or cut short")
+        for info in infos:
+            if info.compress_type != zipfile.ZIP_STORED or info.file_size > len(data) or info.flag_bits & 1:
+                raise ArtifactError(f"entry {info.filename} is compressed, encrypted or larger than the file")
+        manifest = json.loads(archive.read(MANIFEST))
+        if manifest.get("format") != FORMAT:
+            raise ArtifactError("the manifest is not graphc's")
+        if manifest.get("version") != VERSION:
+            raise ArtifactError(f"format version {manifest.get('version')} is not the {VERSION} that this graphc reads")
+        listed = manifest["entries"]
+        if set(listed) != set(names) - {MANIFEST}:
+            raise ArtifactError("the entries are not those of the manifest")
+        entries = {}
+        for entry, facts in listed.items():
+            content = archive.read(entry)
+            if len(content) != facts["nbytes"] or hashlib.sha256(content).hexdigest() != facts["sha256"]:
+                raise ArtifactError(f"entry {entry} was altered")
+            entries[entry] = content
+        return entries

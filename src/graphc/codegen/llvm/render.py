@@ -1,0 +1,350 @@
+"""A kernel as LLVM text with explicit vectors.
+
+Enters: a `Kernel` of primitive functions (`mathlib.expand` has run) and the vector width.  Leaves: the text of one function
+``void @name(ptr args, i64 begin, i64 end)``.  Never here: choices of schedule; every loop kind has one form.
+
+`args` holds one 8-byte slot per parameter (buffer address or size), then the address of the status word.  A static extent ends
+in one narrower trip, a dynamic one in one masked trip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from graphc.codegen.llvm.access import Access, Trip
+from graphc.codegen.llvm.emit import Emitter, Value, integer, literal, memory_type
+from graphc.codegen.llvm.functions import apply, cast
+from graphc.dims import Dim, Size
+from graphc.dtypes import bool_, int32, int64
+from graphc.errors import IRError
+from graphc.ir.loops import (
+    BLOCK,
+    LANES,
+    Acc,
+    Alloc,
+    Call,
+    Check,
+    Const,
+    Expr,
+    For,
+    Index,
+    Kernel,
+    Let,
+    Load,
+    Stmt,
+    Store,
+    Update,
+    Var,
+    identity,
+    walk,
+)
+
+
+def render(kernel: Kernel, lanes: int) -> str:
+    """The LLVM function of `kernel`, `lanes` elements to a vector: a divisor of 32.
+
+    Raises IRError for a kernel that breaks a rule of its IR, or calls a function that is not primitive.
+    """
+    return _Renderer(kernel, lanes).text()
+
+
+class _Renderer:
+    def __init__(self, kernel: Kernel, lanes: int) -> None:
+        self.kernel = kernel
+        self.lanes = lanes
+        self.emit = Emitter()
+        self.access = Access(self.emit)
+        self.allocas: list[str] = []
+        self.accumulators: dict[str, Acc] = {}
+        self.parts: dict[str, Value] = {}  # accumulator -> the vector that Updates of this trip fold into
+
+    def text(self) -> str:
+        for slot, param in enumerate(self.kernel.params):
+            loaded = self._argument(slot, "i64" if param.role == "size" else "ptr")
+            (self.access.values if param.role == "size" else self.access.buffers)[param.name] = loaded
+        self._body(self.kernel.body)
+        lines = ["entry:", *self.allocas, *self.emit.scopes[0].lines, "  ret void", "}", ""]
+        head = f"define internal void @{self.kernel.name}(ptr noalias %args, i64 %begin, i64 %end) nounwind {{"
+        return "\n".join([head, *lines])
+
+    def _argument(self, slot: int, kind: str) -> Value:
+        args = Value("%args", int64, 1, 0)
+        address = self.emit.op(f"getelementptr i64, ptr %args, i64 {slot}", int64, 1, (args,))
+        return self.emit.op(f"load {kind}, ptr {address.text}, align 8", int64, 1, (address,))
+
+    # ---- statements ------------------------------------------------------------------------------------------------
+
+    def _body(self, body: tuple[Stmt, ...]) -> None:
+        saved = dict(self.access.values)
+        for statement in body:
+            self._statement(statement)
+        self.access.values = saved
+
+    def _statement(self, statement: Stmt) -> None:
+        match statement:
+            case Let(name, value):
+                bound = self._expr(value)
+                self.access.values[name] = bound
+                (self.access.trip.varying.add if bound.width > 1 else self.access.trip.varying.discard)(name)
+            case Store(buffer, offset, value):
+                self.access.store(buffer, offset, self._expr(value))
+            case Update(name, value):
+                self._update(name, self._expr(value))
+            case Acc(name, _, _):
+                self.accumulators[name] = statement
+            case Alloc():
+                self._alloc(statement)
+            case Check(condition, code):
+                self._check(self._expr(condition), code)
+            case For():
+                self._for(statement)
+
+    def _for(self, loop: For) -> None:
+        if self.access.trip.width > 1:
+            raise IRError(f"{self.kernel.name}: loop {loop.var} inside a vector loop")
+        match loop.kind:
+            case "parallel":
+                begin, end = (Value(name, int64, 1, 0) for name in ("%begin", "%end"))
+                self._counted(loop, begin, end)
+            case "serial":
+                self._counted(loop, integer(0), self._extent(loop))
+            case "unroll":
+                for step in range(self._static_extent(loop)):
+                    with self._substituted(loop.var, step):
+                        self._body(loop.body)
+            case "tile":
+                extent = self._static_extent(loop)
+                for start in range(0, extent, self.lanes):
+                    self._trip(loop, integer(start), min(self.lanes, extent - start))
+            case "vector":
+                self._vector(loop)
+            case "lanes":
+                self._lanes(loop)
+
+    def _extent(self, loop: For) -> Value:
+        return self.access.scalar(self.access.resolve(loop.extent))
+
+    def _static_extent(self, loop: For) -> int:
+        extent = self.access.resolve(loop.extent)
+        if type(extent) is not int:
+            raise IRError(f"{self.kernel.name}: {loop.kind} loop {loop.var} needs a static extent, not {extent}")
+        return extent
+
+    def _counted(self, loop: For, begin: Value, end: Value) -> None:
+        def trip(index: Value, _: list[Value]) -> list[Value]:
+            self._bound(loop, index)
+            return []
+
+        self.emit.loop(begin, end, 1, [], _writes(loop), trip)
+
+    def _bound(self, loop: For, index: Value) -> None:
+        """The body with the loop variable at `index`."""
+        saved = self.access.values.get(loop.var)
+        self.access.values[loop.var] = index
+        self._body(loop.body)
+        if saved is None:
+            del self.access.values[loop.var]
+        else:
+            self.access.values[loop.var] = saved
+
+    @contextmanager
+    def _substituted(self, var: str, size: Size) -> Iterator[None]:
+        saved = self.access.substitution
+        self.access.substitution = {**saved, var: size}
+        yield
+        self.access.substitution = saved
+
+    def _trip(self, loop: For, index: Value, width: int, mask: Value | None = None) -> None:
+        """`width` neighbouring iterations at once."""
+        saved, self.access.trip = self.access.trip, Trip(loop.var, width, mask)
+        self._bound(loop, index)
+        self.access.trip = saved
+
+    def _vector(self, loop: For) -> None:
+        extent = self._extent(loop)
+
+        def full(index: Value, _: list[Value]) -> list[Value]:
+            self._trip(loop, index, self.lanes)
+            return []
+
+        if extent.is_literal:
+            main = int(extent.text) // self.lanes * self.lanes
+            self.emit.loop(integer(0), integer(main), self.lanes, [], _writes(loop), full)
+            if main < int(extent.text):
+                self._trip(loop, integer(main), int(extent.text) - main)
+            return
+        end = self.emit.binary("and", extent, integer(-self.lanes))
+        self.emit.loop(integer(0), end, self.lanes, [], _writes(loop), full)
+
+        def left(_: list[Value]) -> list[Value]:
+            self._trip(loop, end, self.lanes, self._mask(self.emit.binary("sub", extent, end)))
+            return []
+
+        self.emit.when(self.emit.binary("icmp slt", end, extent, bool_), [], left)
+
+    def _mask(self, count: Value) -> Value:
+        """The first `count` lanes; `count` is below 2**31."""
+        count = self.emit.convert("trunc", count, int32)
+        return self.emit.binary("icmp slt", self.emit.steps(1, self.lanes, int32), count, bool_)
+
+    def _alloc(self, alloc: Alloc) -> None:
+        if self.access.trip.width > 1:
+            raise IRError(f"{self.kernel.name}: scratch {alloc.buffer} inside a vector loop")
+        name = self.emit.fresh("%scratch")
+        self.allocas.append(f"  {name} = alloca [{alloc.size} x {memory_type(alloc.dtype)}], align 64")
+        self.access.buffers[alloc.buffer] = Value(name, int64, 1, 0)
+
+    def _check(self, condition: Value, code: int) -> None:
+        mask = self.access.trip.mask
+        if condition.width > 1:
+            if mask is not None:
+                condition = self.emit.binary("or", condition, self.emit.binary("xor", mask, literal(True, bool_)))
+            text = f"call i1 @llvm.vector.reduce.and.v{condition.width}i1({condition.type} {condition.text})"
+            condition = self.emit.op(text, bool_, 1, (condition,))
+        failed, after = self.emit.fresh("failed"), self.emit.fresh("checked")
+        status = self._argument(len(self.kernel.params), "ptr")
+        self.emit.here(f"br i1 {condition.text}, label %{after}, label %{failed}")
+        self.emit.block(failed)
+        self.emit.here(f"atomicrmw umax ptr {status.text}, i64 {code} monotonic")
+        self.emit.here(f"br label %{after}")
+        self.emit.block(after)
+
+    # ---- reductions ------------------------------------------------------------------------------------------------
+
+    def _lanes(self, loop: For) -> None:
+        names = list(dict.fromkeys(s.name for s in loop.body if isinstance(s, Update)))
+        extent = self._extent(loop)
+        if extent.is_literal and int(extent.text) <= BLOCK:
+            results = self._block(loop, names, integer(0), extent)
+        else:
+
+            def block(start: Value, totals: list[Value]) -> list[Value]:
+                whole = extent.is_literal and int(extent.text) % BLOCK == 0
+                left = self.emit.binary("sub", extent, start)
+                count = integer(BLOCK) if whole else self.emit.intrinsic("smin", int64, left, integer(BLOCK))
+                return [
+                    self._fold(n, t, r)
+                    for n, t, r in zip(names, totals, self._block(loop, names, start, count), strict=True)
+                ]
+
+            empty = [self._identity(name) for name in names]
+            results = self.emit.loop(integer(0), extent, BLOCK, empty, _writes(loop), block)
+        self.access.values.update(zip(names, results, strict=True))
+
+    def _block(self, loop: For, names: list[str], start: Value, count: Value) -> list[Value]:
+        """The folded results of elements [start, start + count) of one block, count <= BLOCK."""
+        emit, ways = self.emit, LANES // self.lanes
+        parts = [emit.splat(self._identity(name), self.lanes) for name in names for _ in range(ways)]
+
+        def step(index: Value, carried: list[Value]) -> list[Value]:
+            for way in range(ways):
+                self._way(loop, names, carried, index, way, self.lanes)
+            return carried
+
+        static = count.is_literal
+        whole = integer(int(count.text) // LANES * LANES) if static else emit.binary("and", count, integer(-LANES))
+        end = emit.add(start, whole)
+        positive = static and int(whole.text) > 0
+        parts = emit.loop(start, end, LANES, parts, _writes(loop), step, positive)
+        used = ways
+        if static:
+            left = int(count.text) % LANES
+            for way in range(-(-left // self.lanes)):
+                self._way(loop, names, parts, end, way, min(self.lanes, left - way * self.lanes))
+            used = ways if positive else -(-left // self.lanes)
+        else:
+            self._left_over(loop, names, parts, end, emit.binary("sub", count, whole))
+        return [self._tree(name, parts[i * ways : i * ways + used]) for i, name in enumerate(names)]
+
+    def _left_over(self, loop: For, names: list[str], parts: list[Value], start: Value, left: Value) -> None:
+        """The last `left` < LANES elements from `start`; replaces the `parts` they fold into."""
+        ways = LANES // self.lanes
+        if type(loop.extent) is int and loop.extent % LANES == 0:
+            return
+        for way in range(ways):
+
+            def partial(chosen: list[Value], way: int = way) -> list[Value]:
+                carried = list(parts)
+                carried[way::ways] = chosen
+                mask = self._mask(self.emit.add(left, integer(-way * self.lanes)))
+                self._way(loop, names, carried, start, way, self.lanes, mask)
+                return carried[way::ways]
+
+            condition = self.emit.binary("icmp sgt", left, integer(way * self.lanes), bool_)
+            parts[way::ways] = self.emit.when(condition, parts[way::ways], partial)
+
+    def _way(
+        self,
+        loop: For,
+        names: list[str],
+        parts: list[Value],
+        index: Value,
+        way: int,
+        width: int,
+        mask: Value | None = None,
+    ) -> None:
+        """Fold `width` elements from index + way * lanes into the way-th part of every accumulator."""
+        ways = LANES // self.lanes
+        saved = self.parts
+        self.parts = {name: self.emit.part(parts[i * ways + way], 0, width) for i, name in enumerate(names)}
+        shift = way * self.lanes
+        if index.is_literal or not shift:
+            self._trip(loop, self.emit.add(index, integer(shift)), width, mask)
+        else:
+            with self._substituted(loop.var, Dim.symbol(loop.var) + shift):
+                self._trip(loop, index, width, mask)
+        for i, name in enumerate(names):
+            parts[i * ways + way] = self.emit.overlay(parts[i * ways + way], self.parts[name])
+        self.parts = saved
+
+    def _update(self, name: str, value: Value) -> None:
+        if name not in self.parts:
+            raise IRError(f"{self.kernel.name}: update of {name} outside its lanes loop")
+        before, mask = self.parts[name], self.access.trip.mask
+        after = self._fold(name, before, self.emit.splat(value, before.width))
+        self.parts[name] = after if mask is None else self.emit.select(mask, after, before)
+
+    def _identity(self, name: str) -> Value:
+        start = identity(self.accumulators[name].fn, self.accumulators[name].dtype)
+        return literal(start.value, start.dtype)
+
+    def _fold(self, name: str, a: Value, b: Value) -> Value:
+        accumulator = self.accumulators[name]
+        return apply(self.emit, accumulator.fn, (a, b), accumulator.dtype)
+
+    def _tree(self, name: str, parts: list[Value]) -> Value:
+        """All 32 lanes folded in halves.  Parts beyond those given hold the identity, which folds without a trace."""
+        if not parts:
+            return self._identity(name)
+        ways = LANES // self.lanes
+        while ways > 1:
+            ways //= 2
+            upper = parts[ways:]
+            parts = [self._fold(name, p, upper[i]) if i < len(upper) else p for i, p in enumerate(parts[:ways])]
+        (result,) = parts
+        while result.width > 1:
+            half = result.width // 2
+            result = self._fold(name, self.emit.part(result, 0, half), self.emit.part(result, half, half))
+        return result
+
+    # ---- expressions -----------------------------------------------------------------------------------------------
+
+    def _expr(self, expr: Expr) -> Value:
+        match expr:
+            case Const(value, dtype):
+                return literal(value, dtype)
+            case Var(name, _):
+                return self.access.values[name]
+            case Index(value, dtype):
+                size = self.access.resolve(value)
+                index = self.access.scalar(size) if self.access.is_uniform(size) else self.access.vector(size)
+                return cast(self.emit, index, dtype)
+            case Load(buffer, offset, dtype):
+                return self.access.load(buffer, offset, dtype)
+            case Call(fn, args, dtype):
+                return apply(self.emit, fn, tuple(self._expr(a) for a in args), dtype)
+
+
+def _writes(loop: For) -> frozenset[str]:
+    return frozenset(s.buffer for s in walk(loop.body) if isinstance(s, Store))

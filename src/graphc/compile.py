@@ -1,0 +1,173 @@
+"""The pipeline, read top to bottom: Graph -> passes -> schedule -> LLVM text -> object -> Program.
+
+Enters: a traced Graph.  Leaves: `Built` (plan, object code, what `explain` shows) and, linked, a `Program`.
+Never here: tracing, guards, tensors.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphc.dims import free
+from graphc.ir.graph import Graph, Value
+from graphc.ir.loops import Kernel
+from graphc.ir.text import print_graph
+from graphc.passes import PASSES
+from graphc.runtime.plan import ENTRY, FIRST_SLOT, Plan, Spec
+from graphc.runtime.program import Program
+from graphc.schedule.schedule import Place, Schedule, schedule
+
+
+@dataclass(frozen=True)
+class Options:
+    """`lanes`: vector width of the generated code in elements.  Bits do not depend on it."""
+
+    lanes: int = field(default_factory=lambda: int(os.environ.get("GRAPHC_LANES", "8")))
+
+
+@dataclass
+class Built:
+    """A compiled graph.  `schedule` and `kernels` are None when it came from the cache (explain() rebuilds them)."""
+
+    graph: Graph
+    plan: Plan
+    code: bytes
+    times_ms: dict[str, float]
+    from_cache: bool = False
+    schedule: Schedule | None = None
+    kernels: dict[str, Kernel] | None = None
+
+    def link(self) -> Program:
+        """The runnable program."""
+        from graphc.runtime.link import link
+
+        return Program(self.plan, link(self.code, [ENTRY])[ENTRY])
+
+
+def build(graph: Graph, options: Options | None = None, *, use_cache: bool = True) -> Built:
+    """Compile `graph`, or fetch what an earlier process compiled from the very same text.
+
+    Raises IRError for a graph that breaks the IR's rules.
+    """
+    options = options or Options()
+    if not use_cache:
+        return _build(graph, options)
+    from graphc.runtime.cache import default_cache
+
+    key = cache_key(graph, options)
+    stored = default_cache().get(key)
+    if stored is not None:
+        start = time.perf_counter()
+        header, code = stored.split(b"\n", 1)
+        plan = Plan.from_json(json.loads(header))
+        return Built(graph, plan, code, {"from cache": 1e3 * (time.perf_counter() - start)}, from_cache=True)
+    built = _build(graph, options)
+    default_cache().put(key, json.dumps(built.plan.to_json()).encode() + b"\n" + built.code)
+    return built
+
+
+def _build(graph: Graph, options: Options) -> Built:
+    clock = _Clock()
+    lowered = clock("passes", optimise, graph)
+    plan_of = clock("schedule", schedule, lowered)
+    kernels, launches, plan = clock("plan", lay_out, plan_of)
+    text = clock("render", _render, launches, kernels, options.lanes)
+    code = clock("llvm", _assemble, text)
+    return Built(graph, plan, code, clock.times_ms, schedule=plan_of, kernels=kernels)
+
+
+def optimise(graph: Graph) -> Graph:
+    """Every pass, in order."""
+    for one in PASSES:
+        graph = one(graph)
+    return graph
+
+
+def lay_out(made: Schedule) -> tuple[dict[str, Kernel], list[tuple[str, tuple[Any, ...]]], Plan]:
+    """Table slots for every buffer and size; launches as (kernel name, slot or int per parameter)."""
+    graph = made.graph
+    arena = sorted({p.index for p in made.places.values() if p.kind == "arena"})
+    sizes = tuple(sorted({n for v in graph.inputs for d in v.shape for n in free(d)}))
+    plan = Plan(
+        inputs=tuple(_spec(v) for v in graph.inputs),
+        outputs=tuple(_spec(v) for v in graph.outputs),
+        arena_offsets=tuple(arena),
+        arena_nbytes=made.arena_nbytes,
+        temporaries=tuple(made.temporaries),
+        sizes=sizes,
+        written=made.written,
+        messages=tuple(made.messages),
+    )
+    first = {"input": FIRST_SLOT, "output": FIRST_SLOT + len(plan.inputs)}
+    first["arena"] = first["output"] + len(plan.outputs)
+    first["temporary"] = first["arena"] + len(arena)
+    first_size = first["temporary"] + len(plan.temporaries)
+
+    def slot(place: Place) -> int:
+        return first[place.kind] + (arena.index(place.index) if place.kind == "arena" else place.index)
+
+    kernels: dict[str, Kernel] = {}
+    launches = []
+    for launch in made.launches:
+        kernels.setdefault(launch.kernel.name, launch.kernel)
+        arguments = [slot(made.places[v]) for v in launch.buffers]
+        arguments += [first_size + sizes.index(p.name) for p in launch.kernel.params if p.role == "size"]
+        launches.append((launch.kernel.name, tuple(arguments)))
+    return kernels, launches, plan
+
+
+def _spec(value: Value) -> Spec:
+    return Spec(value.dtype, value.shape)
+
+
+def _render(launches: list[tuple[str, tuple[int, ...]]], kernels: dict[str, Kernel], lanes: int) -> str:
+    from graphc.codegen.llvm.program import Launch, Slot, render_program
+    from graphc.codegen.mathlib import expand
+
+    opened = {name: expand(kernel) for name, kernel in kernels.items()}
+    return render_program([Launch(name, tuple(map(Slot, slots))) for name, slots in launches], opened, lanes)
+
+
+def _assemble(text: str) -> bytes:
+    from graphc.runtime.link import assemble
+
+    return assemble(text)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.times_ms: dict[str, float] = {}
+
+    def __call__(self, stage: str, function: Callable[..., Any], *args: Any) -> Any:
+        start = time.perf_counter()
+        result = function(*args)
+        self.times_ms[stage] = 1e3 * (time.perf_counter() - start)
+        return result
+
+
+def cache_key(graph: Graph, options: Options) -> str:
+    """What the object depends on: the graph's text, the options, this graphc, this machine."""
+    from graphc.runtime.link import machine_signature
+
+    parts = (print_graph(graph), repr(options), source_fingerprint(), machine_signature())
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+@functools.cache
+def source_fingerprint() -> str:
+    """Name, size and modification time of every source file of this graphc: an edited compiler never reads old code."""
+    root = os.path.dirname(os.path.abspath(__file__))
+    stats = []
+    for folder, _, files in sorted(os.walk(root)):
+        for name in sorted(files):
+            if name.endswith(".py"):
+                status = os.stat(os.path.join(folder, name))
+                stats.append(f"{name} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(stats).encode()).hexdigest()

@@ -1,0 +1,65 @@
+"""Memory that tensors share, and what stands for it while there is none.
+
+Enters: arrays, or the types of traced values.  Leaves: `Storage`, `Phantom`.  Never here: tensors, execution.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from graphc.dims import Size
+from graphc.dtypes import DType
+from graphc.errors import TraceError, at_user_line
+from graphc.eager.views import is_contiguous
+from graphc.ir.op import Shape
+
+
+class Storage:
+    """What views of one another share: `array` (the root they are views of), `version` (how often it was written to) and, while
+    traced, `cell` (its current value in the graph)."""
+
+    __slots__ = ("__weakref__", "array", "cell", "version")
+
+    def __init__(self, array: Any, cell: Any = None) -> None:
+        self.array, self.cell, self.version = array, cell, 0
+
+
+class Phantom:
+    """The array of a traced tensor: a type and strides (in elements), but no memory.  Reading it raises `TraceError`."""
+
+    __slots__ = ("element", "shape", "steps")
+
+    def __init__(self, element: DType, shape: Shape, steps: tuple[Size, ...]) -> None:
+        self.element, self.shape, self.steps = element, shape, steps
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> Size:
+        count: Size = 1
+        for size in self.shape:
+            count = count * size
+        return count
+
+    @property
+    def strides(self) -> tuple[Size, ...]:
+        """In bytes, as NumPy's."""
+        return tuple(s * self.element.itemsize for s in self.steps)
+
+    @property
+    def contiguous(self) -> bool:
+        return is_contiguous(self.shape, self.steps)
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        self.refuse("its elements")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self.refuse(name)
+
+    def refuse(self, what: str) -> NoReturn:
+        """Raise the error of data-dependent Python in a trace."""
+        raise TraceError(at_user_line(f"{what}: the elements of a tensor are not known while its operators are being traced"))

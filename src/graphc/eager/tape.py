@@ -1,0 +1,204 @@
+"""The tape: what backward needs to know of every recorded operator.
+
+Enters: operator calls.  Leaves: `Node`s reached from tensors by edges.  Never here: running backward (`autograd`).
+
+An edge says where an input's gradient goes: (node, which of its outputs) or, for a leaf, (the tensor, 0).
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from graphc.dtypes import DType
+from graphc.eager.modes import modes
+from graphc.eager.views import Chain, follow, written
+from graphc.ir.op import Op, Shape
+
+Edge = tuple[Any, int]
+_sequence = itertools.count(1)
+
+
+def next_sequence() -> int:
+    """A number greater than that of every node so far."""
+    return next(_sequence)
+
+
+class Step:
+    """What a node needs of an operator, for the nodes that no public operator makes."""
+
+    __slots__ = ("grad", "name")
+
+    def __init__(self, name: str, grad: Callable[..., Any]) -> None:
+        self.name, self.grad = name, grad
+
+
+class Node:
+    """One recorded operator call.
+
+    edges: where each input's gradient goes, or None.   saved: each input with its version, or None where the rule never reads it.
+    saved_outputs: the same of the outputs, detached.   metas: (shape, dtype) of each output.
+    sequence: greater than that of every node this one depends on, so descending order is a topological order.
+    """
+
+    __slots__ = ("__weakref__", "attrs", "edges", "hooks", "metas", "op", "retained", "saved", "saved_outputs", "sequence")
+
+    def __init__(self, op: Op | Step, attrs: dict[str, Any], edges: tuple[Edge | None, ...], metas: tuple[tuple[Shape, DType], ...]) -> None:
+        self.op, self.attrs, self.edges, self.metas = op, attrs, edges, metas
+        self.sequence = next(_sequence)
+        self.saved: tuple[Any, ...] | None = ()
+        self.saved_outputs: tuple[Any, ...] = ()
+        self.hooks: list[tuple[int, Callable[[Any], Any]]] | None = None
+        self.retained: list[tuple[int, Any]] | None = None
+
+    @property
+    def name(self) -> str:
+        """As PyTorch names nodes: ``AddBackward0``."""
+        return self.op.name.title().replace("_", "") + "Backward0"
+
+    @property
+    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+        """The edges; None stands for a leaf and for an input without gradient."""
+        return tuple((e[0], e[1]) if e is not None and type(e[0]) is Node else (None, 0) for e in self.edges)
+
+    @property
+    def freed(self) -> bool:
+        return self.saved is None
+
+    def free(self) -> None:
+        """Let go of what was saved for backward, if anything was."""
+        if any(s is not None for s in (*(self.saved or ()), *self.saved_outputs)):
+            self.saved, self.saved_outputs = None, ()
+
+    def __repr__(self) -> str:
+        return f"<{self.name} object at {id(self):#x}>"
+
+
+@functools.cache
+def reads(rule: Callable[..., Any]) -> tuple[bool, Callable[[int], bool]]:
+    """Whether a gradient rule reads `out`, and input i: a parameter that its code never loads need not be saved."""
+    code = getattr(rule, "__code__", None)
+    if code is None:
+        return True, lambda i: True
+    names = code.co_varnames[: code.co_argcount]
+    read = {str(name) for i in dis.get_instructions(code) for name in _names(i.argval)} | set(code.co_cellvars)
+    starred = bool(code.co_flags & 0x04)
+    needed = tuple(name in read for name in names)
+    rest = starred and code.co_varnames[code.co_argcount + code.co_kwonlyargcount] in read
+    return (needed[1] if len(needed) > 1 else rest), lambda i: needed[i + 2] if i + 2 < len(needed) else rest
+
+
+def _names(argument: Any) -> tuple[Any, ...]:
+    return argument if isinstance(argument, tuple) else (argument,)
+
+
+# ---- edges ----------------------------------------------------------------------------------------------------------------
+
+
+def edge(x: Any) -> Edge | None:
+    """Where the gradient of tensor `x` goes, or None if it does not require one."""
+    base = x._base
+    if base is not None and base._epoch != x._epoch:
+        refresh(x)
+    if not x._requires_grad:
+        return None
+    node = x._grad_fn
+    tracer = modes.tracer
+    if tracer is not None and (node is None or node.sequence < tracer.sequence):
+        tracer.note_source(x)
+        return x, 0
+    return (x, 0) if node is None else (node, x._index)
+
+
+def record(op: Op | Step, inputs: tuple[Any, ...], attrs: dict[str, Any], outputs: tuple[Any, ...]) -> None:
+    """Put one operator call on the tape: its floating outputs then require grad."""
+    node = Node(op, attrs, tuple(map(edge, inputs)), tuple((y._array.shape, y.dtype) for y in outputs))
+    reads_out, reads_input = reads(op.grad)  # type: ignore[arg-type]
+    node.saved = tuple((x, x._storage.version) if reads_input(i) else None for i, x in enumerate(inputs))
+    if reads_out:
+        node.saved_outputs = tuple((y.detach(), y._storage.version) for y in outputs)
+    for i, y in enumerate(outputs):
+        if y.dtype.kind == "f":
+            y._requires_grad, y._grad_fn, y._index = True, node, i
+
+
+# ---- history after writes ---------------------------------------------------------------------------------------------------
+
+
+def rebase(x: Any, y: Any) -> None:
+    """After `x` was overwritten with `y`: gradients of x now go where y's go; those of x's base and its other views follow."""
+    base = x._base
+    meta = ((x._array.shape, x.dtype),)
+    source = edge(y)
+    node = y._grad_fn if source is not None and type(source[0]) is Node else None
+    if node is None:
+        node = Node(Step("copy", lambda g, out, *_: (g,)), {}, (source,), meta)
+    elif node.saved:
+        node.saved = tuple(None if s is None else (s if s[0] is not x else Overwritten.of(s)) for s in node.saved)
+    if base is None:
+        x._requires_grad, x._grad_fn, x._index = True, node, (y._index if node is y._grad_fn else 0)
+        x._epoch += 1
+        return
+    chain = x._chain[len(base._chain) :]
+    before, shape = edge(base), meta[0][0]
+
+    def split(g: Any, out: Any, *_: Any) -> tuple[Any, Any]:
+        hole = Op.table["full"].run(value=0, shape=tuple(shape), dtype=g.dtype)
+        return (None if before is None else written(g, chain, hole)), follow(g, chain)
+
+    base._grad_fn = Node(Step("copy_slices", split), {}, (before, (node, y._index if node is y._grad_fn else 0)), _meta(base))
+    base._requires_grad, base._index = True, 0
+    base._epoch += 1
+    refresh(x)
+
+
+def refresh(x: Any) -> None:
+    """The history of a view whose base was written to since: a view of what the base is now."""
+    base = x._base
+    x._epoch = base._epoch
+    source = edge(base)
+    if source is None:
+        x._requires_grad, x._grad_fn = False, None
+        return
+    chain: Chain = x._chain[len(base._chain) :]
+    shape = tuple(base._array.shape)
+
+    def scattered(g: Any, out: Any, *_: Any) -> tuple[Any]:
+        return (scatter(g, shape, chain),)
+
+    name = chain[-1][0].name if chain else "view"
+    x._grad_fn = Node(Step(name, scattered), {}, (source,), _meta(x))
+    x._requires_grad, x._index = True, 0
+
+
+def scatter(g: Any, shape: Shape, chain: Chain) -> Any:
+    """The gradient of a base of `shape` from the gradient `g` of its view along `chain`: each link's own gradient rule, last first."""
+    wholes = [Op.table["full"].run(value=0, shape=shape, dtype=g.dtype)]
+    for op, attrs in chain[:-1]:
+        wholes.append(op.run(wholes[-1], **attrs))
+    for (op, attrs), whole in zip(reversed(chain), reversed(wholes), strict=True):
+        assert op.grad is not None
+        g = op.grad(g, None, whole, **attrs)[0]
+    return g
+
+
+def _meta(x: Any) -> tuple[tuple[Shape, DType], ...]:
+    return ((x._array.shape, x.dtype),)
+
+
+class Overwritten:
+    """Stands for a saved input that its own in-place operator overwrote (and lets go of the tensor)."""
+
+    __slots__ = ("dtype", "shape", "version")
+
+    def __init__(self, shape: Shape, dtype: DType, version: int) -> None:
+        self.shape, self.dtype, self.version = shape, dtype, version
+
+    @staticmethod
+    def of(saved: tuple[Any, int]) -> tuple[Overwritten, int]:
+        """In place of a saved (tensor, version)."""
+        x, version = saved
+        return Overwritten(x._array.shape, x.dtype, x._storage.version), version

@@ -1,0 +1,42 @@
+"""Error types and the one place that says where in the user's code something happened.
+
+Never here: logic of any room.  Errors are raised with PyTorch's classes (RuntimeError, IndexError, TypeError, ValueError);
+the classes below exist only where a caller must tell them apart.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+class IRError(Exception):
+    """A graph or kernel that breaks a rule of its IR: a bug in a pass, or a damaged file."""
+
+
+class ArtifactError(Exception):
+    """A file that is not a whole, unaltered graphc artifact, or data that its signature does not allow."""
+
+
+class TraceError(Exception):
+    """Python code that asked for the elements of a tensor whose operators are being traced."""
+
+
+class CompileWarning(UserWarning):
+    """Compiled code that could not be used as asked (a fallback, an unwritable cache): never silent."""
+
+
+def user_location() -> tuple[str, int]:
+    """File name and line of the nearest calling frame outside graphc (for error texts and IR locations)."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
+        frame = frame.f_back  # type: ignore[assignment]
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def at_user_line(message: str) -> str:
+    """`message` followed by the user's ``(file.py:line)``."""
+    file, line = user_location()
+    return f"{message} ({os.path.basename(file)}:{line})"

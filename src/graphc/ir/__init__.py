@@ -1,0 +1,1 @@
+"""The nouns that flow through the compiler: operators, tensor programs, loop programs, and their text."""

@@ -1,0 +1,283 @@
+"""What an operator is.  Every operator is one `Op`, declared once in `graphc.ops`; nothing about it stands anywhere else.
+
+Enters: declarations.  Leaves: `Op.table`, and calls handed to whoever is running operators now (eager tensors, or a Builder).
+Never here: any particular operator; execution.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphc.dims import Dim
+from graphc.dtypes import DType
+from graphc.ir.loops import Expr, Size
+
+Shape = tuple[Size, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """dtype and shape of a value; a size is an int or a symbolic `Dim`."""
+
+    dtype: DType
+    shape: Shape
+
+    def __str__(self) -> str:
+        return f"{self.dtype.short}[{', '.join(map(str, self.shape))}]"
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+
+# ---- how an operator becomes code: exactly one of these six ------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """Elementwise with NumPy broadcasting.  `rule`: the name of a scalar function (result dtype = the output's compute dtype, or bool
+    for comparisons), or a function of the operands' Exprs and the attributes giving an Expr.  Operands arrive in their compute dtype
+    and the result is rounded to the output's dtype by the lowering, so that fusion never changes rounding."""
+
+    rule: str | Callable[..., Expr]
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """One input, elements copied.  `index(out_index, in_type, out_type, **attrs)` -> index into the input.
+    `view`: the NumPy function of eager mode, sharing memory where NumPy can."""
+
+    index: Callable[..., tuple[Size, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """`rule(load, index, in_types, out_type, **attrs)` -> Expr of one output element in the output's dtype.
+
+    `load(i, index)` pulls an element of input i (in its storage dtype); `load.let(expr)` names a shared or integer value and gives its
+    Var; `load.symbol(var)` makes an integer Var usable inside an index; `load.check(condition, message)` records a run-time failure.
+    """
+
+    rule: Callable[..., Expr]
+
+
+@dataclass(frozen=True, slots=True)
+class Reduce:
+    """One input, attribute `dim` (one dimension, removed) folded with `fn` in the tree order of ir.loops, in the compute dtype."""
+
+    fn: str
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A hand-laid loop nest of `graphc.schedule` called `nest` (matmul, scan, scatter)."""
+
+    nest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Composite:
+    """`rule(*inputs, **attrs)` in public operators; stays whole through autodiff, opened before scheduling."""
+
+    rule: Callable[..., Any]
+
+
+Lowering = Scalar | Movement | Element | Reduce | Anchor | Composite
+
+
+# `grad=THROUGH` on a Composite: gradient through the decomposition; the tape records the decomposition's operators instead.
+THROUGH: Any = object()
+
+# ---- samples: what the op-table tests run ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Public arguments of one call.  Arrays are described, not stored: a `Fill` makes them for each dtype."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """A tensor argument of a sample.  `dtype` None means the dtype under test.  Values uniform in [low, high) from a fixed seed;
+    `special` mixes in ±0, ±inf, NaN, denormals for floating dtypes.  `grad` False: not differentiated in the gradient test."""
+
+    shape: tuple[int, ...]
+    low: float = -2.0
+    high: float = 2.0
+    dtype: DType | None = None
+    special: bool = False
+    grad: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """A call that must fail: `error` class and a regular expression its message must match."""
+
+    args: tuple[Any, ...]
+    error: type[Exception]
+    match: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+# ---- the operator ------------------------------------------------------------------------------------------------------
+
+
+class Op:
+    """One operator.
+
+    name        IR name and default public name.
+    signature   the public Python signature as text, e.g. ``(x, dim=None, keepdim=False, *, dtype=None)``.
+    prepare     public arguments -> (inputs, attrs): promotion, defaults, canonical dims.  Python scalars become 0-d constants here.
+    infer       (*input types, **attrs) -> TensorType or a tuple of them.  Raises with shapes in the message.
+    reference   (xp, *arrays, **attrs) -> array(s); xp is numpy or cupy.  Oracle and interpreter.
+    grad        (g, out, *inputs, **attrs) -> one gradient (or None) per input, in public operators only.  For several outputs g and out
+                are tuples (g entries may be None).  None: declared nondifferentiable.  The tape sums broadcast dims away itself.
+    attrs       attribute names in their canonical order.
+    lowering    one of the six kinds above.
+    dtypes      dtypes under test and accepted (storage dtypes of the first input).
+    samples, bad   what the op-table tests run.
+    methods     names as Tensor methods; functions: names in the `graphc` namespace; inplace: whether ``name_`` exists.
+    """
+
+    table: dict[str, Op] = {}
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        doc: str,
+        signature: str,
+        infer: Callable[..., Any],
+        reference: Callable[..., Any],
+        grad: Callable[..., Any] | None,
+        lowering: Lowering,
+        prepare: Callable[..., tuple[tuple[Any, ...], dict[str, Any]]] | None = None,
+        attrs: tuple[str, ...] = (),
+        dtypes: Sequence[DType] = (),
+        samples: Sequence[Sample] = (),
+        bad: Sequence[Bad] = (),
+        methods: Iterable[str] | None = None,
+        functions: Iterable[str] | None = None,
+        inplace: bool = False,
+    ) -> None:
+        self.name, self.doc, self.signature = name, doc, signature
+        self.infer, self.reference, self.grad, self.lowering = infer, reference, grad, lowering
+        self.prepare = prepare or _as_given(attrs)
+        self.attrs, self.dtypes, self.samples, self.bad = attrs, tuple(dtypes), tuple(samples), tuple(bad)
+        self.methods = (name,) if methods is None else tuple(methods)
+        self.functions = (name,) if functions is None else tuple(functions)
+        self.inplace = inplace
+        self.__doc__ = doc
+        if name in Op.table:
+            raise ValueError(f"operator {name} is declared twice")
+        Op.table[name] = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The public function: prepares its arguments and runs on whatever is running operators now."""
+        inputs, attrs = self.prepare(*args, **kwargs)
+        return _runners.stack[-1](self, inputs, attrs)
+
+    def run(self, *inputs: Any, **attrs: Any) -> Any:
+        """Run with IR-level inputs and attributes, no preparation."""
+        return _runners.stack[-1](self, inputs, attrs)
+
+    def infer_types(self, types: Sequence[TensorType], attrs: dict[str, Any]) -> tuple[TensorType, ...]:
+        """The output types as a tuple."""
+        result = self.infer(*types, **attrs)
+        return result if isinstance(result, tuple) else (result,)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def _as_given(names: tuple[str, ...]) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+    def prepare(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        count = len(args) - (len(names) - len(kwargs))
+        return args[:count], {**dict(zip(names, args[count:], strict=False)), **kwargs}
+
+    return prepare
+
+
+# ---- who is running operators now ---------------------------------------------------------------------------------------
+
+Runner = Callable[[Op, tuple[Any, ...], dict[str, Any]], Any]
+
+
+class _Runners(threading.local):
+    default: Runner | None = None
+
+    def __init__(self) -> None:
+        self.stack: list[Runner] = [_default_runner]
+
+
+def _default_runner(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
+    if _Runners.default is None:
+        raise RuntimeError(f"{op.name}: nothing is running operators (import graphc first)")
+    return _Runners.default(op, inputs, attrs)
+
+
+_runners = _Runners()
+
+
+def set_default_runner(runner: Runner) -> None:
+    """Install eager execution as what runs operators when no Builder does."""
+    _Runners.default = runner
+
+
+class running:
+    """``with running(runner):`` operators called inside go to `runner` (this thread only)."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+
+    def __enter__(self) -> None:
+        _runners.stack.append(self.runner)
+
+    def __exit__(self, *_: object) -> None:
+        _runners.stack.pop()
+
+
+# ---- shape rules shared by declarations ---------------------------------------------------------------------------------
+
+
+def broadcast_shapes(name: str, shapes: Sequence[Shape]) -> Shape:
+    """NumPy broadcasting.  Raises RuntimeError naming the operator and the shapes."""
+    rank = max((len(s) for s in shapes), default=0)
+    result: list[Size] = []
+    for axis in range(-rank, 0):
+        size: Size = 1
+        for shape in shapes:
+            d = shape[axis] if -axis <= len(shape) else 1
+            if isinstance(d, int) and d == 1 or d == size:
+                continue
+            if not (isinstance(size, int) and size == 1):
+                shown = " and ".join(shape_text(s) for s in shapes)
+                raise RuntimeError(f"{name}: shapes {shown} do not broadcast: {size} against {d} at dim {axis}")
+            size = d
+        result.append(size)
+    return tuple(result)
+
+
+def shape_text(shape: Shape) -> str:
+    """``[2, N]``."""
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def canonical_dim(name: str, dim: int, rank: int) -> int:
+    """A dim in 0..rank-1.  Raises IndexError as PyTorch does (rank 0 accepts -1 and 0)."""
+    bound = max(rank, 1)
+    if not -bound <= dim < bound:
+        raise IndexError(f"{name}: Dimension out of range (expected to be in range of [{-bound}, {bound - 1}], but got {dim})")
+    return dim % bound
+
+
+__all__ = [
+    "Anchor", "Bad", "Composite", "Dim", "Element", "Fill", "Lowering", "Movement", "Op", "Reduce", "Runner", "Sample", "Scalar",
+    "Shape", "Size", "THROUGH", "TensorType", "broadcast_shapes", "canonical_dim", "running", "set_default_runner", "shape_text",
+]  # fmt: skip

@@ -1,0 +1,100 @@
+"""Two kinds of `Op` whose public call does more than prepare arguments, and short names for samples.
+
+Enters: declarations.  Leaves: `Op`s.  Never here: any particular operator.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from graphc.dtypes import DType, bfloat16, bool_, float16, float32, float64, int32, int64
+from graphc.ir.graph import Builder, Value
+from graphc.ir.op import THROUGH, Composite, Fill, Op, Sample, TensorType
+
+FLOATING = (float32, float64, float16, bfloat16)
+NUMERIC = (*FLOATING, int32, int64)
+EVERY = (*NUMERIC, bool_)
+INTEGRAL = (int32, int64, bool_)
+
+
+def fill(*shape: int, **how: Any) -> Fill:
+    """A tensor argument of a sample."""
+    return Fill(shape, **how)
+
+
+def call(*args: Any, **kwargs: Any) -> Sample:
+    """One sample call."""
+    return Sample(args, kwargs)
+
+
+def infer_through(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """The type rule of a composite: the types that its decomposition gives."""
+
+    def infer(*types: TensorType, **attrs: Any) -> Any:
+        with Builder().running():
+            outputs = rule(*map(Value, types), **attrs)
+        return tuple(v.type for v in outputs) if isinstance(outputs, tuple | list) else outputs.type
+
+    return infer
+
+
+class Routed(Op):
+    """An operator whose public function may call other operators around, or instead of, its own: ``route(op, *args)``."""
+
+    def __init__(self, name: str, *, route: Callable[..., Any], **declaration: Any) -> None:
+        super().__init__(name, **declaration)
+        self.route = route
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.route(self, *args, **kwargs)
+
+
+class Shorthand(Op):
+    """An operator that is only a way of calling others, opened at the call: it never stands in a graph.
+
+    `rule` has the public signature, tensors first; any other form needs a `prepare` of its own.
+    """
+
+    def __init__(self, name: str, *, rule: Callable[..., Any], prepare: Any = None, **declaration: Any) -> None:
+        signature = inspect.signature(rule)
+        shown = str(signature.replace(parameters=[p.replace(annotation=p.empty) for p in signature.parameters.values()],
+                                      return_annotation=signature.empty))  # fmt: skip
+        super().__init__(
+            name,
+            signature=declaration.pop("signature", shown),
+            infer=infer_through(rule),
+            grad=declaration.pop("grad", THROUGH),
+            lowering=Composite(rule),
+            prepare=prepare or _split(name, signature),
+            attrs=declaration.pop("attrs", tuple(signature.parameters)),
+            **declaration,
+        )
+        self._rule, self._opened_directly = rule, prepare is None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._opened_directly:
+            return self._rule(*args, **kwargs)
+        inputs, attrs = self.prepare(*args, **kwargs)
+        return self._rule(*inputs, **attrs)
+
+
+def _split(name: str, signature: inspect.Signature) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Public arguments -> (the tensors among them, the rest by name)."""
+
+    def prepare(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        try:
+            bound = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"{name}: {error}") from None
+        inputs: list[Any] = []
+        attrs: dict[str, Any] = {}
+        for parameter, value in bound.items():
+            if isinstance(getattr(value, "dtype", None), DType):
+                inputs.append(value)
+            else:
+                attrs[parameter] = value
+        return tuple(inputs), attrs
+
+    return prepare

@@ -1,0 +1,116 @@
+"""LLVM text to a relocatable object, and an object to addresses in this process.
+
+Enters: LLVM IR as text, or object bytes.  Leaves: object bytes (fit for the disk cache), or addresses by symbol name.
+Never here: what the text means, the cache, calling the code.  llvmlite is imported on first use.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from graphc.errors import IRError
+
+if TYPE_CHECKING:
+    import llvmlite.binding as llvm
+
+# llvmlite serialises every call anyway; taking this lock around a fork leaves LLVM whole in the child.
+_lock = threading.Lock()
+_library_numbers = itertools.count()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+
+def assemble(text: str, *, optimise: int = 1, features: str | None = None, cpu: str | None = None) -> bytes:
+    """The relocatable object (position independent, small code model) of the LLVM module `text`.
+
+    optimise: 0 no passes (hand-scheduled text), 1 sroa and simplifycfg, 2 the same and codegen level 2 instead of 1.
+    features: LLVM feature string (``+avx2,+fma``); None means this machine's.
+    cpu: LLVM CPU name; None means this machine's, or the baseline of its architecture where `features` is given.
+
+    Raises IRError for text that LLVM refuses (its message included).
+    """
+    with _lock:
+        llvm = _llvm()
+        if features is None and cpu is None:
+            cpu, features = _host()
+        machine = _target_machine(cpu or "", features or "", 2 if optimise >= 2 else 1)
+        try:
+            module = llvm.parse_assembly(text)
+            module.verify()
+        except RuntimeError as error:
+            raise IRError(f"LLVM refused a module: {str(error).strip()}") from error
+        with module:
+            module.triple = llvm.get_process_triple()
+            module.data_layout = str(machine.target_data)
+            if optimise >= 1:
+                _run_lean_passes(module, machine)
+            return bytes(machine.emit_object(module))
+
+
+def link(object: bytes, names: Sequence[str]) -> dict[str, int]:
+    """The addresses of the functions `names` of an object, linked into this process for as long as it lives.
+
+    Symbols that the object lacks are looked up in the process (libc, libm).
+    Raises RuntimeError for a name or symbol that is nowhere.
+    """
+    with _lock:
+        builder = _llvm().JITLibraryBuilder().add_object_img(object).add_current_process()
+        for name in names:
+            builder.export_symbol(name)
+        tracker = builder.link(_linker(), f"graphc{next(_library_numbers)}")
+        addresses = {name: int(tracker[name]) for name in names}
+        tracker.detach()  # code is never unloaded: sleeping threads and handed-out addresses point into it
+        return addresses
+
+
+@functools.cache
+def machine_signature() -> str:
+    """What an object depends on besides its text, for cache keys: triple, CPU, features, llvmlite and LLVM versions."""
+    import llvmlite
+
+    with _lock:
+        llvm = _llvm()
+        cpu, features = _host()
+        version = ".".join(map(str, llvm.llvm_version_info))
+        return f"{llvm.get_process_triple()} {cpu} {features} llvmlite {llvmlite.__version__} llvm {version}"
+
+
+@functools.cache
+def _llvm() -> Any:
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm
+
+
+@functools.cache
+def _host() -> tuple[str, str]:
+    llvm = _llvm()
+    return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+
+
+@functools.cache
+def _target_machine(cpu: str, features: str, level: int) -> llvm.TargetMachine:
+    target = _llvm().Target.from_default_triple()
+    return target.create_target_machine(cpu=cpu, features=features, opt=level, reloc="pic", codemodel="default")
+
+
+@functools.cache
+def _linker() -> llvm.LLJIT:
+    # JITLink lays one library out in one block, so the small code model's 32-bit distances always reach.
+    return _llvm().create_lljit_compiler(_target_machine(*_host(), 1), use_jit_link=True)
+
+
+def _run_lean_passes(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:
+    llvm = _llvm()
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=1))
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_sroa_pass()
+    passes.add_simplify_cfg_pass()
+    passes.run(module, builder)

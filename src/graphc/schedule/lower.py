@@ -1,0 +1,555 @@
+"""One group of nodes -> one kernel.
+
+Enters: a `Group`.  Leaves: a `Launch` (kernel, buffers, extent).  Never here: which nodes belong together; hand-laid nests
+(schedule.nest).
+
+A group with a reduced axis runs in phases: phase q is one pass over the reduced axis and ends with the reductions whose operands
+needed the results of phases before q.  Row orientation: the reduced axis is innermost (32 lanes), one row per parallel iteration.
+Column orientation: a tile of a kept axis is innermost and the 32 lanes of each column's accumulator lie in scratch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+
+from graphc.dims import Dim, free, minimum, product
+from graphc.dtypes import DType, int64
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.loops import (
+    BLOCK,
+    FUNCTIONS,
+    LANES,
+    Acc,
+    Alloc,
+    Call,
+    Check,
+    Expr,
+    For,
+    Index,
+    Kernel,
+    Let,
+    Load,
+    Param,
+    Size,
+    Stmt,
+    Store,
+    Update,
+    Var,
+    identity,
+    walk,
+)
+from graphc.ir.op import Reduce, Scalar
+from graphc.schedule.partition import Axes, Group, Source, resolve
+from graphc.schedule.pull import Block, Checks, Position, Puller, cast, delinear
+
+CHUNK = 4096  # elements of a flat pointwise kernel per parallel iteration
+COLUMN_TILE = 64  # columns whose 32 lanes (8 KiB of float32) stay in the first-level cache
+SPILL_LIMIT = 16384  # elements of a row kept in scratch rather than computed twice
+WORTH_KEEPING = 4.0  # cost (in simple operations) above which a value is kept rather than computed again
+GRAIN_WORK = 16_000  # element operations that are worth waking a thread for
+HEAVY = 8.0
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel call.  `buffers`: stored values in the order of the kernel's buffer parameters."""
+
+    kernel: Kernel
+    buffers: tuple[Value, ...]
+    extent: Size
+    checks: bool
+    members: tuple[Node, ...] = ()
+    note: str = ""
+
+
+class Context:
+    """What lowering needs to know of the whole graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.checks = Checks()
+        self.sources: dict[Value, Source] = {}
+
+    def source(self, value: Value) -> Source:
+        found = self.sources.get(value)
+        if found is None:
+            found = self.sources[value] = resolve(value)
+        return found
+
+
+def finish(puller: Puller, body: Stmt, extent: Size, work: float, group: Group, note: str) -> Launch:
+    """Wrap a body into a kernel with its parameters; name it by its text so that equal kernels are one."""
+    statements = (body,)
+    buffers = puller.params()
+    names: set[str] = set()
+    for statement in walk(statements):
+        names |= _free_symbols(statement)
+    for param in buffers:
+        names |= free(param.size)
+    bound = {s.var for s in walk(statements) if isinstance(s, For)} | {s.name for s in walk(statements) if isinstance(s, Let)}
+    sizes = tuple(Param(name, "size", int64) for name in sorted(names - bound))
+    grain = max(1, int(GRAIN_WORK / max(work, 1.0)))
+    kernel = named(Kernel("kernel", buffers + sizes, statements, grain))
+    checks = any(isinstance(s, Check) for s in walk(statements))
+    return Launch(kernel, tuple(value for value, _ in puller.buffers), extent, checks, tuple(group.members), note)
+
+
+def store_copy(value: Value, target: Value, context: Context) -> Launch:
+    """A kernel that copies stored `value` into the buffer of `target`."""
+    puller = Puller(context.checks, lambda _: False)
+    total = product(value.shape)
+    chunks = (total + CHUNK - 1) // CHUNK
+    p = Dim.symbol("p", 0, below=chunks)
+    width = minimum(CHUNK, total - p * CHUNK)
+    flat = p * CHUNK + Dim.symbol("v", 0, below=width)
+    block = Block(puller.names)
+    element = block.let(Load(puller.buffer(value, "in"), flat, value.dtype))
+    block.add(Store(puller.buffer(target, "out"), flat, element))
+    nest = For("p", chunks, "parallel", (For("v", width, "vector", tuple(block.statements)),))
+    return finish(puller, nest, chunks, CHUNK / 2, Group(list(value.shape)), "copy")
+
+
+def named(kernel: Kernel) -> Kernel:
+    """The kernel under a name made from its text."""
+    import hashlib
+
+    return kernel.renamed("k" + hashlib.sha256(str(kernel).encode()).hexdigest()[:16])
+
+
+def lower_region(group: Group, context: Context) -> Launch:
+    """Lower a group without an anchor."""
+    return _Region(group, context).lower()
+
+
+class _Region:
+    def __init__(self, group: Group, context: Context) -> None:
+        self.group, self.context = group, context
+        self.puller = Puller(context.checks, lambda value: value in group.value_axes)
+        self.outputs = set(group.outputs)
+        self.names = count()
+        self.phase_of: dict[Value, int] = {}
+        self.reduces: list[tuple[Node, int]] = []
+        self.cost: dict[Value, float] = {}
+        self.last_use: dict[Value, int] = {}
+        self.analyse()
+
+    # ---- analysis --------------------------------------------------------------------------------------------------
+
+    def analyse(self) -> None:
+        for node in self.group.members:
+            bases = [self.context.source(v).base for v in node.inputs]
+            phase = max((self.phase_of[b] for b in bases if b in self.phase_of), default=0)
+            reduces = isinstance(node.op.lowering, Reduce)
+            if reduces:
+                self.reduces.append((node, phase))
+            for base in bases:
+                if base in self.phase_of:
+                    self.last_use[base] = max(self.last_use.get(base, 0), phase)
+            for out in node.outputs:
+                self.phase_of[out] = phase + 1 if reduces else phase
+                self.cost[out] = 0.5 if reduces else self.node_cost(node) + sum(self.cost.get(b, 0.0) for b in set(bases))
+        passes = [q for _, q in self.reduces] + [q for v, q in self.phase_of.items() if v in self.outputs and self.is_full(v)]
+        if not self.group.members:
+            passes.append(0)
+        self.passes = max(passes, default=-1) + 1
+        self.work_per_element = 1.0 + sum(self.node_cost(n) for n in self.group.members)
+
+    @staticmethod
+    def node_cost(node: Node) -> float:
+        rule = getattr(node.op.lowering, "rule", None)
+        if isinstance(rule, str):
+            return HEAVY if rule not in FUNCTIONS else 4.0 if rule in ("div", "sqrt", "idiv") else 1.0
+        return HEAVY / 2
+
+    def is_full(self, value: Value) -> bool:
+        return self.group.reduced is None or self.group.reduced in self.group.value_axes[value]
+
+    def axes(self, value: Value) -> Axes:
+        return self.group.value_axes[value]
+
+    def index_of(self, value: Value, axis_index: dict[int, Size]) -> Position:
+        return tuple(0 if a is None else axis_index[a] for a in self.axes(value))
+
+    def innermost_votes(self) -> dict[int, int]:
+        """How many buffers are contiguous along each axis."""
+        votes: dict[int, int] = {}
+
+        def vote(axes: Axes) -> None:
+            if axes and axes[-1] is not None:
+                votes[axes[-1]] = votes.get(axes[-1], 0) + 1
+
+        for value in self.group.outputs:
+            vote(self.axes(value))
+        for node in self.group.members:
+            out_axes = self.operand_template(node)
+            for value in node.inputs:
+                source = self.context.source(value)
+                if source.base in self.group.value_axes or not source.base.shape:
+                    continue
+                last = len(source.base.shape) - 1
+                for dim, base_dim in enumerate(source.dims):
+                    if base_dim == last:
+                        offset = len(out_axes) - len(source.dims)
+                        vote((out_axes[dim + offset],))
+        return votes
+
+    def operand_template(self, node: Node) -> Axes:
+        """The axes of `node`'s operand dims (for a reduction: its output's with the reduced axis put back)."""
+        out = self.axes(node.outputs[0])
+        if not isinstance(node.op.lowering, Reduce):
+            return out
+        dim = node.attrs["dim"]
+        return (*out[:dim], self.group.reduced, *out[dim:])
+
+    # ---- orientation -----------------------------------------------------------------------------------------------
+
+    def lower(self) -> Launch:
+        group = self.group
+        votes = self.innermost_votes()
+        if group.reduced is None:
+            return self.pointwise(votes)
+        columns = {a: n for a, n in votes.items() if a != group.reduced}
+        best = max(columns, key=lambda a: columns[a], default=None)
+        if best is None or votes.get(group.reduced, 0) >= columns[best] or _small(group.axes[best]):
+            return self.rows()
+        return _Columns(self, best).lower()
+
+    # ---- pointwise -------------------------------------------------------------------------------------------------
+
+    def pointwise(self, votes: dict[int, int]) -> Launch:
+        group = self.group
+        count_axes = [a for a in range(len(group.axes)) if group.axes[a] != 1]
+        if self.is_flat(count_axes):
+            total = product(group.axes)
+            flat, loops = self.chunked(total)
+            index = delinear(flat, tuple(group.axes))
+            return self.store_all(dict(enumerate(index)), loops, "pointwise")
+        inner = max(count_axes, key=lambda a: (votes.get(a, 0), a), default=None)
+        if inner is None:
+            return self.store_all({a: 0 for a in range(len(group.axes))}, [("p", 1), ("v", 1)], "pointwise")
+        outer = [a for a in range(len(group.axes)) if a != inner]
+        length = group.axes[inner]
+        chunks = 1 if isinstance(length, int) and length <= CHUNK else (length + CHUNK - 1) // CHUNK
+        outer_sizes = tuple(group.axes[a] for a in outer)
+        rows = product(outer_sizes)
+        p = Dim.symbol("p", 0, below=rows * chunks)
+        block = 0 if chunks == 1 else p % chunks
+        extent = length if chunks == 1 else minimum(CHUNK, length - block * CHUNK)
+        axis_index = dict(zip(outer, delinear(p if chunks == 1 else p // chunks, outer_sizes), strict=True))
+        axis_index[inner] = block * CHUNK + Dim.symbol("v", 0, below=extent)
+        return self.store_all(axis_index, [("p", rows * chunks), ("v", extent)], "pointwise")
+
+    def chunked(self, total: Size) -> tuple[Size, list[tuple[str, Size]]]:
+        """A flat index as p * CHUNK + v."""
+        if isinstance(total, int) and total <= CHUNK:
+            return Dim.symbol("v", 0, below=total), [("p", 1), ("v", total)]
+        blocks = (total + CHUNK - 1) // CHUNK
+        p = Dim.symbol("p", 0, below=blocks)
+        whole = isinstance(total, int) and total % CHUNK == 0
+        extent = CHUNK if whole else minimum(CHUNK, total - p * CHUNK)
+        return p * CHUNK + Dim.symbol("v", 0, below=extent), [("p", blocks), ("v", extent)]
+
+    def is_flat(self, axes: list[int]) -> bool:
+        """Does every buffer hold one element per iteration in the same order (or one element in all)?"""
+        wanted = tuple(axes)
+        layouts = [tuple(a for a in self.axes(v) if a is not None) for v in self.group.outputs]
+        for node in self.group.members:
+            if not isinstance(node.op.lowering, Scalar):
+                return False
+            template = self.axes(node.outputs[0])
+            for value in node.inputs:
+                source = self.context.source(value)
+                if source.base in self.group.value_axes:
+                    if tuple(a for a in self.walked(source, template) if a is not None) != wanted:
+                        return False
+                elif product(source.base.shape) != 1:
+                    if not source.regular:
+                        return False
+                    layouts.append(tuple(a for a in self.walked(source, template) if a is not None))
+        return bool(self.group.members) and all(layout == wanted for layout in layouts)
+
+    def walked(self, source: Source, template: Axes) -> Axes:
+        """The axis that each dim of the source's base walks."""
+        by_base: dict[int, int | None] = {}
+        for dim, base_dim in enumerate(source.dims):
+            if base_dim is not None:
+                by_base[base_dim] = template[dim + len(template) - len(source.dims)]
+        return tuple(by_base.get(d) for d in range(len(source.base.shape)))
+
+    def store_all(self, axis_index: dict[int, Size], loops: list[tuple[str, Size]], note: str) -> Launch:
+        block = Block(self.puller.names)
+        for value in self.group.outputs:  # every load comes before any store: an output may lie over an input
+            block.let(self.puller.pull(value, self.index_of(value, axis_index), block))
+        for value in self.group.outputs:
+            self.store(value, axis_index, block)
+        (p, outer), (v, extent) = loops
+        nest = For(p, outer, "parallel", (For(v, extent, "vector", tuple(block.statements)),))
+        work = self.work_per_element * (extent if isinstance(extent, int) else CHUNK // 4)
+        return finish(self.puller, nest, outer, work, self.group, note)
+
+    def store(self, value: Value, axis_index: dict[int, Size], block: Block) -> None:
+        index = self.index_of(value, axis_index)
+        element = block.let(self.puller.pull(value, index, block))
+        block.add(Store(self.puller.buffer(value, "out"), self.puller.offset(value, index), element))
+
+    # ---- rows ------------------------------------------------------------------------------------------------------
+
+    def rows(self) -> Launch:
+        group = self.group
+        assert group.reduced is not None
+        kept = group.kept()
+        sizes = tuple(group.axes[a] for a in kept)
+        rows, length = product(sizes), group.axes[group.reduced]
+        p = Dim.symbol("p", 0, below=rows)
+        axis_index = dict(zip(kept, delinear(p, sizes), strict=True))
+        axis_index[group.reduced] = Dim.symbol("r", 0, below=length)
+        row = Block(self.puller.names)
+        for phase in range(self.passes):
+            self.row_level(phase, axis_index, row)
+            self.pass_over(phase, axis_index, row, length)
+        self.row_level(self.passes, axis_index, row)
+        nest = For("p", rows, "parallel", tuple(row.statements))
+        work = self.work_per_element * (length if isinstance(length, int) else 256)
+        return finish(self.puller, nest, rows, work, group, f"rows, {self.passes} pass{'es' if self.passes != 1 else ''}")
+
+    def row_level(self, phase: int, axis_index: dict[int, Size], row: Block) -> None:
+        """Kept-level values that become known before pass `phase`."""
+        for node in self.group.members:
+            for value in node.outputs:
+                if self.is_full(value) or self.phase_of[value] != phase:
+                    continue
+                if value in self.outputs:
+                    self.store(value, axis_index, row)
+                else:
+                    self.puller.pull(value, self.index_of(value, axis_index), row)
+
+    def pass_over(self, phase: int, axis_index: dict[int, Size], row: Block, length: Size) -> None:
+        inner = row.inner()
+        folded: list[tuple[Node, str]] = []
+        for node, at in self.reduces:
+            if at == phase:
+                name = f"a{next(self.names)}"
+                folded.append((node, name))
+                assert isinstance(node.op.lowering, Reduce)
+                row.add(Acc(name, node.op.lowering.fn, node.outputs[0].dtype.compute))
+                inner.add(Update(name, inner.let(self.reduced_operand(node, axis_index, inner))))
+        kept: list[tuple[Value, str]] = []
+        for value, at in self.phase_of.items():
+            if at != phase or not self.is_full(value):
+                continue
+            if value in self.outputs:
+                self.store(value, axis_index, inner)
+                if self.worth_keeping(value, phase):
+                    kept.append((value, ""))
+            elif self.worth_keeping(value, phase) and isinstance(length, int) and length <= SPILL_LIMIT:
+                kept.append((value, self.spill(value, axis_index, inner, row, length)))
+        if inner.statements:
+            row.add(For("r", length, "lanes" if folded else "vector", tuple(inner.statements)))
+        for node, name in folded:
+            out = node.outputs[0]
+            var = row.let(cast(Var(name, out.dtype.compute), out.dtype))
+            row.memo[out, self.index_of(out, axis_index)] = var
+        self.reload_later(kept, axis_index)
+
+    def reduced_operand(self, node: Node, axis_index: dict[int, Size], inner: Block) -> Expr:
+        assert self.group.reduced is not None
+        operand, dim = node.inputs[0], node.attrs["dim"]
+        index = list(self.index_of(node.outputs[0], axis_index))
+        index.insert(dim, 0 if operand.shape[dim] == 1 else axis_index[self.group.reduced])
+        return cast(self.puller.pull(operand, tuple(index), inner), node.outputs[0].dtype.compute)
+
+    def worth_keeping(self, value: Value, phase: int) -> bool:
+        return self.last_use.get(value, -1) > phase and self.cost[value] >= WORTH_KEEPING
+
+    def spill(self, value: Value, axis_index: dict[int, Size], inner: Block, row: Block, length: int) -> str:
+        name = f"s{next(self.names)}"
+        row.statements.insert(0, Alloc(name, value.dtype, length))
+        element = inner.let(self.puller.pull(value, self.index_of(value, axis_index), inner))
+        inner.add(Store(name, axis_index[self.group.reduced], element))  # type: ignore[index]
+        return name
+
+    def reload_later(self, kept: list[tuple[Value, str]], axis_index: dict[int, Size]) -> None:
+        """Later passes read what this one stored."""
+        for value, name in kept:
+            self.cost[value] = 0.5
+            if name:
+                position = axis_index[self.group.reduced]  # type: ignore[index]
+                self.puller.reload[value] = _scratch(name, position, value)
+            else:
+                self.puller.reload[value] = self.output_load(value)
+
+    def output_load(self, value: Value) -> Callable[[Position], Expr]:
+        name = self.puller.buffer(value, "out")
+        return lambda index: Load(name, self.puller.offset(value, index), value.dtype)
+
+
+class _Columns:
+    """Column orientation of a region: axis `column` innermost, in tiles."""
+
+    def __init__(self, region: _Region, column: int) -> None:
+        self.region, self.column = region, column
+        self.group, self.puller = region.group, region.puller
+        length = self.group.axes[column]
+        self.tile = length if isinstance(length, int) and length <= COLUMN_TILE else COLUMN_TILE
+        self.others = [a for a in self.group.kept() if a != column]
+        sizes = tuple(self.group.axes[a] for a in self.others)
+        tiles = (length + self.tile - 1) // self.tile
+        self.extent = product(sizes) * tiles
+        p = Dim.symbol("p", 0, below=self.extent)
+        start = (p % tiles) * self.tile
+        whole = isinstance(length, int) and length % self.tile == 0
+        self.width: Size = self.tile if whole else minimum(self.tile, length - start)
+        self.at = Dim.symbol("v", 0, below=self.width)
+        self.axis_index = dict(zip(self.others, delinear(p // tiles, sizes), strict=True))
+        self.axis_index[column] = start + self.at
+        self.length = self.group.axes[self.group.reduced]  # type: ignore[index]
+        self.lanes = min(LANES, self.length) if isinstance(self.length, int) else LANES
+        self.body = Block(self.puller.names)
+        self.allocs: list[Stmt] = []
+
+    def lower(self) -> Launch:
+        for phase in range(self.region.passes):
+            self.kept_level(phase, [])
+            folded = self.pass_over(phase)
+            self.kept_level(phase + 1, folded)
+        nest = For("p", self.extent, "parallel", (*self.allocs, *self.body.statements))
+        rows = self.length if isinstance(self.length, int) else 256
+        work = self.region.work_per_element * rows * self.tile
+        return finish(self.puller, nest, self.extent, work, self.group, f"columns, {self.region.passes} passes")
+
+    def vector(self, block: Block) -> For:
+        return For("v", self.width, "vector", tuple(block.statements))
+
+    def alloc(self, dtype: DType, size: int) -> str:
+        name = f"s{next(self.region.names)}"
+        self.allocs.append(Alloc(name, dtype, size))
+        return name
+
+    def kept_level(self, phase: int, folded: list[tuple[Node, str]]) -> None:
+        """Kept-level values known before pass `phase`: stored where they are outputs, and in scratch for later passes."""
+        region, block = self.region, Block(self.puller.names, self.body)
+        for node, name in folded:
+            out = node.outputs[0]
+            value = block.let(cast(Load(name, self.at, out.dtype.compute), out.dtype))
+            block.memo[out, region.index_of(out, self.axis_index)] = value
+        fresh: list[tuple[Value, str]] = []
+        done = {n for n, _ in folded}
+        for node in self.group.members:
+            for value in node.outputs:
+                if region.is_full(value) or region.phase_of[value] != phase or value in self.puller.reload:
+                    continue
+                if isinstance(node.op.lowering, Reduce) and node not in done:
+                    continue
+                index = region.index_of(value, self.axis_index)
+                element = block.let(self.puller.pull(value, index, block))
+                if value in region.outputs:
+                    block.add(Store(self.puller.buffer(value, "out"), self.puller.offset(value, index), element))
+                if value in region.last_use:
+                    name = self.alloc(value.dtype, self.tile)
+                    block.add(Store(name, self.at, element))
+                    fresh.append((value, name))
+        if block.statements:
+            self.body.add(self.vector(block))
+        for value, name in fresh:
+            self.puller.reload[value] = _scratch(name, self.at, value)
+
+    def pass_over(self, phase: int) -> list[tuple[Node, str]]:
+        region = self.region
+        nodes = [n for n, at in region.reduces if at == phase]
+        accumulators = [(n, self.alloc(n.outputs[0].dtype.compute, self.lanes * self.tile)) for n in nodes]
+        blocked = not isinstance(self.length, int) or self.length > BLOCK
+        row = Dim.symbol("r", 0, below=minimum(self.length, BLOCK) if blocked else self.length)
+        block_start: Size = Dim.symbol("q") * BLOCK if blocked else 0
+        self.axis_index[self.group.reduced] = block_start + row  # type: ignore[index]
+        inner = Block(self.puller.names, self.body)
+        for node, name in accumulators:
+            assert isinstance(node.op.lowering, Reduce)
+            operand = inner.let(region.reduced_operand(node, self.axis_index, inner))
+            at = (row % LANES) * self.tile + self.at
+            dtype = node.outputs[0].dtype.compute
+            inner.add(Store(name, at, Call(node.op.lowering.fn, (Load(name, at, dtype), operand), dtype)))
+        for value, at_phase in region.phase_of.items():
+            if at_phase == phase and region.is_full(value) and value in region.outputs:
+                region.store(value, self.axis_index, inner)
+                if region.worth_keeping(value, phase):
+                    region.reload_later([(value, "")], self.axis_index)
+        if not inner.statements:
+            return []
+        loop = For("r", minimum(BLOCK, self.length - block_start) if blocked else self.length, "serial", (self.vector(inner),))
+        reset = [self.fill(n, name, self.lanes) for n, name in accumulators]
+        fold = [s for n, name in accumulators for s in self.fold(n, name)]
+        if not blocked:
+            for statement in (*reset, loop, *fold):
+                self.body.add(statement)
+            return accumulators
+        return self.blocked(accumulators, reset, loop, fold)
+
+    def blocked(self, accumulators: list[tuple[Node, str]], reset: list[Stmt], loop: Stmt, fold: list[Stmt]) -> list[tuple[Node, str]]:
+        """Several blocks of rows: each is folded by itself, the results are folded in order."""
+        totals = [(n, self.alloc(n.outputs[0].dtype.compute, self.tile)) for n, _ in accumulators]
+        for node, name in totals:
+            self.body.add(self.fill(node, name, 1))
+        gather: list[Stmt] = []
+        for (node, name), (_, total) in zip(accumulators, totals, strict=True):
+            dtype = node.outputs[0].dtype.compute
+            fn = node.op.lowering.fn  # type: ignore[union-attr]
+            value = Call(fn, (Load(total, self.at, dtype), Load(name, self.at, dtype)), dtype)
+            gather.append(For("v", self.width, "vector", (Store(total, self.at, value),)))
+        blocks = (self.length + BLOCK - 1) // BLOCK
+        self.body.add(For("q", blocks, "serial", (*reset, loop, *fold, *gather)))
+        return totals
+
+    def fill(self, node: Node, name: str, lanes: int) -> Stmt:
+        dtype = node.outputs[0].dtype.compute
+        start = identity(node.op.lowering.fn, dtype)  # type: ignore[union-attr]
+        at = Dim.symbol("l", 0, high=lanes - 1) * self.tile + self.at
+        return For("l", lanes, "serial", (For("v", self.width, "vector", (Store(name, at, start),)),))
+
+    def fold(self, node: Node, name: str) -> list[Stmt]:
+        """Halve the lanes: l with l+16, +8, +4, +2, +1 (lanes that no row reached hold the identity and are left out)."""
+        dtype = node.outputs[0].dtype.compute
+        fn = node.op.lowering.fn  # type: ignore[union-attr]
+        statements: list[Stmt] = []
+        half = LANES // 2
+        while half:
+            pairs = min(half, self.lanes - half)
+            if pairs > 0:
+                lane = Dim.symbol("l", 0, high=pairs - 1)
+                here, there = lane * self.tile + self.at, (lane + half) * self.tile + self.at
+                value = Call(fn, (Load(name, here, dtype), Load(name, there, dtype)), dtype)
+                statements.append(For("l", pairs, "serial", (For("v", self.width, "vector", (Store(name, here, value),)),)))
+            half //= 2
+        return statements
+
+
+def _free_symbols(statement: Stmt) -> set[str]:
+    """Names used by the sizes and offsets in one statement (not in its body)."""
+    match statement:
+        case For(_, extent, _, _):
+            return set(free(extent))
+        case Let(_, value) | Update(_, value) | Check(value, _):
+            return _free_in(value)
+        case Store(_, offset, value):
+            return set(free(offset)) | _free_in(value)
+    return set()
+
+
+def _free_in(expr: Expr) -> set[str]:
+    match expr:
+        case Load(_, offset, _):
+            return set(free(offset))
+        case Index(value, _):
+            return set(free(value))
+        case Call(_, arguments, _):
+            return set().union(*(_free_in(a) for a in arguments))
+    return set()
+
+
+def _scratch(name: str, position: Size, value: Value) -> Callable[[Position], Expr]:
+    return lambda index: Load(name, position, value.dtype)
+
+
+def _small(size: Size) -> bool:
+    return isinstance(size, int) and size < 4

@@ -1,0 +1,318 @@
+"""Hand-laid loop nests: matmul, scan, scatter.
+
+Enters: a group whose anchor is such a node.  Leaves: `Launch`es.  Never here: which scalar nodes ride along (partition), and any
+target's instructions.  The nests have holes that `Puller` fills: operands are pulled at the indices the nest asks for,
+and a matmul's epilogue is pulled with the accumulator in the matmul's place.
+
+Matmul: C is cut into units of ROW_BLOCK rows by one panel of columns.  A unit copies its panel of B for one block of k into
+scratch (unless B's rows are contiguous and fit), then runs register tiles of `TILE_ROWS` x panel over it.  Every element is one fma
+chain over k inside blocks of K_BLOCK, blocks added in order from zero: tiles, threads and vector widths never show in the bits.
+Source of the tiling: Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphc.dims import Dim, coefficient, minimum, product
+from graphc.dtypes import DType, bool_, int64
+from graphc.ir.graph import Node, Value
+from graphc.ir.loops import K_BLOCK, Alloc, Call, Check, Const, Expr, For, Index, Let, Load, Size, Stmt, Store
+from graphc.ir.op import Anchor
+from graphc.schedule.lower import COLUMN_TILE, Context, Launch, finish, store_copy
+from graphc.schedule.partition import Group
+from graphc.schedule.pull import Block, Position, Puller, cast, delinear
+
+TILE_ROWS = 6
+PANEL_BYTES = 64  # one panel of columns: two 32-byte vectors, or four of 16
+ROW_BLOCK = 240
+PACK_ROWS = 96  # from this many rows on, copying a contiguous but wide B pays for itself
+PACK_COLUMNS = 1024
+
+
+def lower_anchor(group: Group, context: Context) -> list[Launch]:
+    """The launches of a group with an anchor."""
+    assert group.anchor is not None
+    lowering = group.anchor.op.lowering
+    assert isinstance(lowering, Anchor)
+    return _NESTS[lowering.nest](group, context)
+
+
+# ---- matmul --------------------------------------------------------------------------------------------------------------
+
+
+def _matmul(group: Group, context: Context) -> list[Launch]:
+    return [_Matmul(group, context).lower()]
+
+
+class _Matmul:
+    def __init__(self, group: Group, context: Context) -> None:
+        assert group.anchor is not None
+        self.group, self.node = group, group.anchor
+        self.left, self.right = self.node.inputs
+        self.out = self.node.outputs[0]
+        self.dtype: DType = self.out.dtype.compute
+        self.puller = Puller(context.checks, lambda value: value in group.value_axes)
+        *batch, self.m, self.n = self.out.shape
+        self.k = self.left.shape[-1]
+        self.width_limit = PANEL_BYTES // self.dtype.itemsize
+        self.row_block = self.m if isinstance(self.m, int) and self.m <= ROW_BLOCK else ROW_BLOCK
+        panels = (self.n + self.width_limit - 1) // self.width_limit
+        row_blocks = (self.m + self.row_block - 1) // self.row_block if self.row_block is not self.m else 1
+        self.extent = product(batch) * row_blocks * panels
+        p = Dim.symbol("p", 0, below=self.extent)
+        self.first_column = (p % panels) * self.width_limit
+        self.first_row = ((p // panels) % row_blocks) * self.row_block
+        self.batch = delinear(p // panels // row_blocks, tuple(batch))
+        self.rows: Size = self.m if row_blocks == 1 else minimum(self.row_block, self.m - self.first_row)
+        self.whole_panels = isinstance(self.n, int) and self.n % self.width_limit == 0
+        self.width: Size = self.width_limit if self.whole_panels else minimum(self.width_limit, self.n - self.first_column)
+        self.k_blocks: Size = 1 if isinstance(self.k, int) and self.k <= K_BLOCK else (self.k + K_BLOCK - 1) // K_BLOCK
+        self.direct = self.whole_panels and self.k_blocks == 1
+        self.allocs: list[Stmt] = []
+        self.k_start: Size = 0 if self.k_blocks == 1 else Dim.symbol("q", 0) * K_BLOCK
+        self.k_length: Size = self.k if self.k_blocks == 1 else minimum(K_BLOCK, self.k - self.k_start)
+
+    def lower(self) -> Launch:
+        body: list[Stmt] = []
+        packed = self.must_pack()
+        if packed:
+            depth = self.k if self.k_blocks == 1 else K_BLOCK
+            self.allocs.append(Alloc("panel", self.dtype, max(1, depth if isinstance(depth, int) else K_BLOCK) * self.width_limit))
+        if not self.direct:
+            rows = self.row_block if isinstance(self.row_block, int) else ROW_BLOCK
+            self.allocs.append(Alloc("partial", self.dtype, max(1, rows) * self.width_limit))
+            if self.k_blocks != 1:
+                body.append(self.clear_partial())
+        inner = [*([self.pack()] if packed else []), *self.tiles(packed)]
+        body.extend(inner if self.k_blocks == 1 else [For("q", self.k_blocks, "serial", tuple(inner))])
+        if not self.direct:
+            body.append(self.epilogue_from_scratch())
+        nest = For("p", self.extent, "parallel", (*self.allocs, *body))
+        rows_static = self.rows if isinstance(self.rows, int) else ROW_BLOCK // 2
+        depth_static = self.k if isinstance(self.k, int) else 256
+        work = rows_static * depth_static * self.width_limit / 8
+        note = "matmul" + (", B packed" if packed else "") + (f", epilogue of {len(self.group.members) - 1}" if len(self.group.members) > 1 else "")
+        return finish(self.puller, nest, self.extent, work, self.group, note)
+
+    # ---- operands --------------------------------------------------------------------------------------------------
+
+    def operand(self, value: Value, row: Size, column: Size, block: Block) -> Expr:
+        """value[batch, row, column] in the compute dtype; size-1 batch dims are broadcast."""
+        sizes = value.shape[:-2]
+        at = self.batch[len(self.batch) - len(sizes) :]
+        batch = tuple(0 if d == 1 else b for b, d in zip(at, sizes, strict=True))
+        return block.let(cast(self.puller.pull(value, (*batch, row, column), block), self.dtype))
+
+    def must_pack(self) -> bool:
+        if not self.whole_panels:
+            return True
+        if isinstance(self.m, int) and self.m >= PACK_ROWS and isinstance(self.n, int) and self.n >= PACK_COLUMNS:
+            return True
+        trial = Block(iter(range(1 << 20)))
+        buffers = dict(self.puller.buffers)
+        self.operand(self.right, Dim.symbol("k"), self.first_column + Dim.symbol("j"), trial)
+        self.puller.buffers = buffers
+        match trial.statements:
+            case [Let(_, Load(_, offset, dtype))] if dtype is self.dtype:
+                return coefficient(offset, "j") != 1
+        return True
+
+    def pack(self) -> Stmt:
+        block = Block(self.puller.names)
+        k, j = Dim.symbol("k", 0, below=self.k_length), Dim.symbol("j", 0, below=self.width)
+        value = self.operand(self.right, self.k_start + k, self.first_column + j, block)
+        block.add(Store("panel", k * self.width_limit + j, value))
+        return For("k", self.k_length, "serial", (For("j", self.width, "vector", tuple(block.statements)),))
+
+    # ---- register tiles --------------------------------------------------------------------------------------------
+
+    def tiles(self, packed: bool) -> list[Stmt]:
+        """Full tiles of TILE_ROWS rows, then what is left."""
+        statements: list[Stmt] = []
+        full = self.rows // TILE_ROWS
+        left = self.rows % TILE_ROWS
+        if full != 0:
+            base = Dim.symbol("it", 0, below=full) * TILE_ROWS
+            statements.append(For("it", full, "serial", tuple(self.tile(TILE_ROWS, base, "acc", packed))))
+        if isinstance(left, int):
+            if left:
+                statements.extend(self.tile(left, full * TILE_ROWS, "rest", packed))
+        else:
+            base = full * TILE_ROWS + Dim.symbol("ir", 0, below=left)
+            statements.append(For("ir", left, "serial", tuple(self.tile(1, base, "rest", packed))))
+        return statements
+
+    def tile(self, rows: int, base: Size, name: str, packed: bool) -> list[Stmt]:
+        width = self.width_limit
+        self.allocs.append(Alloc(name, self.dtype, rows * width, "registers"))
+        i, j = Dim.symbol("i", 0, high=rows - 1), Dim.symbol("j", 0, high=width - 1)
+        at = i * width + j
+        zero = Const(0.0 if self.dtype.kind == "f" else 0, self.dtype)
+        clear = self.over_tile(rows, (Store(name, at, zero),))
+        k = Dim.symbol("k", 0, below=self.k_length)
+        step = Block(self.puller.names)
+        a = self.operand(self.left, self.first_row + base + i, self.k_start + k, step)
+        inner = step.inner()
+        if packed:
+            b: Expr = inner.let(Load("panel", k * width + j, self.dtype))
+        else:
+            b = self.operand(self.right, self.k_start + k, self.first_column + j, inner)
+        inner.add(Store(name, at, self.multiply_add(a, b, Load(name, at, self.dtype))))
+        multiply = For("i", rows, "unroll", (*step.statements, For("j", width, "tile", tuple(inner.statements))))
+        chain = For("k", self.k_length, "serial", (multiply,))
+        return [clear, chain, self.flush(rows, base, name, at)]
+
+    def multiply_add(self, a: Expr, b: Expr, total: Expr) -> Expr:
+        if self.dtype.kind == "f":
+            return Call("fma", (a, b, total), self.dtype)
+        return Call("add", (total, Call("mul", (a, b), self.dtype)), self.dtype)
+
+    def over_tile(self, rows: int, body: tuple[Stmt, ...]) -> Stmt:
+        return For("i", rows, "unroll", (For("j", self.width_limit, "tile", body),))
+
+    def flush(self, rows: int, base: Size, name: str, at: Size) -> Stmt:
+        """The tile's results: to the outputs through the epilogue, or to scratch."""
+        block = Block(self.puller.names)
+        result: Expr = Load(name, at, self.dtype)
+        i, j = Dim.symbol("i", 0, high=rows - 1), Dim.symbol("j", 0, high=self.width_limit - 1)
+        if self.direct:
+            self.epilogue(result, self.first_row + base + i, self.first_column + j, block)
+        else:
+            there = (base + i) * self.width_limit + j
+            if self.k_blocks != 1:
+                result = Call("add", (Load("partial", there, self.dtype), result), self.dtype)
+            block.add(Store("partial", there, result))
+        return self.over_tile(rows, tuple(block.statements))
+
+    # ---- epilogue --------------------------------------------------------------------------------------------------
+
+    def clear_partial(self) -> Stmt:
+        zero = Const(0.0 if self.dtype.kind == "f" else 0, self.dtype)
+        at = Dim.symbol("i") * self.width_limit + Dim.symbol("j")
+        return For("i", self.rows, "serial", (For("j", self.width_limit, "vector", (Store("partial", at, zero),)),))
+
+    def epilogue_from_scratch(self) -> Stmt:
+        block = Block(self.puller.names)
+        i, j = Dim.symbol("i", 0, below=self.rows), Dim.symbol("j", 0, below=self.width)
+        self.epilogue(Load("partial", i * self.width_limit + j, self.dtype), self.first_row + i, self.first_column + j, block)
+        return For("i", self.rows, "serial", (For("j", self.width, "vector", tuple(block.statements)),))
+
+    def epilogue(self, result: Expr, row: Size, column: Size, block: Block) -> None:
+        axis_index: dict[int, Size] = dict(enumerate((*self.batch, row, column)))
+        group = self.group
+
+        def index_of(value: Value) -> Position:
+            return tuple(0 if a is None else axis_index[a] for a in group.value_axes[value])
+
+        block.memo[self.out, index_of(self.out)] = block.let(cast(result, self.out.dtype))
+        for value in group.outputs:
+            element = block.let(self.puller.pull(value, index_of(value), block))
+            block.add(Store(self.puller.buffer(value, "out"), self.puller.offset(value, index_of(value)), element))
+
+
+# ---- scan ----------------------------------------------------------------------------------------------------------------
+
+
+def _scan(group: Group, context: Context) -> list[Launch]:
+    """Running sums along one dim, in order.  The last dim is vectorised when it is not the scanned one."""
+    node = group.anchor
+    assert node is not None
+    x, out = node.inputs[0], node.outputs[0]
+    dim, shape, dtype = node.attrs["dim"], out.shape, out.dtype.compute
+    puller = Puller(context.checks, lambda value: value in group.value_axes)
+    last = len(shape) - 1
+    tile = 1 if dim == last else COLUMN_TILE
+    others = [d for d in range(len(shape)) if d not in (dim, last)]
+    tiles = 1 if dim == last else (shape[last] + tile - 1) // tile
+    sizes = tuple(shape[d] for d in others)
+    extent = product(sizes) * tiles
+    p = Dim.symbol("p", 0, below=extent)
+    index: dict[int, Size] = dict(zip(others, delinear(p // tiles, sizes), strict=True))
+    start = (p % tiles) * tile
+    width = 1 if dim == last else minimum(tile, shape[last] - start)
+    v: Size = 0 if dim == last else Dim.symbol("v", 0, below=width)
+    if dim != last:
+        index[last] = start + v
+    index[dim] = Dim.symbol("r", 0, below=shape[dim])
+    at = tuple(index[d] for d in range(len(shape)))
+    block = Block(puller.names)
+    value = cast(puller.pull(x, at, block), dtype)
+    total = block.let(Call("add", (Load("total", v, dtype), value), dtype))
+    block.add(Store("total", v, total))
+    block.add(Store(puller.buffer(out, "out"), puller.offset(out, at), block.let(cast(total, out.dtype))))
+
+    def over_columns(statements: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+        return statements if dim == last else (For("v", width, "vector", statements),)
+
+    zero = Store("total", v, Const(0.0 if dtype.kind == "f" else 0, dtype))
+    loop = For("r", shape[dim], "serial", over_columns(tuple(block.statements)))
+    nest = For("p", extent, "parallel", (Alloc("total", dtype, tile), *over_columns((zero,)), loop))
+    rows = shape[dim] if isinstance(shape[dim], int) else 256
+    return [finish(puller, nest, extent, 2.0 * tile * rows, group, "scan")]
+
+
+# ---- scatter -------------------------------------------------------------------------------------------------------------
+
+
+def _scatter(group: Group, context: Context) -> list[Launch]:
+    """out = x; then out[.., index, ..] += src in the order of the index, every line along `dim` by one thread."""
+    node = group.anchor
+    assert node is not None
+    return [store_copy(node.inputs[0], node.outputs[0], context), _add_in_order(group, node, context)]
+
+
+def _add_in_order(group: Group, node: Node, context: Context) -> Launch:
+    _, index_value, source = node.inputs
+    out = node.outputs[0]
+    dim, shape, size = node.attrs["dim"], index_value.shape, node.outputs[0].shape[node.attrs["dim"]]
+    puller = Puller(context.checks, lambda value: value in group.value_axes)
+    last = len(shape) - 1
+    vector = last if last != dim else None
+    outer = [d for d in range(len(shape)) if d not in (dim, vector)]
+    sizes = tuple(shape[d] for d in outer)
+    tile = COLUMN_TILE
+    tiles = 1 if vector is None else (shape[last] + tile - 1) // tile
+    extent = product(sizes) * tiles
+    p = Dim.symbol("p", 0, below=extent)
+    at: dict[int, Size] = dict(zip(outer, delinear(p // tiles, sizes), strict=True))
+    width: Size = 1
+    if vector is not None:
+        start = (p % tiles) * tile
+        width = minimum(tile, shape[last] - start)
+        at[last] = start + Dim.symbol("v", 0, below=width)
+    at[dim] = Dim.symbol("r", 0, below=shape[dim])
+    place = tuple(at[d] for d in range(len(shape)))
+    block = Block(puller.names)
+    target = _checked_index(puller.pull(index_value, place, block), size, node, context, block)
+    there = tuple(target if d == dim else i for d, i in enumerate(place))
+    name = puller.buffer(out, "inout")
+    offset = puller.offset(out, there)
+    compute = out.dtype.compute
+    added = cast(puller.pull(source, place, block), compute)
+    total = Call("add", (cast(Load(name, offset, out.dtype), compute), added), compute)
+    block.add(Store(name, offset, block.let(cast(total, out.dtype))))
+    body: tuple[Stmt, ...] = tuple(block.statements)
+    if vector is not None:
+        body = (For("v", width, "vector", body),)
+    nest = For("p", extent, "parallel", (For("r", shape[dim], "serial", body),))
+    rows = shape[dim] if isinstance(shape[dim], int) else 256
+    return finish(puller, nest, extent, 4.0 * rows * (1 if vector is None else tile), group, "scatter: add in order")
+
+
+def _checked_index(raw: Expr, size: Size, node: Node, context: Context, block: Block) -> Size:
+    """`raw` as an index into `size` elements: recorded as a failure and clamped where it is outside."""
+
+
+
+    index = block.let(cast(raw, int64))
+    low, high = Const(0, int64), block.let(Index(size))
+    inside = Call("and", (Call("ge", (index, low), bool_), Call("lt", (index, high), bool_)), bool_)
+    where = f" ({node.location[0].rsplit('/', 1)[-1]}:{node.location[1]})" if node.location else ""
+    block.add(Check(block.let(inside), context.checks.code(f"{node.op.name}: index out of range for dim of size {size}{where}")))
+    top = Call("sub", (high, Const(1, int64)), int64)
+    clamped = block.let(Call("max", (Call("min", (index, top), int64), low), int64))
+    return clamped.value if isinstance(clamped, Const) else Dim.symbol(clamped.name)  # type: ignore[return-value]
+
+
+_NESTS: dict[str, Callable[[Group, Context], list[Launch]]] = {"matmul": _matmul, "scan": _scan, "scatter": _scatter}

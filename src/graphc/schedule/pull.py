@@ -1,0 +1,196 @@
+"""Pulling one output element: the whole of fusion.
+
+Enters: values of a group and an index.  Leaves: expressions and Lets in a `Block`.  Never here: which nodes are
+grouped, loop order.  Elementwise nodes become scalar expressions, movement nodes become index expressions, stored values become
+loads.  Every node's result is rounded to its dtype where it is made, so fusing never changes a bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+
+from graphc.dims import Dim, product
+from graphc.dtypes import DType
+from graphc.errors import IRError
+from graphc.ir.graph import Node, Value
+from graphc.ir.loops import Call, Check, Const, Expr, Let, Load, Param, Size, Stmt, Var
+from graphc.ir.op import Element, Movement, Scalar
+from graphc.schedule.partition import is_inline
+
+Position = tuple[Size, ...]
+
+
+class Block:
+    """Statements under construction.  Values named in an outer block are visible in the inner ones."""
+
+    def __init__(self, names: Iterator[int], parent: Block | None = None) -> None:
+        self.names, self.parent = names, parent
+        self.statements: list[Stmt] = []
+        self.memo: dict[tuple[Value, Position], Expr] = {}
+
+    def inner(self) -> Block:
+        return Block(self.names, self)
+
+    def find(self, key: tuple[Value, Position]) -> Expr | None:
+        block: Block | None = self
+        while block is not None:
+            found = block.memo.get(key)
+            if found is not None:
+                return found
+            block = block.parent
+        return None
+
+    def let(self, expr: Expr) -> Const | Var:
+        """Name an expression, unless it is a name or a literal already."""
+        if isinstance(expr, Const | Var):
+            return expr
+        var = Var(f"t{next(self.names)}", expr.dtype)
+        self.statements.append(Let(var.name, expr))
+        return var
+
+    def add(self, statement: Stmt) -> None:
+        self.statements.append(statement)
+
+
+def cast(expr: Expr, dtype: DType) -> Expr:
+    """`expr` as `dtype`; nothing where it is that already."""
+    if expr.dtype is dtype:
+        return expr
+    if isinstance(expr, Const) and dtype.kind == "f" and dtype.itemsize >= 4 and expr.dtype.kind == "f" and expr.dtype.itemsize <= dtype.itemsize:
+        return Const(expr.value, dtype)
+    return Call("cast", (expr,), dtype)
+
+
+def strides_of(shape: Position) -> Position:
+    """Row-major strides in elements."""
+    strides: list[Size] = [1] * len(shape)
+    for i in range(len(shape) - 2, -1, -1):
+        strides[i] = strides[i + 1] * shape[i + 1]
+    return tuple(strides)
+
+
+def linear(index: Position, shape: Position) -> Size:
+    """Row-major offset of `index`."""
+    offset: Size = 0
+    for i, stride in zip(index, strides_of(shape), strict=True):
+        offset = offset + i * stride
+    return offset
+
+
+def delinear(offset: Size, shape: Position) -> Position:
+    """The index whose row-major offset is `offset`."""
+    index: list[Size] = []
+    for position, (size, stride) in enumerate(zip(shape, strides_of(shape), strict=True)):
+        if isinstance(size, int) and size == 1:
+            index.append(0)
+        else:
+            index.append(offset // stride if position == 0 else (offset // stride) % size)
+    return tuple(index)
+
+
+class Checks:
+    """The run-time checks of a whole schedule: code -> message with the user's line."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def code(self, message: str) -> int:
+        if message not in self.messages:
+            self.messages.append(message)
+        return self.messages.index(message) + 1
+
+
+class Puller:
+    """Pulls values into blocks for one kernel and collects the buffers it touches."""
+
+    def __init__(self, checks: Checks, is_local: Callable[[Value], bool]) -> None:
+        self.checks, self.is_local = checks, is_local
+        self.names = count()
+        self.buffers: dict[tuple[Value, str], str] = {}
+        self.reload: dict[Value, Callable[[Position], Expr]] = {}
+
+    # ---- buffers ---------------------------------------------------------------------------------------------------
+
+    def buffer(self, value: Value, role: str) -> str:
+        """The parameter name of a stored value read (``in``) or written (``out``)."""
+        return self.buffers.setdefault((value, role), f"b{len(self.buffers)}")
+
+    def params(self) -> tuple[Param, ...]:
+        return tuple(
+            Param(name, "out" if role == "out" else "in", value.dtype, product(value.shape)) for (value, role), name in self.buffers.items()
+        )
+
+    def offset(self, value: Value, index: Position) -> Size:
+        return linear(index, value.shape)
+
+    # ---- pulling ---------------------------------------------------------------------------------------------------
+
+    def pull(self, value: Value, index: Position, block: Block) -> Expr:
+        """The element of `value` at `index`, in its dtype."""
+        key = (value, index)
+        found = block.find(key)
+        if found is None:
+            found = self.make(value, index, block)
+            block.memo[key] = found
+        return found
+
+    def make(self, value: Value, index: Position, block: Block) -> Expr:
+        if value in self.reload:
+            return block.let(self.reload[value](index))
+        node = value.node
+        if node is None or not (self.is_local(value) or is_inline(node)):
+            return block.let(Load(self.buffer(value, "in"), self.offset(value, index), value.dtype))
+        lowering = node.op.lowering
+        if isinstance(lowering, Movement):
+            source = node.inputs[0]
+            return self.pull(source, lowering.index(index, source.type, value.type, **node.attrs), block)
+        if isinstance(lowering, Scalar):
+            return self.scalar(node, index, block)
+        if isinstance(lowering, Element):
+            loader = Loader(self, node, block)
+            result = lowering.rule(loader, index, tuple(v.type for v in node.inputs), value.type, **node.attrs)
+            return block.let(cast(result, value.dtype))
+        raise IRError(f"{node.op.name} at {index} was pulled before it was computed")
+
+    def scalar(self, node: Node, index: Position, block: Block) -> Expr:
+        lowering = node.op.lowering
+        assert isinstance(lowering, Scalar)
+        out = node.outputs[0]
+        arguments = []
+        for value in node.inputs:
+            at = index[len(index) - len(value.shape) :]
+            at = tuple(0 if isinstance(d, int) and d == 1 else i for i, d in zip(at, value.shape, strict=True))
+            arguments.append(block.let(cast(self.pull(value, at, block), value.dtype.compute)))
+        if isinstance(lowering.rule, str):
+            result: Expr = Call(lowering.rule, tuple(arguments), out.dtype.compute)
+        else:
+            result = lowering.rule(*arguments, **node.attrs)
+        return block.let(cast(result, out.dtype))
+
+
+class Loader:
+    """What an Element rule sees of its operands."""
+
+    def __init__(self, puller: Puller, node: Node, block: Block) -> None:
+        self.puller, self.node, self.block = puller, node, block
+
+    def __call__(self, position: int, index: Position) -> Expr:
+        return self.puller.pull(self.node.inputs[position], tuple(index), self.block)
+
+    def let(self, expr: Expr) -> Any:
+        return self.block.let(expr)
+
+    def symbol(self, var: Expr) -> Size:
+        """An integer value as part of an index."""
+        if isinstance(var, Const):
+            return int(var.value)
+        named = self.block.let(var)
+        assert isinstance(named, Var)
+        return Dim.symbol(named.name)
+
+    def check(self, condition: Expr, message: str) -> None:
+        where = self.node.location
+        text = f"{message} ({where[0].rsplit('/', 1)[-1]}:{where[1]})" if where else message
+        self.block.add(Check(condition, self.puller.checks.code(text)))

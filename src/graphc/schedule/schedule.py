@@ -1,0 +1,146 @@
+"""Graph -> launches in order, and where every stored value lives.
+
+Enters: a decomposed Graph.  Leaves: a `Schedule`.  Never here: code, addresses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from graphc.dims import Dim, Size, product
+from graphc.ir.graph import Graph, Value
+from graphc.ir.op import Scalar
+from graphc.schedule.lower import Context, Launch, lower_region, store_copy
+from graphc.schedule.memory import Interval, assign_offsets
+from graphc.schedule.nest import lower_anchor
+from graphc.schedule.partition import Group, Partition, Unfused, partition
+
+
+@dataclass(frozen=True)
+class Place:
+    """input/output: position in the graph's signature.  arena: byte offset.  temporary: number, sized at call time."""
+
+    kind: Literal["input", "output", "arena", "temporary"]
+    index: int
+
+
+@dataclass
+class Schedule:
+    """`written`: inputs that the launches overwrite with their updates.  `temporaries`: sizes in bytes, symbolic."""
+
+    graph: Graph
+    launches: list[Launch]
+    places: dict[Value, Place]
+    arena_nbytes: int
+    temporaries: list[Size]
+    written: tuple[int, ...]
+    messages: list[str]
+    unfused: list[Unfused]
+    groups: list[Group] = field(default_factory=list)
+
+
+def schedule(graph: Graph) -> Schedule:
+    """Partition, lower and place.  Updates are written over their state where nothing can read the old value any more, and copied
+    at the very end otherwise, so that a failed check leaves every state as it was."""
+    parts = partition(graph)
+    context = Context(graph)
+    launches: list[Launch] = []
+    produced_at: dict[Value, int] = {}
+    for group in parts.groups:
+        lowered = lower_anchor(group, context) if group.anchor is not None else [lower_region(group, context)]
+        launches.extend(lowered)
+        for value in group.outputs:
+            produced_at[value] = len(launches) - 1
+    places: dict[Value, Place] = {v: Place("input", i) for i, v in enumerate(graph.inputs)}
+    in_place = _in_place(graph, parts, launches, context)
+    written = []
+    copies: list[Launch] = []
+    taken: set[Value] = set()
+    for state, new in graph.updates:
+        if new is state:
+            continue
+        written.append(graph.inputs.index(state))
+        if state in in_place:
+            places[new] = places[state]
+        else:
+            copies.append(store_copy(new, state, context))
+    for i, value in enumerate(graph.outputs):
+        if value not in places and value not in taken:
+            places[value] = Place("output", i)
+            taken.add(value)
+        else:
+            copies.insert(0, store_copy(value, Value(value.type, None, f"output {i}"), context))
+            places[copies[0].buffers[1]] = Place("output", i)
+    launches.extend(copies)
+    arena, temporaries = _place_rest(launches, places)
+    return Schedule(graph, launches, places, arena, temporaries, tuple(sorted(written)), context.checks.messages, parts.unfused, parts.groups)
+
+
+def _in_place(graph: Graph, parts: Partition, launches: list[Launch], context: Context) -> set[Value]:
+    """States whose new value may be written straight over the old one."""
+    group_of = {v: g for g in parts.groups for v in g.outputs}
+    position = {g: i for i, g in enumerate(parts.groups)}
+    last_check = max((i for i, g in enumerate(parts.groups) if any(launch.checks for launch in _of(g, launches))), default=-1)
+    wanted: dict[Value, int] = {}
+    for _, new in graph.updates:
+        wanted[new] = wanted.get(new, 0) + 1
+    found: set[Value] = set()
+    for state, new in graph.updates:
+        group = group_of.get(new)
+        if group is None or new.node is None or group.anchor is not None or group.reduced is not None:
+            continue
+        if wanted[new] > 1 or new in graph.outputs or state in graph.outputs or new.type != state.type:
+            continue
+        if position[group] <= last_check or any(state in g.reads for g in parts.groups[position[group] + 1 :]):
+            continue
+        if _reads_in_step(group, state, new, context):
+            found.add(state)
+    return found
+
+
+def _of(group: Group, launches: list[Launch]) -> list[Launch]:
+    members = tuple(group.members)
+    return [launch for launch in launches if launch.members == members]
+
+
+def _reads_in_step(group: Group, state: Value, new: Value, context: Context) -> bool:
+    """Is every element of `state` read only where `new`'s element of the same place is written?"""
+    axes = group.value_axes[new]
+    for node in group.members:
+        for value in node.inputs:
+            source = context.source(value)
+            if source.base is not state:
+                continue
+            if not isinstance(node.op.lowering, Scalar) or not source.regular:
+                return False
+            template = group.value_axes[node.outputs[0]]
+            walked = {b: template[d + len(template) - len(source.dims)] for d, b in enumerate(source.dims) if b is not None}
+            if any(walked.get(d) != axes[d] for d in range(len(axes)) if axes[d] is not None):
+                return False
+    return all(value.node is not None for value in group.outputs)
+
+
+def _place_rest(launches: list[Launch], places: dict[Value, Place]) -> tuple[int, list[Size]]:
+    """Give every other buffer an arena offset (static size) or a temporary of its own (symbolic size)."""
+    first: dict[Value, int] = {}
+    last: dict[Value, int] = {}
+    for step, launch in enumerate(launches):
+        for value in launch.buffers:
+            if value not in places:
+                first.setdefault(value, step)
+                last[value] = step
+    intervals, static = [], []
+    temporaries: list[Size] = []
+    for value in first:
+        nbytes = product(value.shape) * value.dtype.itemsize
+        if isinstance(nbytes, Dim):
+            places[value] = Place("temporary", len(temporaries))
+            temporaries.append(nbytes)
+        else:
+            static.append(value)
+            intervals.append(Interval(nbytes, first[value], last[value]))
+    offsets, total = assign_offsets(intervals)
+    for value, offset in zip(static, offsets, strict=True):
+        places[value] = Place("arena", offset)
+    return total, temporaries

@@ -1,139 +1,48 @@
-"""Hand-built kernels through LLVM, compared bit for bit with NumPy or a plain Python rendering of the definition."""
+"""Scalar functions and memory accesses through LLVM, bit for bit as NumPy and the Python renderer have them."""
 
 from __future__ import annotations
 
-import ctypes
-import struct
 import sys
-from collections.abc import Iterable
 
 import numpy as np
 import pytest
 
 from graphc import dtypes
-from graphc.codegen.llvm.program import FIRST_SLOT, Launch, Slot, render_program
 from graphc.codegen.llvm.render import render
-from graphc.codegen.llvm.target import host_lanes
+from graphc.codegen.mathlib import NAMES, expand
 from graphc.codegen.python import run
 from graphc.dims import Dim, Size, minimum
 from graphc.dtypes import DType, bool_, float32, float64, int32, int64
 from graphc.errors import IRError
 from graphc.ir.loops import (
-    Acc,
-    Alloc,
     Call,
     Check,
     Const,
-    Expr,
-    For,
     Index,
     Kernel,
     Let,
-    Load,
     Param,
-    Stmt,
     Store,
-    Update,
     Var,
-    identity,
 )
-from graphc.runtime.link import assemble, link
-
-LANES = (4, 8, 16)
-POOL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
-CHUNK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-MAIN = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
-chunk_counts: list[int] = []
-
-
-@POOL
-def backward_pool(_pool: int, function: int, data: int, chunks: int) -> None:
-    """A pool of one thread that takes the chunks last to first."""
-    chunk_counts.append(chunks)
-    for chunk in reversed(range(chunks)):
-        CHUNK(function)(data, chunk, chunks)
-
-
-class Module:
-    """Kernels compiled together; each may then be run on its own."""
-
-    def __init__(self, kernels: Iterable[Kernel], lanes: int) -> None:
-        self.kernels = {k.name: k for k in kernels}
-        self.entries = {}
-        for name, kernel in self.kernels.items():
-            arguments = tuple(Slot(FIRST_SLOT + i) for i in range(len(kernel.params)))
-            text = render_program([Launch(name, arguments)], {name: kernel}, lanes)
-            self.entries[name] = MAIN(link(assemble(text), ["graphc_main"])["graphc_main"])
-
-    def __call__(self, name: str, *arguments: np.ndarray | int, threads: int = 1) -> int:
-        return call(self.entries[name], *arguments, threads=threads)
-
-
-def call(entry: object, *arguments: np.ndarray | int, threads: int = 1) -> int:
-    """Run a program on a table of `arguments`; the status word."""
-    status = ctypes.c_int64(0)
-    values = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
-    table = (ctypes.c_int64 * (FIRST_SLOT + len(values)))(ctypes.addressof(status), threads, *values)
-    result = entry(ctypes.addressof(table), ctypes.cast(backward_pool, ctypes.c_void_p), None)  # type: ignore[operator]
-    assert result == status.value
-    return result
-
-
-def sym(name: str) -> Dim:
-    return Dim.symbol(name)
-
-
-def load(buffer: str, offset: Size, dtype: DType = float32) -> Load:
-    return Load(buffer, offset, dtype)
-
-
-def fn(name: str, *args: Expr, dtype: DType | None = None) -> Call:
-    return Call(name, args, dtype or args[-1].dtype)
-
-
-def loop(var: str, extent: Size, kind: str, *body: Stmt) -> For:
-    return For(var, extent, kind, body)  # type: ignore[arg-type]
-
-
-def same_bits(a: np.ndarray, b: np.ndarray) -> None:
-    """Equal, sign of zero included; any NaN equals any NaN."""
-    assert a.dtype == b.dtype and a.shape == b.shape
-    if a.dtype.kind in "fV":
-        nan = np.isnan(a.astype(np.float64))
-        np.testing.assert_array_equal(nan, np.isnan(b.astype(np.float64)))
-        a, b = (np.where(nan, np.zeros((), x.dtype), x) for x in (a, b))
-    np.testing.assert_array_equal(a.view(np.uint8), b.view(np.uint8))
-
-
-def sample(count: int, dtype: DType, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    if dtype.kind == "b":
-        return rng.integers(0, 2, count).astype(bool)
-    if dtype.kind in "iu":
-        return rng.integers(0 if dtype.kind == "u" else -100, 100, count).astype(dtype.numpy)
-    return (rng.standard_normal(count) * 10).astype(dtype.numpy)
-
-
-def guarded(count: int, dtype: DType) -> tuple[np.ndarray, np.ndarray]:
-    """An output of `count` elements followed by some that must stay as they are."""
-    whole = np.full(count + 64, 7, dtype.numpy)
-    return whole, whole[:count]
-
-
-def intact(whole: np.ndarray, count: int) -> None:
-    same_bits(whole[count:], np.full(len(whole) - count, 7, whole.dtype))
-
+from graphc.runtime.link import assemble
+from llvm_kernels import (
+    LANES,
+    Module,
+    against_python,
+    fn,
+    guarded,
+    intact,
+    load,
+    loop,
+    pointwise,
+    same_bits,
+    sample,
+    sym,
+    undefined_symbols,
+)
 
 # ---- pointwise -----------------------------------------------------------------------------------------------------
-
-
-def pointwise(
-    name: str, extent: Size, inputs: list[DType], out: DType, value: Expr, sizes: tuple[str, ...] = ()
-) -> Kernel:
-    """out[i] = value, where value reads inputs x0, x1 ... at i."""
-    params = [Param(f"x{k}", "in", dtype, extent) for k, dtype in enumerate(inputs)]
-    params += [Param("out", "out", out, extent), *(Param(s, "size", int64) for s in sizes)]
-    return Kernel(name, tuple(params), (loop("i", extent, "vector", Store("out", sym("i"), value)),))
 
 
 @pytest.mark.parametrize("lanes", LANES)
@@ -158,150 +67,6 @@ def test_pointwise_sizes(lanes: int, dtype: DType) -> None:
             fixed(f"static{n}", a, b, whole)
             same_bits(out, expected)
             intact(whole, n)
-
-
-# ---- reductions ----------------------------------------------------------------------------------------------------
-
-FOLDS = {
-    "add": lambda a, b: a + b,
-    "mul": lambda a, b: a * b,
-    "max": lambda a, b: np.where(np.isnan(a), a, np.where(a > b, a, b)),
-    "min": lambda a, b: np.where(np.isnan(a), a, np.where(a < b, a, b)),
-    "or": lambda a, b: a | b,
-    "and": lambda a, b: a & b,
-}
-REDUCED = [0, 1, 2, 8, 9, 10, 31, 32, 33, 64, 100, 4095, 4096, 4097, 8192, 10000]
-
-
-def tree(values: np.ndarray, name: str, dtype: DType) -> np.ndarray:
-    """The documented reduction order, written plainly."""
-    fold = FOLDS[name]
-    start = np.asarray(identity(name, dtype).value, dtype.numpy)
-    total = start
-    for block in range(0, len(values), 4096):
-        part = values[block : block + 4096]
-        lanes = np.full(32, start)
-        for k in range(0, len(part), 32):
-            row = part[k : k + 32]
-            lanes[: len(row)] = fold(lanes[: len(row)], row)
-        while len(lanes) > 1:
-            half = len(lanes) // 2
-            lanes = fold(lanes[:half], lanes[half:])
-        total = lanes[0] if block == 0 else fold(total, lanes[0])
-    return np.asarray(total, dtype.numpy).reshape(1)
-
-
-def reduction(name: str, extent: Size, dtype: DType, fold: str, *, squares: bool = False) -> Kernel:
-    """out[0] = fold of x; with `squares` the second accumulator folds x*x into out[1], and y[i] = -x[i] is stored."""
-    i, x = sym("i"), load("x", sym("i"), dtype)
-    body: list[Stmt] = [Update("total", x)]
-    before: list[Stmt] = [Acc("total", fold, dtype)]
-    after: list[Stmt] = [Store("out", 0, Var("total", dtype))]
-    params = [Param("x", "in", dtype, extent), Param("out", "out", dtype, 2)]
-    if squares:
-        body = [
-            Let("v", x),
-            Update("total", Var("v", dtype)),
-            Update("second", fn("mul", Var("v", dtype), Var("v", dtype))),
-            Store("y", i, fn("neg", Var("v", dtype))),
-        ]
-        before.append(Acc("second", "add", dtype))
-        after.append(Store("out", 1, Var("second", dtype)))
-        params.append(Param("y", "out", dtype, extent))
-    if not isinstance(extent, int):
-        params.append(Param("n", "size", int64))
-    return Kernel(name, tuple(params), (*before, loop("i", extent, "lanes", *body), *after))
-
-
-@pytest.mark.parametrize("lanes", LANES)
-@pytest.mark.parametrize(
-    "dtype, fold",
-    [
-        (float32, "add"),
-        (float64, "add"),
-        (float32, "max"),
-        (float32, "min"),
-        (float32, "mul"),
-        (int32, "add"),
-        (int64, "max"),
-        (bool_, "or"),
-        (bool_, "and"),
-    ],
-    ids=lambda p: str(p),
-)
-def test_reduction_order(lanes: int, dtype: DType, fold: str) -> None:
-    module = Module(
-        [reduction("dynamic", sym("n"), dtype, fold), *(reduction(f"static{n}", n, dtype, fold) for n in REDUCED)],
-        lanes,
-    )
-    for n in REDUCED:
-        x = sample(n, dtype, n)
-        if fold == "mul":
-            x = (1 + x / 1000).astype(dtype.numpy)
-        if n > 40 and dtype.kind == "f" and fold != "add":
-            x[37] = np.nan
-        expected = tree(x, fold, dtype)
-        for name, extra in (("dynamic", (n,)), (f"static{n}", ())):
-            out = np.zeros(2, dtype.numpy)
-            module(name, x, out, *extra)
-            same_bits(out[:1], expected)
-
-
-@pytest.mark.parametrize("lanes", LANES)
-def test_reduction_with_two_accumulators_and_a_store(lanes: int) -> None:
-    kernels = [reduction("dynamic", sym("n"), float32, "add", squares=True)]
-    kernels += [reduction(f"static{n}", n, float32, "add", squares=True) for n in REDUCED]
-    module = Module(kernels, lanes)
-    for n in REDUCED:
-        x = sample(n, float32, n)
-        for name, extra in (("dynamic", (n,)), (f"static{n}", ())):
-            out = np.zeros(2, np.float32)
-            whole, y = guarded(n, float32)
-            module(name, x, out, whole, *extra)
-            same_bits(out, np.concatenate([tree(x, "add", float32), tree(x * x, "add", float32)]))
-            same_bits(y, -x)
-            intact(whole, n)
-
-
-def test_sum_of_negative_zeros_is_positive_zero() -> None:
-    module = Module([reduction("short", 3, float32, "add"), reduction("dynamic", sym("n"), float32, "add")], 8)
-    for name, extra in (("short", ()), ("dynamic", (3,))):
-        out = np.ones(2, np.float32)
-        module(name, np.full(3, -0.0, np.float32), out, *extra)
-        same_bits(out[:1], np.zeros(1, np.float32))
-
-
-@pytest.mark.parametrize("lanes", LANES)
-def test_row_softmax_shape(lanes: int) -> None:
-    """Rows over threads: a maximum, then a vector loop that uses it and a scratch row, then a sum of the scratch."""
-    i, j, n = sym("i"), sym("j"), 37
-    at = i * n + j
-    body = (
-        Alloc("row", float32, n),
-        Acc("top", "max", float32),
-        loop("j", n, "lanes", Update("top", load("x", at))),
-        loop("j", n, "vector", Store("row", j, fn("sub", load("x", at), Var("top", float32)))),
-        Acc("total", "add", float32),
-        loop("j", n, "lanes", Update("total", load("row", j))),
-        loop("j", n, "vector", Store("out", at, fn("div", load("row", j), Var("total", float32)))),
-    )
-    rows = sym("m")
-    kernel = Kernel(
-        "softmax",
-        (Param("x", "in", float32, rows * n), Param("out", "out", float32, rows * n), Param("m", "size", int64)),
-        (loop("i", rows, "parallel", *body),),
-        grain=2,
-    )
-    module = Module([kernel], lanes)
-    for m in (0, 1, 2, 5, 40):
-        x = sample(m * n, float32, m).reshape(m, n)
-        whole, out = guarded(m * n, float32)
-        module("softmax", x, whole, m, threads=3)
-        shifted = x - x.max(axis=1, keepdims=True) if m else x
-        totals = np.concatenate([tree(row, "add", float32) for row in shifted] or [np.zeros(0, np.float32)])
-        same_bits(out, (shifted / totals[:, None]).reshape(-1))
-        intact(whole, m * n)
-    assert chunk_counts[-1] == 12 and 3 in chunk_counts
 
 
 # ---- scalar functions, against the Python renderer -----------------------------------------------------------------
@@ -355,18 +120,6 @@ def special(dtype: DType) -> np.ndarray:
     near = [info.min, info.min + 1, info.max, info.max - 1, 0, 1, 2, 3, 7, 100]
     near += [-1, -2, -7, -100] if dtype.kind == "i" else [11, 12, 13, 14]
     return np.resize(np.array(near, dtype.numpy), 34)
-
-
-def against_python(kernels: list[Kernel], lanes: int, inputs: dict[str, dict[str, np.ndarray]]) -> None:
-    """Every kernel, run by LLVM and by the Python renderer on its own inputs, writes the same bits."""
-    for kernel in kernels:
-        ours = {p.name: inputs[kernel.name].get(p.name, np.zeros(int(p.size), p.dtype.numpy)) for p in kernel.params}  # type: ignore[call-overload]
-        theirs = {name: array.copy() for name, array in ours.items()}
-        status = Module([kernel], lanes)(kernel.name, *ours.values())
-        assert status == run(kernel, theirs, {}), kernel.name
-        for p in kernel.params:
-            if p.role != "in":
-                same_bits(ours[p.name], theirs[p.name])
 
 
 @pytest.mark.parametrize("lanes", LANES)
@@ -434,20 +187,6 @@ def test_idiv_by_zero_in_masked_lanes_does_not_trap(lanes: int) -> None:
     same_bits(out, np.trunc(x / 3).astype(np.int32))
 
 
-def undefined_symbols(code: bytes) -> set[str]:
-    """The names that a 64-bit little-endian ELF object leaves to the linker."""
-    at, size, count = struct.unpack_from("<Q", code, 40)[0], *struct.unpack_from("<HH", code, 58)
-    sections = [struct.unpack_from("<IIQQQQIIQQ", code, at + size * k) for k in range(count)]
-    (_, _, _, _, start, length, names, _, _, _) = next(s for s in sections if s[1] == 2)
-    found = set()
-    for symbol in range(start + 24, start + length, 24):
-        name, _, _, section = struct.unpack_from("<IBBH", code, symbol)
-        text = code[sections[names][4] + name :]
-        if section == 0:
-            found.add(text[: text.index(0)].decode())
-    return found
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads ELF objects")
 @pytest.mark.parametrize("cpu", [None, "x86-64-v3", "x86-64-v4"])
 @pytest.mark.parametrize("lanes", LANES)
@@ -474,6 +213,25 @@ def test_no_library_calls(lanes: int, cpu: str | None) -> None:
     text = render(Kernel("everything", tuple(params), (loop("i", n, "vector", *stores),)), lanes)
     code = assemble(text.replace("define internal", "define"), cpu=cpu)
     assert undefined_symbols(code) <= {"memset", "memcpy"}
+
+
+@pytest.mark.parametrize("dtype", [float32, float64], ids=str)
+@pytest.mark.parametrize("lanes", LANES)
+def test_opened_mathematical_functions(lanes: int, dtype: DType) -> None:
+    """Every function that mathlib opens: the Python renderer's bits, and nothing left to a library."""
+    i, n = sym("i"), 94
+    arities = {"atan2": 2, "floor_divide": 2, "fmod": 2, "pow": 2, "remainder": 2}
+    operands = (load("x", i, dtype), load("y", i, dtype))
+    names = sorted(NAMES - {"philox"})
+    outs = [Param(f"out_{name}", "out", dtype, n) for name in names]
+    stores = [Store(f"out_{name}", i, Call(name, operands[: arities.get(name, 1)], dtype)) for name in names]
+    params = (Param("x", "in", dtype, n), Param("y", "in", dtype, n), *outs)
+    kernel = expand(Kernel("functions", params, (loop("i", n, "vector", *stores),)))
+    x = np.concatenate([special(dtype), (10.0 ** np.arange(-30, 30)).astype(dtype.numpy)])
+    against_python([kernel], lanes, {"functions": {"x": x, "y": np.roll(x, 7)}})
+    if sys.platform == "linux":
+        code = assemble(render(kernel, lanes).replace("define internal", "define"))
+        assert undefined_symbols(code) <= {"memset", "memcpy"}
 
 
 # ---- memory: gathers, strides, flips -------------------------------------------------------------------------------
@@ -601,173 +359,3 @@ def test_empty_sizes_do_not_trap_or_read() -> None:
         (loop("i", n, "serial", Store("out", i, load("x", m // n))),),
     )
     assert Module([kernel], 8)("k", 0, 0, 0, 5) == 0
-
-
-# ---- nests ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("lanes", LANES)
-def test_column_reduction_in_scratch(lanes: int) -> None:
-    i, j, n = sym("i"), sym("j"), sym("n")
-    width = 21
-    body = (
-        Alloc("column", float32, width),
-        loop("j", width, "vector", Store("column", j, Const(0.0, float32))),
-        loop(
-            "i",
-            n,
-            "serial",
-            loop("j", width, "vector", Store("column", j, fn("add", load("column", j), load("x", i * width + j)))),
-        ),
-        loop("j", width, "vector", Store("out", j, load("column", j))),
-    )
-    kernel = Kernel(
-        "columns",
-        (Param("x", "in", float32, n * width), Param("out", "out", float32, width), Param("n", "size", int64)),
-        body,
-    )
-    module = Module([kernel], lanes)
-    for rows in (0, 1, 50):
-        x = sample(rows * width, float32).reshape(rows, width)
-        whole, out = guarded(width, float32)
-        module("columns", x, whole, rows)
-        expected = np.zeros(width, np.float32)
-        for row in x:
-            expected = expected + row
-        same_bits(out, expected)
-        intact(whole, width)
-
-
-def matmul(rows: int, columns: int, depth: Size) -> Kernel:
-    """c[rows, columns] = a[rows, depth] @ b[depth, columns], the whole of c in registers."""
-    r, j, k = sym("r"), sym("j"), sym("k")
-    at = r * columns + j
-    tile = loop(
-        "j",
-        columns,
-        "tile",
-        Store("acc", at, fn("fma", load("a", r * depth + k), load("b", k * columns + j), load("acc", at))),
-    )
-    body = (
-        Alloc("acc", float32, rows * columns, "registers"),
-        loop("r", rows, "unroll", loop("j", columns, "tile", Store("acc", at, Const(0.0, float32)))),
-        loop("k", depth, "serial", loop("r", rows, "unroll", tile)),
-        loop("r", rows, "unroll", loop("j", columns, "tile", Store("c", at, load("acc", at)))),
-    )
-    params = (
-        Param("a", "in", float32, rows * depth),
-        Param("b", "in", float32, depth * columns),
-        Param("c", "out", float32, rows * columns),
-    )
-    return Kernel("matmul", params + (() if isinstance(depth, int) else (Param("K", "size", int64),)), body)
-
-
-@pytest.mark.parametrize("lanes", LANES)
-@pytest.mark.parametrize("rows, columns", [(6, 16), (3, 21), (1, 1)])
-def test_matmul_register_tile(lanes: int, rows: int, columns: int) -> None:
-    depth = 9
-    a, b = sample(rows * depth, float32, 1), sample(depth * columns, float32, 2)
-    expected = np.zeros(rows * columns, np.float32)
-    run(matmul(rows, columns, depth), {"a": a, "b": b, "c": expected}, {})
-    for kernel, extra in ((matmul(rows, columns, depth), ()), (matmul(rows, columns, sym("K")), (depth,))):
-        whole, out = guarded(rows * columns, float32)
-        Module([kernel], lanes)("matmul", a, b, whole, *extra)
-        same_bits(out, expected)
-        intact(whole, rows * columns)
-
-
-@pytest.mark.parametrize("lanes", LANES)
-def test_scratch_read_after_each_write(lanes: int) -> None:
-    """A uniform load of scratch inside a loop is not taken for invariant when an outer loop writes it."""
-    i, j = sym("i"), sym("j")
-    body = (
-        Alloc("one", float32, 1),
-        loop(
-            "i",
-            5,
-            "serial",
-            Store("one", 0, load("x", i)),
-            loop("j", 9, "vector", Store("out", i * 9 + j, fn("add", load("one", 0), load("x", j)))),
-            Store("one", 0, fn("mul", load("one", 0), load("one", 0))),
-            Store("last", i, load("one", 0)),
-        ),
-    )
-    kernel = Kernel(
-        "k", (Param("x", "in", float32, 9), Param("out", "out", float32, 45), Param("last", "out", float32, 5)), body
-    )
-    against_python([kernel], lanes, {"k": {"x": sample(9, float32)}})
-
-
-# ---- programs ------------------------------------------------------------------------------------------------------
-
-
-def chunked(name: str, value: Expr, grain: int) -> Kernel:
-    """out[i] = value for i < n, 16 elements to a parallel iteration."""
-    n, start = sym("n"), sym("c") * 16
-    inner = loop("i", minimum(16, n - start), "vector", Store("out", start + sym("i"), value))
-    return Kernel(
-        name,
-        (Param("x", "in", float32, n), Param("out", "out", float32, n), Param("n", "size", int64)),
-        (loop("c", (n + 15) // 16, "parallel", inner),),
-        grain,
-    )
-
-
-@pytest.mark.parametrize("lanes", LANES)
-def test_program_of_three_launches(lanes: int) -> None:
-    x = load("x", sym("c") * 16 + sym("i"))
-    kernels = {"twice": chunked("twice", fn("add", x, x), 2), "square": chunked("square", fn("mul", x, x), 10**9)}
-    a, b, c, d, size = (Slot(FIRST_SLOT + k) for k in range(5))
-    launches = [Launch("twice", (a, b, size)), Launch("square", (b, c, 100)), Launch("twice", (c, d, size))]
-    text = render_program(launches, kernels, lanes)
-    assert text.count("define internal void @twice(") == 1
-    entry = MAIN(link(assemble(text), ["graphc_main"])["graphc_main"])
-    chunk_counts.clear()
-    arrays = [sample(100, float32), *(np.zeros(100, np.float32) for _ in range(3))]
-    assert call(entry, *arrays, 100, threads=3) == 0
-    same_bits(arrays[3], 2 * (2 * arrays[0]) ** 2)
-    assert chunk_counts == [4, 4]  # seven iterations, two to a chunk; the static one is below its grain
-
-
-def test_program_stops_at_a_failed_check() -> None:
-    positive = Kernel(
-        "positive",
-        (Param("x", "in", float32, 20),),
-        (loop("i", 20, "vector", Check(fn("gt", load("x", sym("i")), Const(0.0, float32), dtype=bool_), 3)),),
-    )
-    copy = pointwise("copy", 20, [float32], float32, load("x0", sym("i")))
-    x, out = Slot(FIRST_SLOT), Slot(FIRST_SLOT + 1)
-    text = render_program([Launch("positive", (x,)), Launch("copy", (x, out))], {"positive": positive, "copy": copy}, 8)
-    entry = MAIN(link(assemble(text), ["graphc_main"])["graphc_main"])
-    data, copied = np.arange(1, 21, dtype=np.float32), np.zeros(20, np.float32)
-    assert call(entry, data, copied) == 0
-    same_bits(copied, data)
-    data[19], copied[:] = -1, 0
-    assert call(entry, data, copied) == 3
-    assert not copied.any()
-
-
-def test_program_refuses_arguments_that_do_not_fit() -> None:
-    copy = pointwise("copy", 20, [float32], float32, load("x0", sym("i")))
-    with pytest.raises(IRError, match="1 arguments for 2 parameters"):
-        render_program([Launch("copy", (Slot(2),))], {"copy": copy}, 8)
-    with pytest.raises(IRError, match="buffer out needs a slot"):
-        render_program([Launch("copy", (Slot(2), 3))], {"copy": copy}, 8)
-
-
-def test_broken_kernels_are_refused() -> None:
-    inner = loop("j", 4, "vector", Store("out", sym("j"), Const(0.0, float32)))
-    out = (Param("out", "out", float32, 4),)
-    for body, message in (
-        ((loop("i", 16, "vector", inner),), "inside a vector loop"),
-        ((loop("i", 16, "vector", Alloc("s", float32, 4)),), "inside a vector loop"),
-        ((loop("i", sym("n"), "unroll", inner),), "static extent"),
-    ):
-        with pytest.raises(IRError, match=message):
-            Module([Kernel("k", out, body)], 8)
-    with pytest.raises(IRError, match="outside its lanes loop"):
-        Module([Kernel("k", out, (Acc("a", "add", float32), Update("a", Const(0.0, float32))))], 8)
-
-
-def test_host_lanes() -> None:
-    assert host_lanes() in LANES

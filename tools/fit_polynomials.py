@@ -119,7 +119,7 @@ def solve(fit: Fit) -> tuple[list[float], float]:
 # `root` functions are even or odd ones written in the square of their argument; TINY keeps the fit off 0 / 0.
 
 TINY = mpf(10) ** -12
-ERF_CENTRE_FLOAT32, ERFCX_CENTRE = mpf(2.51), mpf(3)
+ERF_CENTRE_FLOAT32, ERFCX_CENTRE = mpf(float(np.float32(2.51))), mpf(3)
 
 
 def root(function: Function) -> Function:
@@ -182,7 +182,7 @@ def tables() -> dict[str, Fit]:
     return {
         "EXP_FLOAT32": Fit(exp, -half_ln2, half_ln2, 4, 24, square),
         "EXP_FLOAT64": Fit(exp, -half_ln2, half_ln2, 10, 53, square),
-        "EXP2_FLOAT32": Fit(exp2, -0.5, 0.5, 6, 24, abs),
+        "EXP2_FLOAT32": Fit(exp2, -0.5, 0.5, 5, 24, abs),
         "EXP2_FLOAT64": Fit(exp2, -0.5, 0.5, 11, 53, abs),
         "EXP2_SHORT": Fit(exp2, -0.5, 0.5, 6, 53, abs),
         "TANH_FLOAT32": Fit(cubic(mp.tanh), TINY, 0.625**2, 4, 24, identity),

@@ -43,7 +43,7 @@ struct Fiber {
 };
 
 constexpr int WARP = 32, MOST_THREADS = 1024;
-constexpr size_t STACK = 64 * 1024;
+constexpr size_t STACK = 1024 * 1024, PAGE = 4096;  // a stack's lowest page faults
 static Fiber fibers[MOST_THREADS];
 static ucontext_t scheduler;
 static int threads, running;
@@ -148,12 +148,21 @@ static void run_grid(bool downwards) {
   }
 }
 
+// One stack for each fiber.  Pages that are never touched cost nothing.
+static bool make_stacks() {
+  void* memory = mmap(nullptr, MOST_THREADS * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) return false;
+  stacks = (char*)memory;
+  for (int i = 0; i < MOST_THREADS; i++)
+    if (mprotect(stacks + i * STACK, PAGE, PROT_NONE)) return false;
+  return true;
+}
+
 // Null when all went well, else what was found.
 static const char* launch(void (*kernel)(void*), void* argument, const unsigned* grid_size, const unsigned* block_size, int schedule) {
   static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
-  if (!stacks)
-    stacks = (char*)mmap(nullptr, MOST_THREADS * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (stacks == MAP_FAILED) return "no memory for stacks";
+  static char signal_stack[64 * 1024];
+  if (!stacks && !make_stacks()) return "no memory for stacks";
   grid = {grid_size[0], grid_size[1], 1};
   block = {block_size[0], block_size[1], 1};
   threads = (int)(block.x * block.y);
@@ -162,12 +171,17 @@ static const char* launch(void (*kernel)(void*), void* argument, const unsigned*
   body_argument = argument;
   struct sigaction old[4], action = {};
   action.sa_handler = on_signal;
-  action.sa_flags = SA_NODEFER;
+  action.sa_flags = SA_NODEFER | SA_ONSTACK;
+  stack_t signals_here = {}, old_stack;
+  signals_here.ss_sp = signal_stack;
+  signals_here.ss_size = sizeof signal_stack;
+  sigaltstack(&signals_here, &old_stack);
   for (int i = 0; i < 4; i++) sigaction(signals[i], &action, &old[i]);
   const char* volatile found = nullptr;
   if (sigsetjmp(failed, 1)) found = message;
   else run_grid(schedule == 1);
   for (int i = 0; i < 4; i++) sigaction(signals[i], &old[i], nullptr);
+  sigaltstack(&old_stack, nullptr);
   return found;
 }
 

@@ -66,6 +66,7 @@ FLOAT64 = Format(
     (-746.0, 710.0), (-1076.0, 1025.0), -50.0, 20.0,
     p.EXP_FLOAT64, p.EXP2_FLOAT64, p.TANH_FLOAT64, p.SINH_FLOAT64,
 )  # fmt: skip
+ERF_CENTRE = 2.51  # about where ERF_LARGE_FLOAT32 is a power series
 LOG2_E = 1.4426950408889634
 
 
@@ -243,9 +244,23 @@ def log1p(x: Term) -> Term:
     part = total - x
     lost = (x - (total - part)) + (1.0 - part)
     value = log_of_positive(total, format_of(x), lost / total)
-    return copysign_of_nonzero(with_log_limits(total, value), x)
+    return copysign(with_log_limits(total, value), x)
 
 
-def copysign_of_nonzero(value: Term, x: Term) -> Term:
-    """`value` with x's sign (which it has already, but for a zero)."""
-    return copysign(value, x)
+# ---- erf ----------------------------------------------------------------------------------------------------------------
+
+
+@function("erf")
+def erf(x: Term) -> Term:
+    """The error function: one polynomial up to 1, and beyond it another (float32) or 1 - exp(-x*x) * P (float64)."""
+    size = abs(x)
+    square = x * x
+    if format_of(x) is FLOAT32:
+        small = fma(x, polynomial(square, p.ERF_SMALL_FLOAT32), x)
+        large = polynomial(at_most(size, 3.92) - ERF_CENTRE, p.ERF_LARGE_FLOAT32)
+        return select(size < 1.1, small, copysign(large, x))
+    small = fma(x, polynomial(square, p.ERF_SMALL_FLOAT64), x)
+    capped = at_most(size, 5.95)
+    scaled_complement = polynomial((capped - 3.0) / (capped + 3.0), p.ERFCX_FLOAT64)
+    large = fma(-exp_in_range(-(capped * capped), FLOAT64), scaled_complement, 1.0)
+    return select(size < 1.0, small, copysign(large, x))

@@ -128,28 +128,32 @@ def record(op: Op | Step, inputs: tuple[Any, ...], attrs: dict[str, Any], output
 # ---- history after writes ---------------------------------------------------------------------------------------------------
 
 
-def rebase(x: Any, y: Any) -> None:
-    """After `x` was overwritten with `y`: gradients of x now go where y's go; those of x's base and its other views follow."""
+def rebase(x: Any, y: Any, fresh: bool) -> None:
+    """After `x` was overwritten with `y`: gradients of x now go where y's go; those of x's base and its other views follow.
+
+    `fresh`: y is nobody else's, so that its node may become x's own.
+    """
+    if modes.tracer is not None:
+        modes.tracer.touch(x if x._base is None else x._base)
     base = x._base
-    meta = ((x._array.shape, x.dtype),)
     source = edge(y)
-    node = y._grad_fn if source is not None and type(source[0]) is Node else None
-    if node is None:
-        node = Node(Step("copy", lambda g, out, *_: (g,)), {}, (source,), meta)
-    elif node.saved:
+    if fresh and source is not None and type(source[0]) is Node:
+        node, index = source
         node.saved = tuple(None if s is None else (s if s[0] is not x else Overwritten.of(s)) for s in node.saved)
+    else:
+        node, index = Node(Step("copy", lambda g, out, *_: (g,)), {}, (source,), _meta(x)), 0
     if base is None:
-        x._requires_grad, x._grad_fn, x._index = True, node, (y._index if node is y._grad_fn else 0)
+        x._requires_grad, x._grad_fn, x._index = True, node, index
         x._epoch += 1
         return
     chain = x._chain[len(base._chain) :]
-    before, shape = edge(base), meta[0][0]
+    before, shape = edge(base), tuple(x._array.shape)
 
     def split(g: Any, out: Any, *_: Any) -> tuple[Any, Any]:
-        hole = Op.table["full"].run(value=0, shape=tuple(shape), dtype=g.dtype)
+        hole = Op.table["full"].run(value=0, shape=shape, dtype=g.dtype)
         return (None if before is None else written(g, chain, hole)), follow(g, chain)
 
-    base._grad_fn = Node(Step("copy_slices", split), {}, (before, (node, y._index if node is y._grad_fn else 0)), _meta(base))
+    base._grad_fn = Node(Step("copy_slices", split), {}, (before, (node, index)), _meta(base))
     base._requires_grad, base._index = True, 0
     base._epoch += 1
     refresh(x)

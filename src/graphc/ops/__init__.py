@@ -1,0 +1,5 @@
+"""Every operator, declared once.  Importing this package fills `Op.table`."""
+
+from graphc.ops import arithmetic, comparison, contract, create, joining, movement, reduce, transcendental, views
+
+__all__ = ["arithmetic", "comparison", "contract", "create", "joining", "movement", "reduce", "transcendental", "views"]

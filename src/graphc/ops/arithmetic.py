@@ -227,17 +227,11 @@ absolute = elementwise(
 )
 
 
-def _sign_rule(x: Expr) -> Expr:
-    zero, one = literal(0, x.dtype), literal(1, x.dtype)
-    below = zero if x.dtype.kind == "u" else select(fn("lt", x, zero), literal(-1, x.dtype), zero)
-    return select(fn("gt", x, zero), one, below)
-
-
 sign = elementwise(
     "sign",
     ("x",),
     doc="-1, 0 or 1; 0 for NaN.  [...] -> [...].",
-    rule=_sign_rule,
+    rule="sign",
     reference=lambda xp, x: (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype),
     grad=lambda g, out, x: (zeros_like(g),),
     kinds="uif",

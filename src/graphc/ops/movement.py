@@ -57,19 +57,19 @@ def _less(a: Size, b: Size) -> bool:
 
 
 def _reshape_index(index: Index, in_type: TensorType, out_type: TensorType, shape: Shape) -> Index:
-    """Row-major position in the output, taken apart by the input's sizes, group by group."""
+    """Row-major position in the output, taken apart by the input's sizes, group by group; dims of size 1 do not count."""
     result: list[Size] = [0] * in_type.rank
-    for ins, outs in matched_groups(in_type.shape, out_type.shape):
+    in_dims = [k for k, size in enumerate(in_type.shape) if size != 1]
+    out_dims = [k for k, size in enumerate(out_type.shape) if size != 1]
+    groups = matched_groups([in_type.shape[k] for k in in_dims], [out_type.shape[k] for k in out_dims])
+    for ins, outs in groups:
         linear: Size = 0
         for k in outs:
-            linear = linear * out_type.shape[k] + index[k]
+            linear = linear * out_type.shape[out_dims[k]] + index[out_dims[k]]
         for k in reversed(ins):
-            if k == ins[0]:
-                result[k] = 0 if in_type.shape[k] == 1 else linear
-            else:
-                size = in_type.shape[k]
-                result[k] = linear % size
-                linear = linear // size
+            size = in_type.shape[in_dims[k]]
+            result[in_dims[k]] = linear if k == ins[0] else linear % size
+            linear = linear // size if k != ins[0] else linear
     return tuple(result)
 
 

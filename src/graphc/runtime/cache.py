@@ -4,8 +4,8 @@ Enters: a key (text that names everything the data depends on) and bytes.  Leave
 Never here: what the bytes mean, or how keys are made.
 
 One file an entry, named by the key's hash, written beside and renamed, so readers see whole files only.  Each carries a
-SHA-256 of key and data; a damaged file counts as absent and is removed.  The least recently read files go when the folder
-is over its limit.  A folder that cannot be used costs one CompileWarning; the cache then lives in memory.
+SHA-256 of key and data; a damaged file counts as absent and is removed.  The least recently read files go when the
+folder is over its limit.  A folder that cannot be used costs one CompileWarning; the cache then lives in memory.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ DEFAULT_LIMIT_NBYTES = 1 << 30
 class Cache:
     """Bytes by key, in `folder` (None: in memory only), kept below `limit_nbytes` on disk.
 
-    The folder is made on the first write, readable by its owner alone.  One that belongs to another user, or that others may
-    write to, is refused: what is read from it gets executed.
+    The folder is made on the first write, readable by its owner alone.  One that belongs to another user, or that
+    others may write to, is refused: what is read from it gets executed.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None, limit_nbytes: int = DEFAULT_LIMIT_NBYTES) -> None:
@@ -144,7 +144,7 @@ def default_cache() -> Cache:
     """The cache that the environment asks for; the same object as long as the environment is the same.
 
     GRAPHC_CACHE=0 keeps everything in memory.  The folder is GRAPHC_CACHE_DIR, else graphc in XDG_CACHE_HOME, else
-    ~/.cache/graphc; GRAPHC_CACHE_LIMIT_MB (1024) is its limit in MiB.  Raises ValueError for a limit that is not a number.
+    ~/.cache/graphc; GRAPHC_CACHE_LIMIT_MB (1024) is its limit in MiB.  Raises ValueError for one that is not a number.
     """
     limit_nbytes = DEFAULT_LIMIT_NBYTES
     if asked := os.environ.get("GRAPHC_CACHE_LIMIT_MB", "").strip():

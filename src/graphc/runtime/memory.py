@@ -66,7 +66,7 @@ def _map_privately(nbytes: int) -> mmap.mmap:
 
 # ---- output arrays ---------------------------------------------------------------------------------------------------
 # A ring holds recently made blocks of one shape and dtype.  Every array made of a block, and every view, memoryview or
-# DLPack capsule of it, holds a reference to the block's bytes, so a reference count of _UNUSED says that nobody else does.
+# DLPack capsule of it, holds a reference to the block's bytes: a reference count of _UNUSED says that nobody else does.
 
 _Slot = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], int]  # the bytes, the array laid over them, its address
 
@@ -101,7 +101,7 @@ def _new_slot(shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Slot:
     block = np.empty(nbytes + ALIGNMENT, np.uint8)
     start = block.ctypes.data
     offset = -start % ALIGNMENT
-    return block, block[offset : offset + nbytes].view(dtype).reshape(shape), start + offset
+    return block, np.ndarray(shape, dtype, block, offset), start + offset
 
 
 def _remember(shape: tuple[int, ...], dtype: np.dtype[Any], slot: _Slot) -> None:

@@ -4,11 +4,12 @@ Enters: the architecture's name.  Leaves: a module that defines
 ``void pool_run(ptr pool, ptr fn, ptr data, i64 chunks)`` and ``void pool_limit(ptr pool, i32 threads)``.
 Never here: compiling or linking it, reserving the pool's memory.
 
-How it works.  A region is published as a ticket word ``generation << 32 | next chunk``; the caller and the workers claim
-chunks by compare-and-swap on it, so a worker that comes late finds a foreign generation or no chunk and touches nothing.
-The caller therefore never waits for a worker that has not started.  Fields are written between closing the old ticket and
-opening the new one, released and acquired, so whoever read a newer field cannot win a chunk of the older generation.  Idle
-workers spin, then sleep on the epoch word; workers beyond the thread limit sleep on the limit word.
+How it works.  A region is published as a ticket word ``generation << 32 | next chunk``; the caller and the workers
+claim chunks by compare-and-swap on it, so a worker that comes late finds a foreign generation or no chunk and
+touches nothing.  The caller therefore never waits for a worker that has not started.  Fields are written between
+closing the old ticket and opening the new one, released and acquired, so whoever read a newer field cannot win a
+chunk of the older generation.  Idle workers spin, then sleep on the epoch word; workers beyond the thread limit
+sleep on the limit word.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def text(system: str, architecture: str) -> str:
     machine = _LINUX_MACHINES.get(architecture) if system == "Linux" else None
     if machine is None:
         return _RUN_SERIALLY + _SERIAL_ENTRY
-    return _RUN_SERIALLY + _primitives(machine) + _CLAIM + _worker(machine.relax) + _grow() + _regions(machine.relax) + _ENTRY
+    waiting = _worker(machine.relax) + _await_chunks(machine.relax)
+    return _RUN_SERIALLY + _primitives(machine) + _CLAIM + _PLACEMENT + _GROW + _OPEN_REGION + waiting + _ENTRY
 
 
 _RUN_SERIALLY = """
@@ -199,8 +201,111 @@ out:
 }}
 """
 
+# A worker woken by a futex tends to be put on its waker's core, so workers may not run where the caller was when it
+# made them (unless that is the only core).
+_PLACEMENT = f"""
+declare i32 @sched_getaffinity(i32, i64, ptr)
+declare i32 @sched_setaffinity(i32, i64, ptr)
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
+
+define internal void @leave_the_callers_cpu(ptr %state) nounwind noinline {{
+entry:
+  %mask = alloca [{_MASK_NBYTES} x i8], align 8
+  call void @llvm.memset.p0.i64(ptr %mask, i8 0, i64 {_MASK_NBYTES}, i1 false)
+  %failed = call i32 @sched_getaffinity(i32 0, i64 {_MASK_NBYTES}, ptr %mask)
+  %cpu.at = getelementptr i8, ptr %state, i64 {CALLER_CPU}
+  %cpu = load atomic i32, ptr %cpu.at acquire, align 4
+  %known = icmp ult i32 %cpu, {8 * _MASK_NBYTES}
+  %got = icmp eq i32 %failed, 0
+  %usable = and i1 %known, %got
+  br i1 %usable, label %narrow, label %out
+narrow:
+  %byte.index = lshr i32 %cpu, 3
+  %byte.at = getelementptr i8, ptr %mask, i32 %byte.index
+  %byte = load i8, ptr %byte.at
+  %position = trunc i32 %cpu to i8
+  %shift = and i8 %position, 7
+  %bit = shl i8 1, %shift
+  %keep = xor i8 %bit, -1
+  %others = and i8 %byte, %keep
+  store i8 %others, ptr %byte.at
+  call i32 @sched_setaffinity(i32 0, i64 {_MASK_NBYTES}, ptr %mask)
+  br label %out
+out:
+  ret void
+}}
+"""
+
+_GROW = f"""
+declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @pthread_detach(i64)
+declare i32 @pthread_sigmask(i32, ptr, ptr)
+declare i32 @sched_getcpu()
+
+define internal void @grow(ptr %pool, i32 %helpers) nounwind noinline {{
+entry:
+  %state = getelementptr i8, ptr %pool, i64 {STATE}
+  %limit.at = getelementptr i8, ptr %pool, i64 {LIMIT}
+  %workers.at = getelementptr i8, ptr %state, i64 {WORKERS}
+  %cpu.at = getelementptr i8, ptr %state, i64 {CALLER_CPU}
+  %thread = alloca i64
+  %blocked = alloca [16 x i64], align 8
+  %previous = alloca [16 x i64], align 8
+  %cpu = call i32 @sched_getcpu()
+  store atomic i32 %cpu, ptr %cpu.at release, align 4
+  call void @llvm.memset.p0.i64(ptr %blocked, i8 -1, i64 128, i1 false)
+  store i64 {_BLOCKED_SIGNALS}, ptr %blocked
+  call i32 @pthread_sigmask(i32 {_SIG_SETMASK}, ptr %blocked, ptr %previous)
+  br label %next
+next:
+  %workers = load i32, ptr %workers.at
+  %short = icmp slt i32 %workers, %helpers
+  br i1 %short, label %create, label %out
+create:
+  %failed = call i32 @pthread_create(ptr %thread, ptr null, ptr @worker, ptr %pool)
+  %more = add i32 %workers, 1
+  %ok = icmp eq i32 %failed, 0
+  br i1 %ok, label %created, label %refused
+created:
+  %handle = load i64, ptr %thread
+  call i32 @pthread_detach(i64 %handle)
+  store i32 %more, ptr %workers.at
+  br label %next
+refused:                                          ; go on with the threads there are, and do not ask again
+  store atomic i32 %more, ptr %limit.at seq_cst, align 4
+  br label %out
+out:
+  call i32 @pthread_sigmask(i32 {_SIG_SETMASK}, ptr %previous, ptr null)
+  ret void
+}}
+"""
+
+_OPEN_REGION = f"""
+define internal void @open_region(ptr %state, ptr %fn, ptr %data, i64 %chunks) nounwind {{
+  %ticket.at = getelementptr i8, ptr %state, i64 {TICKET}
+  %done.at = getelementptr i8, ptr %state, i64 {DONE}
+  %fn.at = getelementptr i8, ptr %state, i64 {FUNCTION}
+  %data.at = getelementptr i8, ptr %state, i64 {DATA}
+  %chunks.at = getelementptr i8, ptr %state, i64 {CHUNKS}
+  %mode.at = getelementptr i8, ptr %state, i64 {FLOAT_MODE}
+  %ticket = load atomic i64, ptr %ticket.at monotonic, align 8
+  %closed = or i64 %ticket, 4294967295
+  store atomic i64 %closed, ptr %ticket.at seq_cst, align 8
+  %mode = call i64 @read_float_mode()
+  store atomic i32 0, ptr %done.at release, align 4
+  store atomic ptr %fn, ptr %fn.at release, align 8
+  store atomic ptr %data, ptr %data.at release, align 8
+  store atomic i64 %chunks, ptr %chunks.at release, align 8
+  store atomic i64 %mode, ptr %mode.at release, align 8
+  %opened = add i64 %closed, 1                    ; the carry out of the chunk field is the next generation
+  store atomic i64 %opened, ptr %ticket.at release, align 8
+  ret void
+}}
+"""
+
+
 def _worker(relax: str) -> str:
-    """The worker thread.  It claims before it first waits, so one that starts late still helps with its first region."""
+    """The worker thread.  It claims before it first waits, so one that starts late still helps."""
     return f"""
 define internal ptr @worker(ptr %pool) nounwind {{
 entry:
@@ -253,108 +358,9 @@ rise:
 """
 
 
-def _grow() -> str:
-    """Thread creation.  A worker woken by a futex tends to be put on its waker's core, so workers may not run where the
-    caller was when it made them (unless that is the only core)."""
+def _await_chunks(relax: str) -> str:
+    """The caller's wait until all chunks of its region are counted."""
     return f"""
-declare i32 @pthread_create(ptr, ptr, ptr, ptr)
-declare i32 @pthread_detach(i64)
-declare i32 @pthread_sigmask(i32, ptr, ptr)
-declare i32 @sched_getcpu()
-declare i32 @sched_getaffinity(i32, i64, ptr)
-declare i32 @sched_setaffinity(i32, i64, ptr)
-declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
-
-define internal void @leave_the_callers_cpu(ptr %state) nounwind noinline {{
-entry:
-  %mask = alloca [{_MASK_NBYTES} x i8], align 8
-  call void @llvm.memset.p0.i64(ptr %mask, i8 0, i64 {_MASK_NBYTES}, i1 false)
-  %failed = call i32 @sched_getaffinity(i32 0, i64 {_MASK_NBYTES}, ptr %mask)
-  %cpu.at = getelementptr i8, ptr %state, i64 {CALLER_CPU}
-  %cpu = load atomic i32, ptr %cpu.at acquire, align 4
-  %known = icmp ult i32 %cpu, {8 * _MASK_NBYTES}
-  %got = icmp eq i32 %failed, 0
-  %usable = and i1 %known, %got
-  br i1 %usable, label %narrow, label %out
-narrow:
-  %byte.index = lshr i32 %cpu, 3
-  %byte.at = getelementptr i8, ptr %mask, i32 %byte.index
-  %byte = load i8, ptr %byte.at
-  %position = trunc i32 %cpu to i8
-  %shift = and i8 %position, 7
-  %bit = shl i8 1, %shift
-  %keep = xor i8 %bit, -1
-  %others = and i8 %byte, %keep
-  store i8 %others, ptr %byte.at
-  call i32 @sched_setaffinity(i32 0, i64 {_MASK_NBYTES}, ptr %mask)
-  br label %out
-out:
-  ret void
-}}
-
-define internal void @grow(ptr %pool, i32 %helpers) nounwind noinline {{
-entry:
-  %state = getelementptr i8, ptr %pool, i64 {STATE}
-  %limit.at = getelementptr i8, ptr %pool, i64 {LIMIT}
-  %workers.at = getelementptr i8, ptr %state, i64 {WORKERS}
-  %cpu.at = getelementptr i8, ptr %state, i64 {CALLER_CPU}
-  %thread = alloca i64
-  %blocked = alloca [16 x i64], align 8
-  %previous = alloca [16 x i64], align 8
-  %cpu = call i32 @sched_getcpu()
-  store atomic i32 %cpu, ptr %cpu.at release, align 4
-  call void @llvm.memset.p0.i64(ptr %blocked, i8 -1, i64 128, i1 false)
-  store i64 {_BLOCKED_SIGNALS}, ptr %blocked
-  call i32 @pthread_sigmask(i32 {_SIG_SETMASK}, ptr %blocked, ptr %previous)
-  br label %next
-next:
-  %workers = load i32, ptr %workers.at
-  %short = icmp slt i32 %workers, %helpers
-  br i1 %short, label %create, label %out
-create:
-  %failed = call i32 @pthread_create(ptr %thread, ptr null, ptr @worker, ptr %pool)
-  %more = add i32 %workers, 1
-  %ok = icmp eq i32 %failed, 0
-  br i1 %ok, label %created, label %refused
-created:
-  %handle = load i64, ptr %thread
-  call i32 @pthread_detach(i64 %handle)
-  store i32 %more, ptr %workers.at
-  br label %next
-refused:                                          ; go on with the threads there are, and do not ask again
-  store atomic i32 %more, ptr %limit.at seq_cst, align 4
-  br label %out
-out:
-  call i32 @pthread_sigmask(i32 {_SIG_SETMASK}, ptr %previous, ptr null)
-  ret void
-}}
-"""
-
-
-def _regions(relax: str) -> str:
-    """Opening a region, and waiting until all its chunks are counted."""
-    return f"""
-define internal void @open_region(ptr %state, ptr %fn, ptr %data, i64 %chunks) nounwind {{
-  %ticket.at = getelementptr i8, ptr %state, i64 {TICKET}
-  %done.at = getelementptr i8, ptr %state, i64 {DONE}
-  %fn.at = getelementptr i8, ptr %state, i64 {FUNCTION}
-  %data.at = getelementptr i8, ptr %state, i64 {DATA}
-  %chunks.at = getelementptr i8, ptr %state, i64 {CHUNKS}
-  %mode.at = getelementptr i8, ptr %state, i64 {FLOAT_MODE}
-  %ticket = load atomic i64, ptr %ticket.at monotonic, align 8
-  %closed = or i64 %ticket, 4294967295
-  store atomic i64 %closed, ptr %ticket.at seq_cst, align 8
-  %mode = call i64 @read_float_mode()
-  store atomic i32 0, ptr %done.at release, align 4
-  store atomic ptr %fn, ptr %fn.at release, align 8
-  store atomic ptr %data, ptr %data.at release, align 8
-  store atomic i64 %chunks, ptr %chunks.at release, align 8
-  store atomic i64 %mode, ptr %mode.at release, align 8
-  %opened = add i64 %closed, 1                    ; the carry out of the chunk field is the next generation
-  store atomic i64 %opened, ptr %ticket.at release, align 8
-  ret void
-}}
-
 define internal void @await_chunks(ptr %pool, i32 %chunks) nounwind {{
 entry:
   %state = getelementptr i8, ptr %pool, i64 {STATE}

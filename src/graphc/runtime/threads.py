@@ -30,9 +30,10 @@ class Pool:
     """Fork-join workers.
 
     address: the pool's state, first argument of ``pool_run``.
-    run_address: ``void pool_run(ptr pool, ptr fn, ptr data, i64 chunks)``, which calls ``fn(ptr data, i64 chunk, i64 chunks)``
-    once for every chunk and returns when all have returned.  It runs them serially on the caller where the pool has one
-    thread, is busy with another thread's region, or is entered from inside a chunk.
+    run_address: ``void pool_run(ptr pool, ptr fn, ptr data, i64 chunks)``, calls
+    ``fn(ptr data, i64 chunk, i64 chunks)`` once for every chunk and returns when all have returned.
+    It runs them serially on the caller where the pool has one thread, is busy with another thread's region, or is
+    entered from inside a chunk.
     """
 
     def __init__(self, threads: int) -> None:
@@ -58,7 +59,7 @@ class Pool:
         self._set_limit(self.address, count)
 
     def run(self, function: int, data: int, chunks: int) -> None:
-        """Call the compiled function at `function` with ``(data, chunk, chunks)`` for every chunk.  Releases the GIL."""
+        """Call the compiled function at `function` with ``(data, chunk, chunks)`` for every chunk, without the GIL."""
         self._run(self.address, function, data, chunks)
 
 
@@ -79,7 +80,7 @@ def get_num_threads() -> int:
     """
     if "process" in _pools:
         return _pools["process"].threads
-    return _settings.get("threads") or _default_threads()
+    return _settings.get("threads") or default_threads()
 
 
 def set_num_threads(threads: int) -> None:
@@ -136,7 +137,8 @@ def _read(file: Path) -> str:
         return ""
 
 
-def _default_threads() -> int:
+def default_threads() -> int:
+    """The thread count at first (see `get_num_threads`).  Raises ValueError for a bad GRAPHC_NUM_THREADS."""
     asked = os.environ.get("GRAPHC_NUM_THREADS", "").strip()
     if not asked:
         return available_cpus()

@@ -405,7 +405,7 @@ class _Columns:
         self.axis_index = dict(zip(self.others, delinear(p // tiles, sizes), strict=True))
         self.axis_index[column] = start + self.at
         self.length = self.group.axes[self.group.reduced]  # type: ignore[index]
-        self.lanes = min(LANES, self.length) if isinstance(self.length, int) else LANES
+        self.lanes = max(1, min(LANES, self.length)) if isinstance(self.length, int) else LANES
         self.body = Block(self.puller.names)
         self.allocs: list[Stmt] = []
 

@@ -42,10 +42,10 @@ def stores(body: tuple[Stmt, ...]) -> Iterator[Store]:
 
 
 def lane_owned(body: tuple[Stmt, ...]) -> dict[str, int]:
-    """Scratch of a warp of which every element is touched by one lane only, with the modulus m: lane e % m touches element e.
+    """Scratch of a warp of which every element is touched by one lane only, with a modulus m.
 
-    Each access stands in a ``vector``, ``tile`` or ``lanes`` loop over v, where lane v % LANES works, at offset v + m * (anything):
-    m is LANES, or at most LANES and no loop is longer.
+    Each access stands in a ``vector``, ``tile`` or ``lanes`` loop over v, where lane v % LANES works, at an offset v + m*(anything);
+    m is LANES, or no loop is longer than m.  Either way element e belongs to lane (e % m) % LANES.
     """
     scratch = {s.buffer for s in walk(body) if isinstance(s, Alloc)}
     accesses: dict[str, list[tuple[For | None, Size]]] = {name: [] for name in scratch}
@@ -64,17 +64,16 @@ def _collect(body: tuple[Stmt, ...], spread: For | None, into: dict[str, list[tu
 
 
 def _owner_modulus(accesses: list[tuple[For | None, Size]]) -> int | None:
-    rests, longest = [], 0
+    rests: list[Size] = []
+    longest: int | None = 0
     for loop, offset in accesses:
         if loop is None or coefficient(offset, loop.var) != 1:
             return None
         rests.append(substitute(offset, {loop.var: 0}))
         limit = bounds(loop.extent)[1]
-        longest = LANES + 1 if limit is None else max(longest, limit)
-    for modulus in (LANES, longest):
-        if 0 < modulus <= LANES and all(divides(modulus, rest) for rest in rests):
-            return modulus
-    return None
+        longest = None if longest is None or limit is None else max(longest, limit)
+    candidates = (LANES,) if longest is None else (LANES, longest)
+    return next((d for d in candidates if d and all(divides(d, rest) for rest in rests)), None)
 
 
 @dataclass(slots=True)

@@ -41,6 +41,11 @@ _BITWISE = {"and": "&", "or": "|", "xor": "^", "shr": ">>"}
 _EXTREMA = {"max": "maximum", "min": "minimum"}
 
 
+def own_count(size: int, modulus: int) -> int:
+    """Elements that a lane keeps of `size` elements owned by lanes with `modulus` (see `accesses.lane_owned`)."""
+    return -(-size // modulus) * -(-modulus // LANES)
+
+
 class Names:
     """C++ identifiers for names of one kernel: the IR's own, unless C++ or the prelude has it."""
 
@@ -165,11 +170,18 @@ class Expressions:
     def place(self, buffer: str, offset: Size) -> str:
         """The element of `buffer` at `offset`, to read or to assign."""
         modulus = self.private.get(buffer)
-        if modulus == LANES:
-            return f"{self.names[buffer]}[(u64)({self.size(offset)}) / {LANES}]"
-        if modulus is not None and self.spread is not None:
-            return f"{self.names[buffer]}[{self.size(substitute(offset, {self.spread: 0}) // modulus)}]"
+        if modulus is not None:
+            return f"{self.names[buffer]}[{self._own_index(offset, modulus)}]"
         return f"{self.names[buffer]}[{self.size(offset)}]"
+
+    def _own_index(self, offset: Size, modulus: int) -> str:
+        """Where a lane keeps the element at `offset` among its own (see `accesses.lane_owned`)."""
+        if modulus == LANES or self.spread is None:
+            return f"(u64)({self.size(offset)}) / {LANES}"
+        groups = substitute(offset, {self.spread: 0}) // modulus
+        if modulus < LANES:
+            return self.size(groups)
+        return f"{self.size(groups * own_count(modulus, modulus))} + (u64){self.names[self.spread]} / {LANES}"
 
     def _call(self, call: Call) -> str:
         fn, operand = call.fn, call.args[-1].dtype

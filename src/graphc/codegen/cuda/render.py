@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from graphc.codegen.cuda.accesses import Hazards
-from graphc.codegen.cuda.expressions import Expressions, Names, literal, type_name
+from graphc.codegen.cuda.expressions import Expressions, Names, literal, own_count, type_name
 from graphc.codegen.cuda.mapping import Mapping, Scratch, map_kernel, parallel_body, scratch_of
 from graphc.codegen.cuda.prelude import PRELUDE
 from graphc.codegen.cuda.wide import Wide, wide
@@ -140,13 +140,14 @@ class _Renderer:
                     self._spread(statement, self.lane, str(LANES), None)
                 self.expressions.spread = None
             case Store() | Check():
-                self._line(f"if ({self.lane} == 0)")
-                self._own(statement)
+                with self._block(f"if ({self.lane} == 0)"):
+                    self._own(statement)
             case Acc():
                 self.accumulators[statement.name] = statement
             case Alloc(buffer, dtype, size, _):
-                if buffer in self.expressions.private:  # the rest is declared for the block
-                    self._line(f"{type_name(dtype)} {self.names[buffer]}[{-(-size // self.expressions.private[buffer])}];")
+                modulus = self.expressions.private.get(buffer)
+                if modulus is not None:  # the rest is declared for the block
+                    self._line(f"{type_name(dtype)} {self.names[buffer]}[{own_count(size, modulus)}];")
             case _:
                 self._own(statement)
 

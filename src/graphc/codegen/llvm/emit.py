@@ -2,8 +2,8 @@
 
 Enters: instructions.  Leaves: lines of LLVM text.  Never here: the loop IR.
 
-A pure instruction goes to the outermost scope in which all its operands are known, and equal instructions of one scope are
-written once; so loop-invariant code and repeated addresses need no pass.
+A pure instruction goes to the outermost scope in which all its operands are known, and equal instructions of one scope
+are written once; so loop-invariant code and repeated addresses need no pass.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Emitter:
     def op(
         self, text: str, dtype: DType, width: int, operands: Sequence[Value], floor: int = 0, version: int = 0
     ) -> Value:
-        """A pure instruction, placed no further out than scope `floor`; `version`: how often a loaded buffer was written."""
+        """A pure instruction, no further out than scope `floor`; `version`: how often a loaded buffer was written."""
         depth = floor
         for operand in operands:
             if operand.depth > depth:
@@ -173,6 +173,7 @@ class Emitter:
     # ---- index arithmetic, folded where it is constant -------------------------------------------------------------
 
     def add(self, a: Value, b: Value) -> Value:
+        """a + b of 64-bit integers."""
         if a.text == "0" and a.width == 1:
             return b
         if b.text == "0" and b.width == 1:
@@ -182,6 +183,7 @@ class Emitter:
         return self.binary("add", a, b)
 
     def multiply(self, a: Value, b: Value) -> Value:
+        """a * b of 64-bit integers."""
         for one, other in ((a, b), (b, a)):
             if one.width == 1 and one.text in ("0", "1"):
                 return other if one.text == "1" else integer(0)
@@ -192,6 +194,7 @@ class Emitter:
     # ---- vectors ---------------------------------------------------------------------------------------------------
 
     def splat(self, a: Value, width: int) -> Value:
+        """A scalar in every lane of a vector; a value of that width stays as it is."""
         if a.width == width:
             return a
         vector = register_type(a.dtype, width)

@@ -118,8 +118,13 @@ def _main(launches: Sequence[Launch], kernels: Mapping[str, Kernel]) -> str:
             emit.block(f"next{number}")
     lines = ["entry:", f"  %args = alloca [{slots} x i64], align 8", *emit.scopes[0].lines]
     lines += ["  br label %stop", "stop:"] if checked else []
-    status = "  %statusp = load ptr, ptr %table, align 8\n  %status = load i64, ptr %statusp, align 8\n  ret i64 %status\n}\n"
-    return f"define i64 @{ENTRY}(ptr %table, ptr %pool_run, ptr %pool) nounwind {{\n" + "\n".join(lines) + f"\n{status}"
+    lines += [
+        "  %statusp = load ptr, ptr %table, align 8",
+        "  %status = load i64, ptr %statusp, align 8",
+        "  ret i64 %status",
+    ]
+    head = f"define i64 @{ENTRY}(ptr %table, ptr %pool_run, ptr %pool) nounwind {{"
+    return "\n".join([head, *lines, "}", ""])
 
 
 def _slot(emit: Emitter, index: int, kind: str = "i64") -> Value:

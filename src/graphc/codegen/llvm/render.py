@@ -1,10 +1,10 @@
 """A kernel as LLVM text with explicit vectors.
 
-Enters: a `Kernel` of primitive functions (`mathlib.expand` has run) and the vector width.  Leaves: the text of one function
-``void @name(ptr args, i64 begin, i64 end)``.  Never here: choices of schedule; every loop kind has one form.
+Enters: a `Kernel` of primitive functions (`mathlib.expand` has run) and the vector width.  Leaves: the text of one
+function ``void @name(ptr args, i64 begin, i64 end)``.  Never here: choices of schedule; every loop kind has one form.
 
-`args` holds one 8-byte slot per parameter (buffer address or size), then the address of the status word.  A static extent ends
-in one narrower trip, a dynamic one in one masked trip.
+`args` holds one 8-byte slot per parameter (buffer address or size), then the address of the status word.  A vector loop
+of static extent ends in one narrower trip, one of dynamic extent in one masked trip.
 """
 
 from __future__ import annotations
@@ -105,6 +105,8 @@ class _Renderer:
             raise IRError(f"{self.kernel.name}: loop {loop.var} inside a vector loop")
         match loop.kind:
             case "parallel":
+                if len(self.kernel.body) != 1 or self.kernel.body[0] is not loop:
+                    raise IRError(f"{self.kernel.name}: parallel loop {loop.var} is not the only top-level statement")
                 begin, end = (Value(name, int64, 1, 0) for name in ("%begin", "%end"))
                 self._counted(loop, begin, end)
             case "serial":

@@ -1,0 +1,231 @@
+"""sin, cos, tan and their inverses.
+
+Enters, leaves: Terms (see `terms`).  Never here: a table look-up or a branch, so large arguments cost what small ones do.
+
+The inverse functions and tan are computed in float64 for both dtypes, with short polynomials where the result is float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from graphc.codegen import polynomials as p
+from graphc.codegen.mathlib_exponential import FLOAT32, FLOAT64, format_of
+from graphc.codegen.terms import Term, call, copysign, equal, fma, function, is_nan, polynomial, select, unequal
+from graphc.dtypes import float32, float64, uint32, uint64
+
+# pi/2 in parts of 53 bits
+HALF_PI = tuple(map(float.fromhex, ("0x1.921fb54442d18p+0", "0x1.1a62633145c07p-54", "-0x1.f1976b7ed8fbcp-110")))
+QUARTER_PI = HALF_PI[0] / 2, HALF_PI[1] / 2
+PI = HALF_PI[0] * 2, HALF_PI[1] * 2
+
+# Doubles that are almost multiples of 2*pi, and by how much they are more (found by continued fractions of 2**k / (2*pi))
+NEAR_TURNS = (
+    (float.fromhex("0x1.66bd5424e5655p+92"), float.fromhex("-0x1.7a6b2243e72f6p-56")),
+    (float.fromhex("0x1.8577cec54ab80p+49"), float.fromhex("-0x1.2b04a1af8c362p-50")),
+)
+
+
+# ---- reduction ----------------------------------------------------------------------------------------------------------
+
+
+def rounded_quotient(x: Term, divisor: float) -> tuple[Term, Term]:
+    """x / divisor rounded to a whole number below 2**51, as a float64 and in the low bits of a uint64."""
+    shifted = fma(x, 1.0 / divisor, FLOAT64.shifter)
+    return shifted - FLOAT64.shifter, shifted.bitcast(uint64)
+
+
+def reduced_float32(x: Term) -> tuple[Term, Term]:
+    """r (float64) and q with x = r + q * pi/2 (mod 2*pi), abs(r) < pi/4 + 0.001: right for every float32.
+
+    A whole number of near turns is taken off exactly (fma), and what those are more than turns is put back at the end.
+    """
+    rest = x.cast(float64)
+    back = None
+    for near_turn, excess in NEAR_TURNS:
+        n, _ = rounded_quotient(rest, near_turn)
+        rest = fma(n, -near_turn, rest)
+        back = n * excess if back is None else fma(n, excess, back)
+    assert back is not None
+    n, q = rounded_quotient(rest, HALF_PI[0])
+    return fma(n, -HALF_PI[1], fma(n, -HALF_PI[0], rest)) + back, q.cast(uint32)
+
+
+def reduced_float64(x: Term) -> tuple[Term, Term, Term]:
+    """r, its low part and q with x = r + low + q * pi/2, for abs(x) < 2**50."""
+    n, q = rounded_quotient(x, HALF_PI[0])
+    first = fma(n, -HALF_PI[0], x)  # exact
+    product = n * HALF_PI[1]
+    excess = fma(n, HALF_PI[1], -product)
+    second = first - product
+    part = second - first
+    lost = (first - (second - part)) - (product + part)
+    low = fma(n, -HALF_PI[2], lost - excess)
+    r = second + low
+    return r, (second - r) + low, q
+
+
+# ---- sin, cos, tan --------------------------------------------------------------------------------------------------------
+
+
+def sine_and_cosine(r: Term, sine: Sequence[float], cosine: Sequence[float]) -> tuple[Term, Term]:
+    """sin(r) and cos(r) for abs(r) <= pi/4."""
+    square = r * r
+    sin_r = fma(r * square, polynomial(square, sine), r)
+    cos_r = fma(square * square, polynomial(square, cosine), fma(square, -0.5, 1.0))
+    return sin_r, cos_r
+
+
+def sine_and_cosine_parts(r: Term, low: Term) -> tuple[tuple[Term, Term], tuple[Term, Term]]:
+    """sin(r + low) and cos(r + low) in float64, each as an unevaluated sum of two parts."""
+    square = r * r
+    half = square * 0.5
+    head = 1.0 - half
+    sin_tail = fma(r * square, polynomial(square, p.SIN_FLOAT64), low * head)
+    cos_tail = (1.0 - head - half) + fma(square * square, polynomial(square, p.COS_FLOAT64), -(r * low))
+    return (r, sin_tail), (head, cos_tail)
+
+
+def wave(x: Term, quarter: int) -> Term:
+    """sin(abs(x) + quarter * pi/2)."""
+    size = abs(x)
+    if format_of(x) is FLOAT32:
+        r, q = reduced_float32(size)
+        sin_r, cos_r = sine_and_cosine(r.cast(float32), p.SIN_FLOAT32, p.COS_FLOAT32)
+    else:
+        r, low, q = reduced_float64(size)
+        (sin_head, sin_tail), (cos_head, cos_tail) = sine_and_cosine_parts(r, low)
+        sin_r, cos_r = sin_head + sin_tail, cos_head + cos_tail
+    q = q + quarter
+    value = select(equal(q & 1, 0), sin_r, cos_r)
+    negative = (q & 2) << (8 * x.dtype.itemsize - 2)
+    return (value.bitcast(q.dtype) ^ negative).bitcast(x.dtype)
+
+
+@function("sin")
+def sin(x: Term) -> Term:
+    """The sine of x radians."""
+    value = wave(x, 0)
+    unsigned = format_of(x).integer
+    sign = x.bitcast(unsigned) & (1 << (8 * x.dtype.itemsize - 1))
+    return (value.bitcast(unsigned) ^ sign).bitcast(x.dtype)
+
+
+@function("cos")
+def cos(x: Term) -> Term:
+    """The cosine of x radians."""
+    return wave(x, 1)
+
+
+@function("tan")
+def tan(x: Term) -> Term:
+    """The tangent of x radians."""
+    size = abs(x)
+    if format_of(x) is FLOAT32:
+        r, q = reduced_float32(size)
+        sin_r, cos_r = sine_and_cosine(r, p.SIN_SHORT, p.COS_SHORT)
+        odd = unequal(q & 1, 0)
+        value = (select(odd, -cos_r, sin_r) / select(odd, sin_r, cos_r)).cast(float32)
+    else:
+        r, low, q = reduced_float64(size)
+        odd = unequal(q & 1, 0)
+        (s, s_tail), (c, c_tail) = map(normalised, sine_and_cosine_parts(r, low))
+        top, top_tail = select(odd, -c, s), select(odd, -c_tail, s_tail)
+        bottom, bottom_tail = select(odd, s, c), select(odd, s_tail, c_tail)
+        quotient = top / bottom
+        rest = fma(-quotient, bottom_tail, fma(-quotient, bottom, top) + top_tail)
+        value = quotient + rest / bottom
+    unsigned = format_of(x).integer
+    sign = x.bitcast(unsigned) & (1 << (8 * x.dtype.itemsize - 1))
+    return (value.bitcast(unsigned) ^ sign).bitcast(x.dtype)
+
+
+def normalised(parts: tuple[Term, Term]) -> tuple[Term, Term]:
+    """The same sum with its first part rounded; the first part is the larger."""
+    head, tail = parts
+    total = head + tail
+    return total, (head - total) + tail
+
+
+# ---- inverses -------------------------------------------------------------------------------------------------------------
+
+
+def half_angle(x: Term, series: Sequence[float]) -> tuple[Term, Term, Term]:
+    """Whether abs(x) > 1/2; t = sqrt((1 - abs(x)) / 2) there, else abs(x); and asin(t) / t - 1."""
+    size = abs(x)
+    large = size > 0.5
+    square = select(large, (1.0 - size) * 0.5, x * x)
+    return large, select(large, call("sqrt", square), size), square * polynomial(square, series)
+
+
+def asin_float64(x: Term, series: Sequence[float]) -> Term:
+    large, t, rest = half_angle(x, series)
+    doubled = t + t
+    above = HALF_PI[0] - (doubled + fma(doubled, rest, -HALF_PI[1]))
+    return copysign(select(large, above, fma(t, rest, t)), x)
+
+
+def acos_float64(x: Term, series: Sequence[float]) -> Term:
+    large, t, rest = half_angle(x, series)
+    doubled = t + t
+    right = fma(doubled, rest, doubled)
+    left = PI[0] - (doubled + fma(doubled, rest, -PI[1]))
+    middle = HALF_PI[0] - (x + fma(x, rest, -HALF_PI[1]))
+    return select(large, select(x < 0.0, left, right), middle)
+
+
+@function("asin")
+def asin(x: Term) -> Term:
+    """The angle in [-pi/2, pi/2] whose sine is x; NaN beyond [-1, 1]."""
+    if format_of(x) is FLOAT32:
+        return asin_float64(x.cast(float64), p.ASIN_SHORT).cast(float32)
+    return asin_float64(x, p.ASIN_FLOAT64)
+
+
+@function("acos")
+def acos(x: Term) -> Term:
+    """The angle in [0, pi] whose cosine is x; NaN beyond [-1, 1]."""
+    if format_of(x) is FLOAT32:
+        return acos_float64(x.cast(float64), p.ASIN_SHORT).cast(float32)
+    return acos_float64(x, p.ASIN_FLOAT64)
+
+
+def first_quadrant(y: Term, x: Term, series: Sequence[float]) -> Term:
+    """atan(y / x) for y, x >= 0 (float64): from 0, pi/4 or pi/2, whichever is nearest, by the atan of a small quotient."""
+    middle = y > x * (math.sqrt(2.0) - 1.0)
+    steep = y > x * (math.sqrt(2.0) + 1.0)
+    top = select(steep, -x, select(middle, y - x, y))
+    bottom = select(steep, y, select(middle, y + x, x))
+    head = select(steep, HALF_PI[0], select(middle, y.constant(QUARTER_PI[0]), 0.0))
+    tail = select(steep, HALF_PI[1], select(middle, y.constant(QUARTER_PI[1]), 0.0))
+    t = top / bottom
+    square = t * t
+    return head + (t + fma(t * square, polynomial(square, series), tail))
+
+
+@function("atan")
+def atan(x: Term) -> Term:
+    """The angle in [-pi/2, pi/2] whose tangent is x."""
+    short = format_of(x) is FLOAT32
+    size = abs(x.cast(float64) if short else x)
+    value = first_quadrant(size, size.constant(1.0), p.ATAN_SHORT if short else p.ATAN_FLOAT64)
+    return copysign(value.cast(x.dtype) if short else value, x)
+
+
+@function("atan2")
+def atan2(y: Term, x: Term) -> Term:
+    """The angle in [-pi, pi] of the point (x, y), with the special values of C99."""
+    short = format_of(y) is FLOAT32
+    up, right = (abs(v.cast(float64) if short else v) for v in (y, x))
+    both_infinite = equal(up, math.inf) & equal(right, math.inf)
+    up, right = select(both_infinite, 1.0, up), select(both_infinite, 1.0, right)
+    if not short:  # neither the sum may overflow nor the comparisons be made among denormals
+        larger = select(up > right, up, right)
+        scale = select(larger > 2.0**1000, 2.0**-100, select(larger < 2.0**-900, up.constant(2.0**200), 1.0))
+        up, right = up * scale, right * scale
+    right = select(equal(up, 0.0), 1.0, right)
+    angle = first_quadrant(up, right, p.ATAN_SHORT if short else p.ATAN_FLOAT64)
+    angle = select(copysign(x.constant(1.0), x) < 0.0, PI[0] - (angle - PI[1]), angle)
+    angle = copysign(angle.cast(y.dtype) if short else angle, y)
+    return select(is_nan(x), x, angle)

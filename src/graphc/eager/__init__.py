@@ -1,0 +1,1 @@
+"""Eager execution: tensors, their operators, the tape."""

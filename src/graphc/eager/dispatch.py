@@ -1,0 +1,235 @@
+"""Where every operator call of a user goes: views, the tracer, NumPy where it is exact, else the kernel of a one-node graph.
+
+Enters: an operator, tensors, attributes.  Leaves: tensors, recorded on the tape where needed.
+Never here: what an operator computes; compilation (`kernel_runner` is installed by the pipeline).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphc.dtypes import DType
+from graphc.eager.modes import modes
+from graphc.eager.storage import Phantom, Storage
+from graphc.eager.tape import rebase, record, refresh
+from graphc.eager.tensor import Tensor, place, wrap
+from graphc.eager.views import SHARED_ELEMENTS, VIEWS, contiguous_strides
+from graphc.errors import TraceError, at_user_line
+from graphc.ir.op import THROUGH, Composite, Movement, Op, TensorType, set_default_runner, shape_text
+from graphc.ops.arguments import cast
+from graphc.ops.create import full
+from graphc.ops.movement import expand
+
+KernelRunner = Callable[[Op, tuple[np.ndarray, ...], dict[str, Any], tuple[TensorType, ...]], tuple[np.ndarray, ...]]
+
+# Compiles and runs a one-node graph; None until the pipeline installs it, and then the references run everything.
+kernel_runner: KernelRunner | None = None
+
+# Counts changes of module attributes (one element, changed in place): compiled code compares it with the count it was traced at.
+epoch = [0]
+
+# Operators whose NumPy result is the definition's in every bit, for the dtypes below.
+NUMPY_EXACT = frozenset({
+    "abs", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "cast", "ceil", "clone", "div", "eq", "floor", "full", "ge",
+    "gt", "iota", "le", "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "mul", "ne", "neg", "slice_scatter", "sqrt",
+    "sub", "trunc", "where",
+})  # fmt: skip
+NUMPY_EXACT_DTYPES = frozenset({"bool", "int32", "int64", "float32", "float64"})
+NUMPY_LIMIT = 4096  # elements: above, a kernel is faster
+
+_types: dict[tuple[Any, ...], tuple[TensorType, ...]] = {}
+_TYPES_LIMIT = 8192
+
+
+def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
+    """Run one operator on tensors: the default runner."""
+    grad = op.grad
+    record_it = False
+    if modes.grad and grad is not None:
+        for x in inputs:
+            base = x._base
+            if base is not None and base._epoch != x._epoch:
+                refresh(x)
+            if x._requires_grad:
+                record_it = True
+                break
+        if record_it and grad is THROUGH:
+            assert isinstance(op.lowering, Composite)
+            return op.lowering.rule(*inputs, **attrs)
+    outputs = None
+    if op in VIEWS:
+        outputs = _view(op, inputs[0], attrs)
+    if outputs is None:
+        tracer = modes.tracer
+        outputs = _execute(op, inputs, attrs) if tracer is None else tracer.emit(op, inputs, attrs)
+    if record_it:
+        record(op, inputs, attrs, outputs)
+    return outputs[0] if len(outputs) == 1 else outputs
+
+
+def infer(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> tuple[TensorType, ...]:
+    """Output types, remembered per input types and attributes."""
+    key = (op, *attrs.values(), *[(x.dtype, x._array.shape) for x in inputs])
+    try:
+        return _types[key]
+    except KeyError:
+        pass
+    types = op.infer_types([TensorType(x.dtype, tuple(x._array.shape)) for x in inputs], attrs)
+    if len(_types) >= _TYPES_LIMIT:
+        _types.clear()
+    _types[key] = types
+    return types
+
+
+def _view(op: Op, x: Tensor, attrs: dict[str, Any]) -> tuple[Tensor] | None:
+    """The view of x, sharing its storage; None where the elements must be copied."""
+    (out_type,) = infer(op, (x,), attrs)
+    array = x._array
+    made: Any
+    if type(array) is Phantom:
+        in_type = TensorType(x.dtype, array.shape)
+        strides = VIEWS[op].strides(in_type, array.steps, out_type, **attrs)
+        if strides is None:
+            return None
+        made = Phantom(x.dtype, out_type.shape, strides)
+    else:
+        made = op.reference(np, array, **attrs)
+        if made.base is not array and (array.base is None or made.base is not array.base) and made is not array:
+            if modes.tracer is not None:
+                return None
+            return (wrap(np.ascontiguousarray(made).reshape(made.shape), x.dtype),)
+    base = x._base
+    return (place(made, x.dtype, x._storage, (*x._chain, (op, attrs)), x if base is None else base),)
+
+
+def _execute(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> tuple[Tensor, ...]:
+    if op is full and not attrs["shape"] and attrs["dtype"].compute is attrs["dtype"]:
+        return (wrap(_number(attrs["value"], attrs["dtype"]), attrs["dtype"]),)
+    types = infer(op, inputs, attrs)
+    arrays = tuple([x._array for x in inputs])
+    for array in arrays:
+        if type(array) is Phantom:
+            raise TraceError(at_user_line(f"{op.name}: a tensor made while tracing was used after the trace ended"))
+    if kernel_runner is None or _numpy_is_exact(op, arrays, types):
+        results = op.reference(np, *arrays, **attrs)
+        if type(results) is not tuple:
+            results = (results,)
+        return tuple([wrap(_owned(r, t, arrays), t.dtype) for r, t in zip(results, types, strict=True)])
+    return tuple([wrap(r, t.dtype) for r, t in zip(kernel_runner(op, arrays, attrs, types), types, strict=True)])
+
+
+def _number(value: Any, dtype: DType) -> np.ndarray[Any, Any]:
+    """A 0-d array; integers wrap."""
+    array = np.empty((), dtype.numpy)
+    try:
+        array[()] = value
+    except OverflowError:
+        array[()] = full.reference(np, value=value, shape=(), dtype=dtype)
+    return array
+
+
+def _numpy_is_exact(op: Op, arrays: tuple[np.ndarray[Any, Any], ...], types: tuple[TensorType, ...]) -> bool:
+    if isinstance(op.lowering, Movement):
+        return True
+    if op.name not in NUMPY_EXACT:
+        return False
+    for out in types:
+        if out.dtype.name not in NUMPY_EXACT_DTYPES:
+            return False
+        count = 1
+        for size in out.shape:
+            count *= size  # type: ignore[assignment]
+        if count > NUMPY_LIMIT:
+            return False
+    for array in arrays:
+        if array.size > NUMPY_LIMIT or array.dtype.name not in NUMPY_EXACT_DTYPES:
+            return False
+    return op.name != "cast" or arrays[0].dtype.kind != "f" or types[0].dtype.kind in "fb"
+
+
+def _owned(result: Any, out_type: TensorType, arrays: tuple[np.ndarray[Any, Any], ...]) -> np.ndarray[Any, Any]:
+    """A row-major array of its own with the stated dtype."""
+    array = np.asarray(result, dtype=out_type.dtype.numpy)
+    if array.base is not None or not array.flags.c_contiguous or any(array is a for a in arrays):
+        array = np.array(array, order="C", copy=True)
+    return array
+
+
+# ---- writing ------------------------------------------------------------------------------------------------------------------
+
+
+def assign(x: Tensor, y: Tensor, name: str, fresh: bool = True) -> Tensor:
+    """x becomes y, keeping its dtype, shape and memory: the end of every in-place operator `name`.
+
+    `fresh`: y was made for this and is nobody else's.  Raises RuntimeError for a leaf that requires grad, for a y whose kind or
+    shape does not fit, and for an x whose elements share memory.
+    """
+    recorded = modes.grad and (x.requires_grad or y.requires_grad)
+    if recorded:
+        check_writable(x, name)
+    if y.dtype is not x.dtype:
+        if "buif".index(y.dtype.kind.replace("u", "i")) > "buif".index(x.dtype.kind.replace("u", "i")):
+            raise RuntimeError(f"{name}: result type {y.dtype} can't be cast to the desired output type {x.dtype}")
+        y, fresh = cast(y, x.dtype), True
+    if y._array.shape != x._array.shape:
+        given = y
+        try:
+            y, fresh = expand.run(y, shape=tuple(x._array.shape)), True
+        except RuntimeError:
+            shapes = f"{shape_text(x._array.shape)} of the tensor and {shape_text(given._array.shape)} of the result"
+            raise RuntimeError(f"{name}: shapes {shapes} do not fit") from None
+    tracer = modes.tracer
+    if tracer is not None:
+        tracer.write(x, y)
+    else:
+        if not x._array.flags.writeable:
+            raise RuntimeError(f"{name}: {SHARED_ELEMENTS}")
+        np.copyto(x._array, y._array)
+    x._storage.version += 1
+    if recorded:
+        rebase(x, y, fresh)
+    return x
+
+
+def check_writable(x: Tensor, name: str) -> None:
+    """Raise RuntimeError if x is a leaf that requires grad, or a view of one."""
+    if x.requires_grad and x._grad_fn is None:
+        raise RuntimeError(f"{name}: a leaf Variable that requires grad is being used in an in-place operation")
+    base = x._base
+    if base is not None and base.requires_grad and base._grad_fn is None:
+        raise RuntimeError(f"{name}: a view of a leaf Variable that requires grad is being used in an in-place operation")
+
+
+def reseat(x: Tensor, y: Tensor) -> Tensor:
+    """x becomes the view y of itself (``squeeze_``, ``transpose_``): its memory stays, its shape changes."""
+    if modes.tracer is not None:
+        modes.tracer.touch(x)
+    x._array, x._chain = y._array, y._chain
+    if y._grad_fn is not None:
+        x._requires_grad, x._grad_fn, x._index = True, y._grad_fn, y._index
+    return x
+
+
+def traced(element: DType, shape: tuple[Any, ...], cell: Any) -> Tensor:
+    """A row-major tensor that only stands for a value of a graph."""
+    phantom = Phantom(element, shape, contiguous_strides(shape))
+    return place(phantom, element, Storage(phantom, cell), (), None)
+
+
+def active_tracer() -> Any:
+    """The tracer that this thread's operators go to, or None."""
+    return modes.tracer
+
+
+def located(error: Exception) -> Exception:
+    """`error` with the user's line at the end of its message, put there once."""
+    if not getattr(error, "_located", False) and error.args and isinstance(error.args[0], str):
+        error.args = (at_user_line(error.args[0]), *error.args[1:])
+        error._located = True  # type: ignore[attr-defined]
+    return error
+
+
+set_default_runner(run)

@@ -1,0 +1,83 @@
+"""What a compiled graph became, in words.
+
+Enters: a `Built`.  Leaves: text: graph, kernels and what each fuses, edges that stayed in memory and why, bytes moved, time per stage.
+Never here: measuring.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from graphc.compile import Built, optimise
+from graphc.dims import Dim, Size, product
+from graphc.ir.graph import Value
+from graphc.ir.text import print_graph
+from graphc.schedule.lower import Launch
+from graphc.schedule.schedule import Schedule, schedule
+
+
+def report(built: Built, *, kernels: bool = True, cuda: bool = False) -> str:
+    """The whole report.  `kernels`: with their loops; `cuda`: with the CUDA source that the same loops render to."""
+    made = built.schedule or schedule(optimise(built.graph))
+    parts = [print_graph(built.graph, locations=True), _summary(built, made), _table(made), _unfused(made)]
+    if kernels:
+        seen = {launch.kernel.name: launch.kernel for launch in made.launches}
+        parts.extend(str(kernel) for kernel in seen.values())
+        if cuda:
+            from graphc.codegen.cuda import render
+
+            parts.extend(render(kernel) for kernel in seen.values())
+    return "\n\n".join(part for part in parts if part)
+
+
+def _summary(built: Built, made: Schedule) -> str:
+    names = {launch.kernel.name for launch in made.launches}
+    nodes = sum(len(g.members) for g in made.groups)
+    stages = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in built.times_ms.items())
+    temporaries = sum(place.kind in ("arena", "temporary") for place in made.places.values())
+    lines = [
+        f"{len(made.launches)} launches of {len(names)} kernels for {nodes} nodes; {temporaries} temporaries in {_bytes(made.arena_nbytes)}",
+        f"bytes moved: {_bytes(_moved(made.launches))}",
+        f"compile time: {stages}",
+        "mode: default (bits equal eager)",
+    ]
+    return "\n".join(lines)
+
+
+def _table(made: Schedule) -> str:
+    lines = []
+    for launch in made.launches:
+        counts = Counter(node.op.name for node in launch.members)
+        fused = ", ".join(name if n == 1 else f"{name} x{n}" for name, n in counts.items())
+        lines.append(f"  {launch.kernel.name}  {launch.note}, {_bytes(_moved([launch]))}: {fused or 'copy'}")
+    return "kernels in order\n" + "\n".join(lines)
+
+
+def _unfused(made: Schedule) -> str:
+    if not made.unfused:
+        return "every producer is fused into its consumer"
+    lines = [f"  {_name(u.value)} -> {u.consumer}: {u.reason}" for u in made.unfused]
+    return "edges through memory\n" + "\n".join(dict.fromkeys(lines))
+
+
+def _name(value: Value) -> str:
+    return f"{value.node.op.name if value.node else value.name} {value.type}"
+
+
+def _moved(launches: list[Launch]) -> Size:
+    total: Size = 0
+    for launch in launches:
+        for value in launch.buffers:
+            total = total + product(value.shape) * value.dtype.itemsize
+    return total
+
+
+def _bytes(count: Size) -> str:
+    if isinstance(count, Dim):
+        return f"{count} B"
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError

@@ -1,0 +1,110 @@
+"""Eager is compile of one node: programs of single operators, generic over sizes, made once and kept.
+
+Enters: an operator, arrays, attributes.  Leaves: arrays.  Never here: the tape, NumPy's own kernels, which of the two runs.
+
+Sizes above 1 become symbols, one per distinct size, so one program serves every shape of a kind.  An operator whose attributes speak of
+sizes (a normalized shape, a slice) is compiled for its very shapes instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc import dims
+from graphc.compile import build
+from graphc.dims import Dim
+from graphc.dtypes import DType, from_numpy
+from graphc.errors import IRError
+from graphc.ir.graph import Builder, Graph, Value, attribute_key
+from graphc.ir.op import Op, TensorType
+from graphc.runtime.memory import aligned_empty
+from graphc.runtime.program import Program
+
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class _OneNode:
+    program: Program
+    sizes: tuple[int, ...]  # positions, among the distinct sizes of a call, of the program's size symbols
+
+
+_programs: dict[Key, _OneNode | None] = {}  # None: needs its very shapes
+
+
+def run(op: Op, arrays: Sequence[np.ndarray[Any, Any]], attrs: dict[str, Any], types: Sequence[TensorType]) -> tuple[Any, ...]:
+    """Run `op` on NumPy arrays (any layout; made contiguous here) and give fresh arrays of `types`.
+
+    Raises IndexError where a run-time check fails.
+    """
+    distinct: list[int] = []
+    shapes: list[tuple[int, ...]] = []
+    for array in arrays:
+        shape = []
+        for size in array.shape:
+            if size > 1:
+                if size not in distinct:
+                    distinct.append(size)
+                shape.append(-1 - distinct.index(size))
+            else:
+                shape.append(size)
+        shapes.append(tuple(shape))
+    key: Key = (op, tuple(shapes), tuple(a.dtype for a in arrays), tuple(attribute_key(attrs[n]) for n in op.attrs))
+    found = _programs.get(key, key)
+    if found is key:
+        found = _programs[key] = _generic(op, arrays, shapes, distinct, attrs, types)
+    if found is None:
+        key = (*key, tuple(a.shape for a in arrays))
+        found = _programs.get(key)
+        if found is None:
+            found = _programs[key] = _static(op, arrays, attrs)
+    assert isinstance(found, _OneNode)
+    held = [np.ascontiguousarray(a) for a in arrays]
+    outputs = [aligned_empty(t.shape, t.dtype.numpy) for t in types]
+    found.program(
+        [a.__array_interface__["data"][0] for a in held], [address for _, address in outputs], [distinct[i] for i in found.sizes]
+    )
+    return tuple(array for array, _ in outputs)
+
+
+def one_node(op: Op, types: Sequence[TensorType], attrs: dict[str, Any]) -> Graph:
+    """The graph of one application of `op`."""
+    builder = Builder()
+    inputs = [Value(t, None, f"x{i}") for i, t in enumerate(types)]
+    return builder.graph(op.name, inputs, builder.emit(op, inputs, attrs))
+
+
+def _static(op: Op, arrays: Sequence[np.ndarray[Any, Any]], attrs: dict[str, Any]) -> _OneNode:
+    graph = one_node(op, [TensorType(from_numpy(a.dtype), a.shape) for a in arrays], attrs)
+    return _OneNode(build(graph).link(), ())
+
+
+def _generic(
+    op: Op,
+    arrays: Sequence[np.ndarray[Any, Any]],
+    shapes: Sequence[tuple[int, ...]],
+    distinct: Sequence[int],
+    attrs: dict[str, Any],
+    types: Sequence[TensorType],
+) -> _OneNode | None:
+    """The program over symbolic sizes, or None where the operator's attributes fix the sizes."""
+    symbols = [Dim.symbol(f"n{i}", 2) for i in range(len(distinct))]
+    symbolic = [TensorType(_dtype(a), tuple(symbols[-1 - s] if s < 0 else s for s in shape)) for a, shape in zip(arrays, shapes, strict=True)]
+    try:
+        graph = one_node(op, symbolic, attrs)
+    except (RuntimeError, IndexError, TypeError, ValueError, IRError):
+        return None  # its rule compares sizes with attributes: such a call is compiled for its very shapes
+    named = {f"n{i}": size for i, size in enumerate(distinct)}
+    for value, wanted in zip(graph.outputs, types, strict=True):
+        if value.dtype is not wanted.dtype or tuple(dims.evaluate(d, named) for d in value.shape) != tuple(wanted.shape):
+            return None
+    program = build(graph).link()
+    return _OneNode(program, tuple(int(name[1:]) for name in program.plan.sizes))
+
+
+def _dtype(array: np.ndarray[Any, Any]) -> DType:
+    return from_numpy(array.dtype)

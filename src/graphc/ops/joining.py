@@ -1,0 +1,440 @@
+"""Tensors put together or repeated: cat, stack, pad, roll, repeat.
+
+Enters: tensors of one dtype, or promoted to one.  Leaves: operators.  Never here: taking apart (`views`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from graphc.dims import product
+from graphc.dtypes import int64
+from graphc.ir.loops import Expr
+from graphc.ir.op import Bad, Element, Op, Shape, Size, TensorType, broadcast_shapes, shape_text
+from graphc.ops.arguments import is_zero, number, of_type, one_dim, promoted, same_dtype, sizes, tensor, tensors
+from graphc.ops.declare import EVERY, Shorthand, call, fill
+from graphc.ops.elementwise import Prepared
+from graphc.ops.expressions import both, clamped, select
+from graphc.ops.expressions import call as fn
+from graphc.ops.expressions import constant as literal
+from graphc.ops.expressions import size as size_value
+from graphc.ops.movement import Index, expand, reshape, slice_
+from graphc.ops.views import part
+
+# ---- cat ------------------------------------------------------------------------------------------------------------------------
+
+
+def _cat_prepare(tensors_: Any, dim: Any = 0) -> Prepared:
+    given = tensors("cat", "tensors", tensors_)
+    # PyTorch lets empty one-dim tensors stand for nothing, whatever the others' rank
+    kept = [x for x in given if not (x.ndim == 1 and is_zero(x.shape[0]))] or [given[0]]
+    for i, x in enumerate(kept):
+        if x.ndim == 0:
+            raise RuntimeError(f"cat: zero-dimensional tensor (at position {i}) cannot be concatenated")
+    inputs = promoted("cat", kept, [f"tensors[{i}]" for i in range(len(kept))])
+    return inputs, {"dim": one_dim("cat", dim, kept[0].ndim)}
+
+
+def _cat_infer(*types: TensorType, dim: int) -> TensorType:
+    dtype = same_dtype("cat", types)
+    first, total = types[0].shape, types[0].shape[dim]
+    for other in types[1:]:
+        rest = len(other.shape) == len(first) and all(a == b for k, (a, b) in enumerate(zip(first, other.shape, strict=True)) if k != dim)
+        if not rest:
+            raise RuntimeError(f"cat: sizes must match except in dim {dim}: {types[0]} and {other}")
+        total = total + other.shape[dim]
+    return TensorType(dtype, (*first[:dim], total, *first[dim + 1 :]))
+
+
+def _cat_rule(load: Any, index: Index, in_types: Sequence[TensorType], out_type: TensorType, dim: int) -> Expr:
+    """Nested selects; each input is read at an index forced inside it."""
+    result: Expr | None = None
+    here = size_value(index[dim])
+    end: Size = out_type.shape[dim]
+    for i in reversed(range(len(in_types))):
+        size = in_types[i].shape[dim]
+        start = end - size
+        if not is_zero(size):
+            place = index[dim] if size == out_type.shape[dim] else clamped(load, fn("sub", here, size_value(start)), size)
+            value = load(i, (*index[:dim], place, *index[dim + 1 :]))
+            result = value if result is None else select(fn("lt", here, size_value(end)), value, result)
+        end = start
+    return result if result is not None else literal(0, out_type.dtype)
+
+
+def _cat_grad(g: Any, out: Any, *inputs: Any, dim: int) -> tuple[Any, ...]:
+    gradients = []
+    start: Size = 0
+    for x in inputs:
+        gradients.append(part(g, dim, start, start + x.shape[dim]))
+        start = start + x.shape[dim]
+    return tuple(gradients)
+
+
+cat = Op(
+    "cat",
+    doc="Tensors joined along an existing dim, promoted to one dtype.  [..., n, ...] , [..., m, ...] -> [..., n + m, ...].",
+    signature="(tensors, dim=0)",
+    prepare=_cat_prepare,
+    infer=_cat_infer,
+    reference=lambda xp, *arrays, dim: xp.concatenate(arrays, axis=dim),
+    grad=_cat_grad,
+    lowering=Element(_cat_rule),
+    attrs=("dim",),
+    dtypes=EVERY,
+    samples=(
+        call([fill(2, 3), fill(1, 3)]), call([fill(2, 3), fill(2, 33), fill(2, 1)], -1), call([fill(4)]), call([fill(0, 3), fill(2, 3)]),
+        call([fill(2, 0), fill(2, 0)], 1), call([fill(0), fill(2, 3)], 1), call([fill(3), fill(2, dtype=int64, grad=False)]),
+    ),
+    bad=(
+        Bad(([fill(2, 3), fill(2, 4)],), RuntimeError, "cat: sizes must match except in dim 0"),
+        Bad(([],), RuntimeError, "cat: expected a non-empty list"),
+        Bad(([fill(), fill()],), RuntimeError, "cat: zero-dimensional tensor"),
+        Bad((fill(2, 3),), TypeError, "cat: argument 'tensors' must be a list or tuple"),
+        Bad(([fill(2), 3],), TypeError, r"cat: argument 'tensors\[1\]' must be a Tensor"),
+        Bad(([fill(2), fill(2)], 1), IndexError, "cat: Dimension out of range"),
+    ),
+    methods=(),
+    functions=("cat", "concat", "concatenate"),
+)  # fmt: skip
+
+
+def _stack_prepare(tensors_: Any, dim: Any = 0) -> Prepared:
+    given = tensors("stack", "tensors", tensors_)
+    for other in given[1:]:
+        if tuple(other.shape) != tuple(given[0].shape):
+            raise RuntimeError(f"stack: all tensors must be of one shape: {of_type(given[0])} and {of_type(other)}")
+    return given, {"dim": one_dim("stack", dim, given[0].ndim + 1)}
+
+
+def _stack(*inputs: Any, dim: int) -> Any:
+    return cat([Op.table["unsqueeze"].run(x, dim=dim) for x in inputs], dim)
+
+
+stack = Shorthand(
+    "stack",
+    doc="Tensors of one shape joined along a new dim.  n of [..., ...] -> [..., n, ...].",
+    signature="(tensors, dim=0)",
+    rule=_stack,
+    prepare=_stack_prepare,
+    attrs=("dim",),
+    reference=lambda xp, *arrays, dim: xp.stack(arrays, axis=dim),
+    dtypes=EVERY,
+    samples=(
+        call([fill(2, 3), fill(2, 3)]), call([fill(33), fill(33), fill(33)], -1), call([fill(), fill()]), call([fill(0, 2), fill(0, 2)], 1),
+    ),
+    bad=(
+        Bad(([fill(2), fill(3)],), RuntimeError, "stack: all tensors must be of one shape"),
+        Bad(([fill(2)], 2), IndexError, "stack: Dimension out of range"),
+    ),
+    methods=(),
+)  # fmt: skip
+
+
+# ---- pad ------------------------------------------------------------------------------------------------------------------------
+
+
+Pads = list[tuple[int, Size, Size]]  # dim, before, after
+
+
+def _pads(x: Any, pad: Any) -> Pads:
+    """(dim, before, after) of PyTorch's flat list, which starts from the last dim.  Raises RuntimeError."""
+    given = sizes("pad", (tuple(pad) if isinstance(pad, tuple | list) else pad,), "pad")
+    if len(given) % 2 or len(given) // 2 > x.ndim:
+        raise RuntimeError(f"pad: {len(given)} pad sizes do not fit {of_type(x)}: two a dim, from the last dim")
+    return [(x.ndim - 1 - k, given[2 * k], given[2 * k + 1]) for k in range(len(given) // 2)]
+
+
+def _cropped(x: Any, pads: Pads) -> tuple[Any, Pads]:
+    """Negative pads taken off first."""
+    result = []
+    for dim, before, after in pads:
+        cut = [-p if isinstance(p, int) and p < 0 else 0 for p in (before, after)]
+        if any(cut):
+            stop = x.shape[dim] - cut[1]
+            if isinstance(stop, int) and stop < cut[0]:
+                raise RuntimeError(f"pad: pads {before}, {after} remove more than dim {dim} of {of_type(x)}")
+            x = part(x, dim, cut[0], stop)
+        result.append((dim, 0 if cut[0] else before, 0 if cut[1] else after))
+    return x, result
+
+
+def _pad(x: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
+    x = tensor("pad", "x", x)
+    x, pads = _cropped(x, _pads(x, pad))
+    if mode == "constant":
+        starts, grown = [0] * x.ndim, list(x.shape)
+        for dim, before, after in pads:
+            starts[dim], grown[dim] = before, before + x.shape[dim] + after  # type: ignore[call-overload]
+        if tuple(grown) == tuple(x.shape):
+            return x
+        value = 0 if value is None else number("pad", "value", value)
+        return pad_constant.run(x, starts=tuple(starts), shape=tuple(grown), value=value)
+    if mode not in ("reflect", "replicate", "circular"):
+        raise NotImplementedError(f"pad: unrecognised mode {mode!r}; expected constant, reflect, replicate or circular")
+    for dim, before, after in pads:
+        if before != 0 or after != 0:
+            x = _padded_by_index(x, dim, before, after, mode)
+    return x
+
+
+def _padded_by_index(x: Any, dim: int, before: Size, after: Size, mode: str) -> Any:
+    """One dim padded with elements of its own, chosen by arithmetic on the index."""
+    size = x.shape[dim]
+    limit = size - 1 if mode == "reflect" else size
+    if mode != "replicate" and any(isinstance(p, int) and isinstance(limit, int) and p > limit for p in (before, after)):
+        raise RuntimeError(f"pad: {mode} pads {before}, {after} are too large for dim {dim} of {of_type(x)}")
+    if is_zero(size):
+        raise RuntimeError(f"pad: {mode} of an empty dim: {of_type(x)}")
+    position = Op.table["sub"](Op.table["iota"].run(size=before + size + after, dtype=int64), before)
+    if mode == "replicate":
+        position = Op.table["clamp"](position, 0, size - 1)
+    elif mode == "circular":
+        position = Op.table["remainder"](position, size)
+    else:
+        position = Op.table["abs"](position)
+        position = Op.table["sub"](size - 1, Op.table["abs"](Op.table["sub"](position, size - 1)))
+    return Op.table["index_select"].run(x, position, dim=dim)
+
+
+def _pad_constant_rule(
+    load: Any, index: Index, in_types: Sequence[TensorType], out_type: TensorType, starts: Shape, shape: Shape, value: Any
+) -> Expr:
+    """x where the index lies in it, else value; the index into x is forced inside it."""
+    (x,) = in_types
+    outside = literal(value, out_type.dtype)
+    condition: Expr | None = None
+    inner: list[Size] = []
+    for k, start in enumerate(starts):
+        size = x.shape[k]
+        if is_zero(size):
+            return outside
+        if size == shape[k]:
+            inner.append(index[k])
+            continue
+        position = size_value(index[k] - start)
+        inside = both(fn("ge", position, literal(0, int64)), fn("lt", position, size_value(size)))
+        condition = inside if condition is None else both(condition, inside)
+        inner.append(clamped(load, position, size))
+    value_here: Expr = load(0, tuple(inner))
+    return value_here if condition is None else select(condition, value_here, outside)
+
+
+def _pad_constant_reference(xp: Any, x: Any, starts: Shape, shape: Shape, value: Any) -> Any:
+    result = xp.empty(shape, x.dtype)
+    result[...] = xp.asarray(value).astype(x.dtype)
+    result[tuple(slice(b, b + n) for b, n in zip(starts, x.shape, strict=True))] = x
+    return result
+
+
+def _pad_constant_grad(g: Any, out: Any, x: Any, starts: Shape, shape: Shape, value: Any) -> tuple[Any]:
+    stops = tuple(b + n for b, n in zip(starts, x.shape, strict=True))
+    return (slice_.run(g, starts=starts, stops=stops, steps=(1,) * x.ndim),)
+
+
+def _pad_constant_prepare(x: Any, starts: Any, shape: Any, value: Any = 0) -> Prepared:
+    x = tensor("pad_constant", "x", x)
+    starts, shape = sizes("pad_constant", (tuple(starts),), "starts"), sizes("pad_constant", (tuple(shape),), "shape")
+    if not len(starts) == len(shape) == x.ndim:
+        raise RuntimeError(f"pad_constant: starts and shape must give all {x.ndim} dims of {of_type(x)}")
+    for start, size, whole in zip(starts, x.shape, shape, strict=True):
+        if all(isinstance(v, int) for v in (start, size, whole)) and not 0 <= start <= whole - size:
+            raise RuntimeError(f"pad_constant: {of_type(x)} at {shape_text(starts)} does not fit shape {shape_text(shape)}")
+    return (x,), {"starts": starts, "shape": shape, "value": number("pad_constant", "value", value)}
+
+
+pad_constant = Op(
+    "pad_constant",
+    doc="x at `starts` inside a tensor of one value.  [...] -> shape.",
+    signature="(x, starts, shape, value=0)",
+    prepare=_pad_constant_prepare,
+    infer=lambda x, starts, shape, value: TensorType(x.dtype, shape),
+    reference=_pad_constant_reference,
+    grad=_pad_constant_grad,
+    lowering=Element(_pad_constant_rule),
+    attrs=("starts", "shape", "value"),
+    dtypes=EVERY,
+    samples=(
+        call(fill(2, 3), (1, 0), (4, 3)), call(fill(33), (2,), (40,), 1), call(fill(0, 2), (0, 1), (1, 4), 1), call(fill(), (), ()),
+    ),
+    bad=(Bad((fill(3), (2,), (4,)), RuntimeError, "pad_constant: .* does not fit shape"),),
+    methods=(),
+    functions=(),
+)  # fmt: skip
+
+
+def _pad_reference(xp: Any, x: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
+    for k in range(len(pad) // 2):
+        dim = x.ndim - 1 - k
+        before, after = pad[2 * k], pad[2 * k + 1]
+        x = x[(slice(None),) * dim + (slice(max(0, -before), x.shape[dim] - max(0, -after)),)]
+        widths = [(0, 0)] * x.ndim
+        widths[dim] = (max(0, before), max(0, after))
+        how = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
+        x = xp.pad(x, widths, how, **({"constant_values": value or 0} if mode == "constant" else {}))
+    return x
+
+
+pad = Shorthand(
+    "pad",
+    doc="Dims grown at both ends, pad sizes two a dim from the last dim; negative sizes crop.  [..., n] -> [..., before + n + after].",
+    rule=_pad,
+    reference=_pad_reference,
+    dtypes=EVERY,
+    samples=(
+        call(fill(2, 3), (1, 2)), call(fill(2, 3), (1, 0, 0, 2), value=1), call(fill(2, 33), (-1, 2)), call(fill(0, 2), (1, 1)),
+        call(fill(2, 5), (2, 3), mode="reflect"), call(fill(2, 5), (2, 3), mode="replicate"), call(fill(2, 5), (2, 3), mode="circular"),
+        call(fill(3), ()),
+    ),
+    bad=(
+        Bad((fill(3), (1,)), RuntimeError, "pad: 1 pad sizes do not fit"),
+        Bad((fill(3), (3, 0)), RuntimeError, "pad: reflect pads 3, 0 are too large", {"mode": "reflect"}),
+        Bad((fill(3), (1, 1)), NotImplementedError, "pad: unrecognised mode", {"mode": "mirror"}),
+        Bad((fill(3), (-2, -2)), RuntimeError, "pad: pads -2, -2 remove more"),
+    ),
+    methods=(),
+    functions=(),
+)  # fmt: skip
+
+
+# ---- roll, repeat -----------------------------------------------------------------------------------------------------------------
+
+
+def _roll(x: Any, shifts: Any, dims: Any = None) -> Any:
+    x = tensor("roll", "x", x)
+    if dims is None:
+        flat = reshape.run(x, shape=(product(x.shape),))
+        return reshape.run(_roll(flat, shifts, 0), shape=tuple(x.shape))
+    amounts = tuple(shifts) if isinstance(shifts, tuple | list) else (shifts,)
+    chosen = tuple(dims) if isinstance(dims, tuple | list) else (dims,)
+    if len(amounts) != len(chosen):
+        raise RuntimeError(f"roll: {len(amounts)} shifts but {len(chosen)} dims")
+    for amount, dim in zip(amounts, chosen, strict=True):
+        k = one_dim("roll", dim, x.ndim)
+        if x.ndim == 0 or is_zero(x.shape[k]):
+            continue
+        cut = -amount % x.shape[k]
+        if cut != 0:
+            x = cat.run(part(x, k, cut, x.shape[k]), part(x, k, 0, cut), dim=k)
+    return x
+
+
+roll = Shorthand(
+    "roll",
+    doc="Elements shifted along dims, what leaves comes back at the other end.  [...] -> [...].",
+    rule=_roll,
+    reference=lambda xp, x, shifts, dims=None: xp.roll(x, shifts, dims),
+    dtypes=EVERY,
+    samples=(call(fill(3, 4), 1, 0), call(fill(33), -5, 0), call(fill(3, 4), (1, -2), (0, 1)), call(fill(3, 4), 5), call(fill(0, 2), 1, 0)),
+    bad=(
+        Bad((fill(3), (1, 2), 0), RuntimeError, "roll: 2 shifts but 1 dims"),
+        Bad((fill(3), 1, 1), IndexError, "roll: Dimension out of range"),
+    ),
+)
+
+
+def _repeat(x: Any, repeats: Shape) -> Any:
+    if len(repeats) < x.ndim:
+        raise RuntimeError(f"repeat: {len(repeats)} repeats given for {of_type(x)} of rank {x.ndim}")
+    if any(isinstance(r, int) and r < 0 for r in repeats):
+        raise RuntimeError(f"repeat: negative repeat in {shape_text(repeats)}")
+    shape = (1,) * (len(repeats) - x.ndim) + tuple(x.shape)
+    split_up = tuple(s for size in shape for s in (1, size))
+    grown = tuple(s for r, size in zip(repeats, shape, strict=True) for s in (r, size))
+    wide = expand.run(reshape.run(x, shape=split_up), shape=grown)
+    return reshape.run(wide, shape=tuple(r * size for r, size in zip(repeats, shape, strict=True)))
+
+
+def _sized(name: str) -> Any:
+    def prepare(x: Any, *repeats: Any) -> Prepared:
+        return (tensor(name, "x", x),), {"repeats": sizes(name, repeats, "repeats")}
+
+    return prepare
+
+
+repeat = Shorthand(
+    "repeat",
+    doc="The whole tensor repeated along each dim.  [n, ...] -> [repeats[0] * n, ...].",
+    signature="(x, *repeats)",
+    rule=_repeat,
+    prepare=_sized("repeat"),
+    attrs=("repeats",),
+    reference=lambda xp, x, repeats: xp.tile(x, repeats),
+    dtypes=EVERY,
+    samples=(call(fill(2, 3), 2, 1), call(fill(3), (2, 2)), call(fill(), 3), call(fill(33), 0), call(fill(1, 2), 4, 3, 2)),
+    bad=(Bad((fill(2, 3), 2), RuntimeError, "repeat: 1 repeats given"), Bad((fill(2), -1), RuntimeError, "repeat: negative repeat")),
+    functions=(),
+)
+
+tile = Shorthand(
+    "tile",
+    doc="repeat, with missing leading repeats taken as 1.  [n, ...] -> [repeats[0] * n, ...].",
+    signature="(x, *repeats)",
+    rule=lambda x, repeats: _repeat(x, (1,) * (x.ndim - len(repeats)) + tuple(repeats)),
+    prepare=_sized("tile"),
+    attrs=("repeats",),
+    reference=lambda xp, x, repeats: xp.tile(x, repeats),
+    dtypes=EVERY,
+    samples=(call(fill(2, 3), 2), call(fill(3), (2, 2)), call(fill(), 3), call(fill(33), 0)),
+    bad=(Bad((fill(2), 1.5), TypeError, "tile: argument 'repeats' must be ints"),),
+)
+
+
+def _repeat_interleave(x: Any, repeats: int, dim: int | None = None) -> Any:
+    x = tensor("repeat_interleave", "x", x)
+    if not isinstance(repeats, int) or repeats < 0:
+        raise RuntimeError(f"repeat_interleave: repeats must be a non-negative int, got {repeats!r}")
+    if dim is None:
+        x, dim = reshape.run(x, shape=(product(x.shape),)), 0
+    k = one_dim("repeat_interleave", dim, x.ndim)
+    shape = tuple(x.shape)
+    wide = expand.run(Op.table["unsqueeze"].run(x, dim=k + 1), shape=(*shape[: k + 1], repeats, *shape[k + 1 :]))
+    return reshape.run(wide, shape=(*shape[:k], shape[k] * repeats, *shape[k + 1 :]))
+
+
+repeat_interleave = Shorthand(
+    "repeat_interleave",
+    doc="Each element of a dim repeated in place.  [..., n, ...] -> [..., n * repeats, ...].",
+    rule=_repeat_interleave,
+    reference=lambda xp, x, repeats, dim=None: xp.repeat(x, repeats, axis=dim),
+    dtypes=EVERY,
+    samples=(call(fill(2, 3), 2, 0), call(fill(2, 3), 3), call(fill(33), 2, -1), call(fill(2), 0, 0)),
+    bad=(Bad((fill(2), -1), RuntimeError, "repeat_interleave: repeats must be a non-negative int"),),
+)
+
+
+def _meshgrid(*inputs: Any, indexing: str) -> tuple[Any, ...]:
+    rank = len(inputs)
+    flipped = indexing == "xy" and rank > 1
+    places = [1, 0, *range(2, rank)] if flipped else list(range(rank))
+    rows = [reshape.run(x, shape=tuple(x.shape[0] if k == place else 1 for k in range(rank)))
+            for x, place in zip(inputs, places, strict=True)]  # fmt: skip
+    shape = broadcast_shapes("meshgrid", [tuple(r.shape) for r in rows])
+    return tuple(expand.run(r, shape=shape) for r in rows)
+
+
+def _meshgrid_prepare(*given: Any, indexing: str = "ij") -> Prepared:
+    listed = given[0] if len(given) == 1 and isinstance(given[0], tuple | list) else given
+    inputs = tensors("meshgrid", "tensors", list(listed))
+    if indexing not in ("ij", "xy"):
+        raise RuntimeError(f"meshgrid: indexing must be 'ij' or 'xy', got {indexing!r}")
+    for x in inputs:
+        if x.ndim > 1:
+            raise RuntimeError(f"meshgrid: expected tensors of rank 0 or 1, got {of_type(x)}")
+    return tuple(x if x.ndim else reshape.run(x, shape=(1,)) for x in inputs), {"indexing": indexing}
+
+
+meshgrid = Shorthand(
+    "meshgrid",
+    doc="Coordinates of a grid, one tensor a dim.  [n], [m] -> [n, m], [n, m].",
+    signature="(*tensors, indexing='ij')",
+    rule=_meshgrid,
+    prepare=_meshgrid_prepare,
+    attrs=("indexing",),
+    reference=lambda xp, *arrays, indexing: tuple(xp.meshgrid(*arrays, indexing=indexing)),
+    dtypes=EVERY,
+    samples=(call(fill(3), fill(4)), call(fill(2), fill(3), fill(1), indexing="xy"), call(fill(0), fill(2))),
+    bad=(Bad((fill(2, 3), fill(2)), RuntimeError, "meshgrid: expected tensors of rank 0 or 1"),),
+    methods=(),
+)

@@ -1,0 +1,94 @@
+"""Nested arguments and results as flat lists of leaves and a structure.
+
+Enters: tuples, lists, dicts and named tuples of anything.  Leaves: leaves and a `Tree`, hashable, JSON both ways.
+Never here: what a leaf is (the caller says).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+_LITERALS = (bool, int, float, str, type(None))
+
+
+class Tree:
+    """A structure.  kind: ``leaf``, ``static`` (value: a literal that is part of the structure), ``tuple``, ``list``, ``dict`` (value:
+    its keys), ``named`` (value: the named tuple's type; read back as a tuple from JSON)."""
+
+    __slots__ = ("_hash", "children", "kind", "value")
+
+    def __init__(self, kind: str, value: Any = None, children: tuple[Tree, ...] = ()) -> None:
+        self.kind, self.value, self.children = kind, value, children
+        shown = (type(value).__name__, value) if isinstance(value, _LITERALS) else value if kind in ("dict", "named") else id(value)
+        self._hash = hash((kind, shown, children))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tree) or self._hash != other._hash or self.kind != other.kind or self.children != other.children:
+            return False
+        if self.kind == "static" and not isinstance(self.value, _LITERALS):
+            return self.value is other.value
+        return type(self.value) is type(other.value) and (self.value == other.value or self.value is other.value)
+
+    def __repr__(self) -> str:
+        if self.kind in ("leaf", "static"):
+            return "*" if self.kind == "leaf" else repr(self.value)
+        return f"{self.kind}({', '.join(map(repr, self.children))})"
+
+    def unflatten(self, leaves: Sequence[Any]) -> Any:
+        """The nested value with `leaves` in its leaves' places, in order."""
+        return self._build(iter(leaves))
+
+    def _build(self, leaves: Iterator[Any]) -> Any:
+        if self.kind == "leaf":
+            return next(leaves)
+        if self.kind == "static":
+            return self.value
+        parts = [child._build(leaves) for child in self.children]
+        if self.kind == "dict":
+            return dict(zip(self.value, parts, strict=True))
+        if self.kind == "named":
+            return self.value(*parts)
+        return tuple(parts) if self.kind == "tuple" else parts
+
+    def to_json(self) -> Any:
+        """Raises TypeError where a static value is not a literal."""
+        if self.kind == "static" and not isinstance(self.value, _LITERALS):
+            raise TypeError(f"a {type(self.value).__name__} among the arguments cannot be written to a file")
+        kind = "tuple" if self.kind == "named" else self.kind
+        value = list(self.value) if self.kind == "dict" else self.value if self.kind == "static" else None
+        return [kind, value, [child.to_json() for child in self.children]]
+
+    @classmethod
+    def from_json(cls, data: Any) -> Tree:
+        """Raises ValueError or TypeError for what `to_json` did not make."""
+        kind, value, children = data
+        if kind not in ("leaf", "static", "tuple", "list", "dict") or (kind == "static" and not isinstance(value, _LITERALS)):
+            raise ValueError(f"no such structure: {kind}")
+        return cls(kind, tuple(value) if kind == "dict" else value, tuple(cls.from_json(c) for c in children))
+
+
+_LEAF = Tree("leaf")
+
+
+def flatten(value: Any, is_leaf: Callable[[Any], bool]) -> tuple[list[Any], Tree]:
+    """The leaves of `value` in order, and its structure; what is neither a leaf nor a container is static."""
+    leaves: list[Any] = []
+    return leaves, _flatten(value, is_leaf, leaves)
+
+
+def _flatten(value: Any, is_leaf: Callable[[Any], bool], leaves: list[Any]) -> Tree:
+    if is_leaf(value):
+        leaves.append(value)
+        return _LEAF
+    if isinstance(value, tuple):
+        children = tuple(_flatten(v, is_leaf, leaves) for v in value)
+        return Tree("named", type(value), children) if hasattr(value, "_fields") else Tree("tuple", None, children)
+    if isinstance(value, list):
+        return Tree("list", None, tuple(_flatten(v, is_leaf, leaves) for v in value))
+    if isinstance(value, dict):
+        return Tree("dict", tuple(value), tuple(_flatten(v, is_leaf, leaves) for v in value.values()))
+    return Tree("static", value)

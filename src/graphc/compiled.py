@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from graphc import dtypes
-from graphc.compile import Built, Options, build
+from graphc.pipeline import Built, Options, build
 from graphc.eager import dispatch
 from graphc.eager.modes import modes
 from graphc.eager.storage import Phantom

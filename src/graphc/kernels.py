@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from graphc import dims
-from graphc.compile import build
+from graphc.pipeline import build
 from graphc.dims import Dim
 from graphc.dtypes import DType, from_numpy
 from graphc.errors import IRError

@@ -42,8 +42,13 @@ class Nvrtc:
         self._call(f"nvrtcGet{what}", program, text)
         return text.raw
 
-    def compile(self, source: str, architecture: str, options: tuple[str, ...], result: str = "CUBIN") -> tuple[bytes, str]:
-        """(cubin or, with result="PTX", its text; what the compiler said).  Raises RuntimeError with the log if it fails."""
+    def compile(
+        self, source: str, architecture: str, options: tuple[str, ...], result: str = "CUBIN"
+    ) -> tuple[bytes, str]:
+        """(cubin or, with result="PTX", its text; what the compiler said).
+
+        Raises RuntimeError with the log if it fails.
+        """
         program = ctypes.c_void_p()
         self._call("nvrtcCreateProgram", ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None)
         arguments = [f"-arch={architecture}".encode(), *(option.encode() for option in options)]

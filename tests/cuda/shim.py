@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 
 from graphc.codegen.cuda.mapping import map_kernel
-from graphc.codegen.mathlib import expand
 from graphc.dims import evaluate
 from graphc.ir.loops import For, Kernel
 
 HERE = Path(__file__).parent
 SHIM = HERE / "cuda_on_cpu.h"
 FLAGS = (
-    "-std=c++17 -O1 -shared -fPIC -ffp-contract=off -fno-strict-aliasing -U_FORTIFY_SOURCE -Wall -Werror -Wno-unknown-pragmas "
-    "-Wno-unused-function -Wno-unused-variable -fsanitize=alignment,bounds,shift,integer-divide-by-zero,signed-integer-overflow "
-    "-fsanitize-undefined-trap-on-error"
-).split()
+    *("-std=c++17", "-O1", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE"),
+    *("-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-variable"),
+    "-fsanitize=alignment,bounds,shift,integer-divide-by-zero,signed-integer-overflow",
+    "-fsanitize-undefined-trap-on-error",
+)
 SCHEDULES = (0, 1)  # forwards, backwards
 PROCESSORS = 2  # of the pretended device
 MARGIN = 256  # bytes around every buffer that must stay as they were
@@ -70,19 +70,29 @@ class Guarded:
 
 
 def run(
-    library: ctypes.CDLL, kernel: Kernel, buffers: Mapping[str, np.ndarray], sizes: Mapping[str, int], schedule: int, skew: int = 0
+    library: ctypes.CDLL,
+    kernel: Kernel,
+    buffers: Mapping[str, np.ndarray],
+    sizes: Mapping[str, int],
+    schedule: int,
+    skew: int = 0,
+    same: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, np.ndarray], int]:
-    """(buffers after the kernel, status).  Raises KernelFailure for what the shim finds."""
+    """(buffers after the kernel, status); `same`: parameters that get the very buffer of another.
+
+    Raises KernelFailure for what the shim finds.
+    """
     (loop,) = kernel.body
     assert isinstance(loop, For)
     extent = evaluate(loop.extent, sizes)
     guarded = {p.name: Guarded(buffers[p.name], skew) for p in kernel.params if p.role != "size"}
+    guarded |= {name: guarded[other] for name, other in (same or {}).items()}
     status = (ctypes.c_longlong * 1)(0)
     arguments = [
         ctypes.c_longlong(sizes[p.name]) if p.role == "size" else guarded[p.name].pointer for p in kernel.params
     ] + [ctypes.c_void_p(ctypes.addressof(status)), ctypes.c_longlong(extent)]  # fmt: skip
     pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
-    (blocks, across), block = map_kernel(expand(kernel)).launch(extent, sizes, PROCESSORS)
+    (blocks, across), block = map_kernel(kernel).launch(extent, sizes, PROCESSORS)
     grid = (-(-blocks // 2), across)  # half of what it asks for, so that the grid strides
     launch = getattr(library, f"launch_{kernel.name}")
     launch.restype = ctypes.c_char_p

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
+
 from cuda.kernels import CASES
 from cuda.nvrtc import Nvrtc
-
 from graphc.codegen.cuda.prelude import NVRTC_OPTIONS, PRELUDE
 from graphc.codegen.cuda.render import render, source
 

@@ -115,7 +115,7 @@ def _trusted_code(entries: dict[str, bytes]) -> bytes | None:
 
 
 def _rebuild(graph_text: str) -> tuple[Plan, bytes]:
-    from graphc.compile import build
+    from graphc.pipeline import build
     from graphc.errors import IRError
     from graphc.ir.text import parse_graph
 

@@ -44,6 +44,7 @@ class Format:
     exp2_range: tuple[float, float]
     expm1_floor: float  # below it expm1 is -1
     tanh_ceiling: float  # above it tanh is 1
+    sigmoid_ceiling: float  # above it sigmoid is 1
     exp: tuple[float, ...]
     exp2: tuple[float, ...]
     tanh: tuple[float, ...]
@@ -57,13 +58,13 @@ class Format:
 
 FLOAT32 = Format(
     float32, uint32, 23, 127, 2.0**-126, 0x3F3504F3, (float.fromhex("0x1.62e43p-1"), float.fromhex("-0x1.05c61p-29")),
-    (-104.0, 89.0), (-151.0, 129.0), -25.0, 10.0,
+    (-104.0, 89.0), (-151.0, 129.0), -25.0, 10.0, 30.0,
     p.EXP_FLOAT32, p.EXP2_FLOAT32, p.TANH_FLOAT32, p.SINH_FLOAT32,
 )  # fmt: skip
 FLOAT64 = Format(
     float64, uint64, 52, 1023, 2.0**-1022, 0x3FE6A09E667F3BCD,
     (float.fromhex("0x1.62e42fefa39efp-1"), float.fromhex("0x1.abc9e3b39803fp-56")),
-    (-746.0, 710.0), (-1076.0, 1025.0), -50.0, 20.0,
+    (-746.0, 710.0), (-1076.0, 1025.0), -50.0, 20.0, 60.0,
     p.EXP_FLOAT64, p.EXP2_FLOAT64, p.TANH_FLOAT64, p.SINH_FLOAT64,
 )  # fmt: skip
 ERF_CENTRE = 2.51  # about where ERF_LARGE_FLOAT32 is a power series
@@ -101,10 +102,11 @@ def expm1_reduced(r: Term, to: Format) -> Term:
     return fma(r * r, polynomial(r, to.exp), r)
 
 
-def scaled(value: Term, biased: Term, to: Format) -> Term:
-    """value * 2**k from an integer whose low bits are k + 2 * bias, in two steps: right down to denormals and up to inf."""
+def scaled(value: Term | None, biased: Term, to: Format) -> Term:
+    """value * 2**k (or 2**k) from an integer whose low bits are k + 2 * bias; in two steps, so right from denormals to inf."""
     half = biased >> 1
-    return value * power_of_two(half, to) * power_of_two(biased - half, to)
+    first, second = power_of_two(half, to), power_of_two(biased - half, to)
+    return first * second if value is None else value * first * second
 
 
 def exp_times(x: Term, to: Format, exponent: int) -> Term:
@@ -152,10 +154,15 @@ def expm1(x: Term) -> Term:
 
 @function("sigmoid")
 def sigmoid(x: Term) -> Term:
-    """1 / (1 + exp(-x)), by exp(-abs(x)) alone: nothing overflows and small results keep their digits."""
+    """1 / (1 + exp(-x)) = s / (s + exp(-r)) with s = 2**n, n = x / ln 2 rounded, r = x - n ln 2.
+
+    Nothing overflows, small results keep their digits, and what s + 1 loses by rounding is put back.
+    """
     to = format_of(x)
-    e = exp_times(at_least(-abs(x), to.exp_range[0]), to, 0)
-    return select(x < 0.0, e, 1.0) / (e + 1.0)
+    _, r, biased = reduced(at_least(at_most(x, to.sigmoid_ceiling), to.exp_range[0]), to, 2 * to.bias)
+    s = scaled(None, biased, to)
+    total = s + 1.0
+    return s / (total + (expm1_reduced(-r, to) + ((1.0 - total) + s)))
 
 
 @function("tanh")
@@ -164,10 +171,10 @@ def tanh(x: Term) -> Term:
     to = format_of(x)
     size = abs(x)
     square = x * x
-    small = fma(square * polynomial(square, to.tanh), x, x)
+    small = fma(square * polynomial(square, to.tanh), size, size)
     capped = at_most(size, to.tanh_ceiling)
     large = 1.0 - 2.0 / (exp_in_range(capped + capped, to) + 1.0)
-    return select(size < 0.625, small, copysign(large, x))
+    return copysign(select(size < 0.625, small, large), x)
 
 
 @function("sinh")

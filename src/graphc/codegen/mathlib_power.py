@@ -108,9 +108,8 @@ def power_float64(size: Term, y: Term) -> Term:
     log = magnitude_limits(size, log)
     whole = y * log
     low, high = FLOAT64.exp2_range
-    inside = abs(whole) < high
     exponent = at_least(at_most(whole, high), low)
-    tail = select(inside, fma(y, log, -whole) + y * log_tail, 0.0)
+    tail = select(equal(exponent, whole), fma(y, log, -whole) + y * log_tail, 0.0)
     shifter = FLOAT64.shifter + 2 * FLOAT64.bias
     shifted = exponent + shifter
     r = (exponent - (shifted - shifter)) + tail

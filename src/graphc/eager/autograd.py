@@ -17,7 +17,8 @@ from typing import Any
 from graphc.dtypes import DType
 from graphc.eager.modes import enable_grad, inference_mode, is_grad_enabled, modes, no_grad, set_grad_enabled
 from graphc.eager.storage import Phantom
-from graphc.eager.tape import Node, Overwritten, edge
+from graphc.eager.gradients import program
+from graphc.eager.tape import Node, Overwritten, Step, edge
 from graphc.eager.tensor import Tensor, place, share
 from graphc.errors import at_user_line
 from graphc.ir.op import Op, Shape, shape_text
@@ -192,18 +193,19 @@ class _Backward:
                 f"Trying to backward through the graph a second time: what {node.name} saved has already been freed; "
                 "specify retain_graph=True the first time"
             ))  # fmt: skip
-        inputs = [None if s is None else _unpacked(node, *s) for s in node.saved]
+        op = node.op
+        if type(op) is Step:
+            return op.grad(gradients[0], None)  # type: ignore[no-any-return]
+        needed = tuple([e is not None for e in node.edges])
+        wanted = program(op, node.in_types, node.metas, node.attrs, needed, tuple([g is not None for g in gradients]))  # type: ignore[arg-type]
         outputs: list[Any] = [None] * len(node.metas)
-        for i, (y, version) in enumerate(node.saved_outputs):
-            y = _unpacked(node, y, version)
-            if y.dtype.kind == "f" and type(y) is not _Overwritten:
+        for i, saved in enumerate(node.saved_outputs):
+            y = _unpacked(node, saved)
+            if y is not None and y.dtype.kind == "f":
                 y = share(y, Tensor)
                 y._requires_grad, y._grad_fn, y._index = True, node, i
             outputs[i] = y
-        single = len(outputs) == 1
-        g: Any = gradients[0] if single else tuple(gradients)
-        results = node.op.grad(g, outputs[0] if single else tuple(outputs), *inputs, **node.attrs)  # type: ignore[misc]
-        return results if isinstance(results, tuple | list) else (results,)
+        return wanted.run([*gradients, *outputs, *[_unpacked(node, s) for s in node.saved]])
 
     # ---- .grad
 
@@ -281,33 +283,18 @@ def _leading_to(goals: Sequence[Any], starts: Sequence[Any]) -> dict[Node, bool]
 # ---- saved tensors --------------------------------------------------------------------------------------------------------------
 
 
-class _Overwritten(Tensor):
-    """A saved tensor that was written to since: its type can be read, its elements cannot."""
-
-    __slots__ = ("message", "stand_in")
-    message: str
-    stand_in: Any
-
-    def _refuse(self) -> Any:
-        raise RuntimeError(self.message)
-
-    _array = _storage = _chain = _base = property(_refuse)  # type: ignore[assignment]
-    shape = property(lambda self: self.stand_in.shape)  # type: ignore[assignment]
-    ndim = property(lambda self: len(self.stand_in.shape))  # type: ignore[assignment]
-
-
-def _unpacked(node: Node, x: Any, version: int) -> Any:
-    """A saved tensor, or what refuses to be read where it was written to since."""
-    if type(x) is not Overwritten and x._storage.version == version:
-        return x
+def _unpacked(node: Node, saved: tuple[Any, int] | None) -> Any:
+    """A saved tensor.  Raises RuntimeError if it was written to since."""
+    if saved is None:
+        return None
+    x, version = saved
     now = x.version if type(x) is Overwritten else x._storage.version
-    stale = object.__new__(_Overwritten)
-    stale.stand_in, stale.dtype = x, x.dtype
-    stale.message = at_user_line(
-        f"one of the tensors needed for gradient computation has been modified by an inplace operation: {_shown(x)}, needed by "
-        f"{node.name}, is at version {now}; expected version {version} instead"
-    )
-    return stale
+    if now != version:
+        raise RuntimeError(at_user_line(
+            f"one of the tensors needed for gradient computation has been modified by an inplace operation: {_shown(x)}, needed by "
+            f"{node.name}, is at version {now}; expected version {version} instead"
+        ))  # fmt: skip
+    return x
 
 
 __all__ = ["backward", "enable_grad", "grad", "inference_mode", "is_grad_enabled", "no_grad", "set_grad_enabled"]

@@ -7,13 +7,12 @@ An edge says where an input's gradient goes: (node, which of its outputs) or, fo
 
 from __future__ import annotations
 
-import dis
-import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
 
 from graphc.dtypes import DType
+from graphc.eager.gradients import program
 from graphc.eager.modes import modes
 from graphc.eager.views import Chain, follow, written
 from graphc.ir.op import Op, Shape
@@ -39,16 +38,17 @@ class Step:
 class Node:
     """One recorded operator call.
 
-    edges: where each input's gradient goes, or None.   saved: each input with its version, or None where the rule never reads it.
-    saved_outputs: the same of the outputs, detached.   metas: (shape, dtype) of each output.
+    edges: where each input's gradient goes, or None.   in_types, metas: (shape, dtype) of each input and each output.
+    saved: each input with its version, or None where no wanted gradient reads it.   saved_outputs: the same of the outputs, detached.
     sequence: greater than that of every node this one depends on, so descending order is a topological order.
     """
 
-    __slots__ = ("__weakref__", "attrs", "edges", "hooks", "metas", "op", "retained", "saved", "saved_outputs", "sequence")
+    __slots__ = ("__weakref__", "attrs", "edges", "hooks", "in_types", "metas", "op", "retained", "saved", "saved_outputs", "sequence")
 
     def __init__(self, op: Op | Step, attrs: dict[str, Any], edges: tuple[Edge | None, ...], metas: tuple[tuple[Shape, DType], ...]) -> None:
         self.op, self.attrs, self.edges, self.metas = op, attrs, edges, metas
         self.sequence = next(_sequence)
+        self.in_types: tuple[tuple[Shape, DType], ...] = ()
         self.saved: tuple[Any, ...] | None = ()
         self.saved_outputs: tuple[Any, ...] = ()
         self.hooks: list[tuple[int, Callable[[Any], Any]]] | None = None
@@ -77,24 +77,6 @@ class Node:
         return f"<{self.name} object at {id(self):#x}>"
 
 
-@functools.cache
-def reads(rule: Callable[..., Any]) -> tuple[bool, Callable[[int], bool]]:
-    """Whether a gradient rule reads `out`, and input i: a parameter that its code never loads need not be saved."""
-    code = getattr(rule, "__code__", None)
-    if code is None:
-        return True, lambda i: True
-    names = code.co_varnames[: code.co_argcount]
-    read = {str(name) for i in dis.get_instructions(code) for name in _names(i.argval)} | set(code.co_cellvars)
-    starred = bool(code.co_flags & 0x04)
-    needed = tuple(name in read for name in names)
-    rest = starred and code.co_varnames[code.co_argcount + code.co_kwonlyargcount] in read
-    return (needed[1] if len(needed) > 1 else rest), lambda i: needed[i + 2] if i + 2 < len(needed) else rest
-
-
-def _names(argument: Any) -> tuple[Any, ...]:
-    return argument if isinstance(argument, tuple) else (argument,)
-
-
 # ---- edges ----------------------------------------------------------------------------------------------------------------
 
 
@@ -115,11 +97,15 @@ def edge(x: Any) -> Edge | None:
 
 def record(op: Op | Step, inputs: tuple[Any, ...], attrs: dict[str, Any], outputs: tuple[Any, ...]) -> None:
     """Put one operator call on the tape: its floating outputs then require grad."""
-    node = Node(op, attrs, tuple(map(edge, inputs)), tuple((y._array.shape, y.dtype) for y in outputs))
-    reads_out, reads_input = reads(op.grad)  # type: ignore[arg-type]
-    node.saved = tuple((x, x._storage.version) if reads_input(i) else None for i, x in enumerate(inputs))
-    if reads_out:
-        node.saved_outputs = tuple((y.detach(), y._storage.version) for y in outputs)
+    edges = tuple(map(edge, inputs))
+    out_types = tuple([(y._array.shape, y.dtype) for y in outputs])
+    node = Node(op, attrs, edges, out_types)
+    if type(op) is not Step:
+        in_types = tuple([(x._array.shape, x.dtype) for x in inputs])
+        node.in_types = in_types
+        uses = program(op, in_types, out_types, attrs, tuple([e is not None for e in edges]), (True,) * len(outputs))  # type: ignore[arg-type]
+        node.saved = tuple([(x, x._storage.version) if used else None for x, used in zip(inputs, uses.uses_inputs, strict=True)])
+        node.saved_outputs = tuple([(y.detach(), y._storage.version) if used else None for y, used in zip(outputs, uses.uses_outputs, strict=True)])
     for i, y in enumerate(outputs):
         if y.dtype.kind == "f":
             y._requires_grad, y._grad_fn, y._index = True, node, i

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from graphc.compile import Built, optimise
+from graphc.pipeline import Built, optimise
 from graphc.dims import Dim, Size, product
 from graphc.ir.graph import Value
 from graphc.ir.text import print_graph
@@ -24,7 +24,7 @@ def report(built: Built, *, kernels: bool = True, cuda: bool = False) -> str:
         seen = {launch.kernel.name: launch.kernel for launch in made.launches}
         parts.extend(str(kernel) for kernel in seen.values())
         if cuda:
-            from graphc.codegen.cuda import render
+            from graphc.codegen.cuda.render import render
 
             parts.extend(render(kernel) for kernel in seen.values())
     return "\n\n".join(part for part in parts if part)

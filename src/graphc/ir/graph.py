@@ -5,7 +5,7 @@ Enters: operators and values.  Leaves: `Graph`.  Never here: rewriting rules, ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from graphc.dtypes import DType
@@ -97,7 +97,7 @@ class Builder:
     operators, emit into it.
     """
 
-    def __init__(self, rules: dict[str, Sequence[Rule]] | None = None) -> None:
+    def __init__(self, rules: Mapping[str, Sequence[Rule]] | None = None) -> None:
         self.rules = rules or {}
         self.nodes: list[Node] = []
         self.location: Location | None = None
@@ -150,7 +150,7 @@ def attribute_key(value: Any) -> tuple[Any, ...]:
     return (type(value).__name__, value)
 
 
-def rewrite(graph: Graph, rules: dict[str, Sequence[Rule]]) -> Graph:
+def rewrite(graph: Graph, rules: Mapping[str, Sequence[Rule]]) -> Graph:
     """Re-emit every node in order with `rules` active; operands are already rewritten when a rule sees them."""
     builder = Builder(rules)
     new: dict[Value, Value] = {v: v for v in graph.inputs}

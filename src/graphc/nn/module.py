@@ -17,7 +17,7 @@ from graphc.dtypes import DType, bfloat16, float16, float32, float64
 from graphc.eager import dispatch
 from graphc.eager.creation import as_tensor
 from graphc.eager.modes import no_grad
-from graphc.eager.tensor import RemovableHook, Size, Tensor, device
+from graphc.eager.tensor import Tensor, device
 from graphc.nn.parameter import Parameter
 
 _ABSENT: Any = object()
@@ -31,6 +31,20 @@ class IncompatibleKeys(NamedTuple):
 
     def __repr__(self) -> str:
         return super().__repr__() if self.missing_keys or self.unexpected_keys else "<All keys matched successfully>"
+
+
+class HookHandle:
+    """What registering a hook gives; `remove()` takes the hook away."""
+
+    def __init__(self, hooks: list[Callable[..., Any]], hook: Callable[..., Any]) -> None:
+        self.hooks, self.hook = hooks, hook
+        dispatch.epoch[0] += 1
+        hooks.append(hook)
+
+    def remove(self) -> None:
+        if self.hook in self.hooks:
+            dispatch.epoch[0] += 1
+            self.hooks.remove(self.hook)
 
 
 class Module:
@@ -71,13 +85,13 @@ class Module:
             output = output if changed is None else changed
         return output
 
-    def register_forward_hook(self, hook: Callable[..., Any]) -> RemovableHook:
+    def register_forward_hook(self, hook: Callable[..., Any]) -> HookHandle:
         """Call ``hook(module, args, output)`` after `forward`; what it gives, if anything, replaces the output."""
-        return _hooked(self._forward_hooks, hook)
+        return HookHandle(self._forward_hooks, hook)
 
-    def register_forward_pre_hook(self, hook: Callable[..., Any]) -> RemovableHook:
+    def register_forward_pre_hook(self, hook: Callable[..., Any]) -> HookHandle:
         """Call ``hook(module, args)`` before `forward`; what it gives, if anything, replaces the arguments."""
-        return _hooked(self._forward_pre_hooks, hook)
+        return HookHandle(self._forward_pre_hooks, hook)
 
     # ---- attributes
 
@@ -273,10 +287,10 @@ class Module:
         missing = [name for name in own if name not in state_dict]
         unexpected = [name for name in state_dict if name not in own]
         errors = []
-        if strict and unexpected:
-            errors.append(f"Unexpected key(s) in state_dict: {_quoted(unexpected)}. ")
         if strict and missing:
             errors.append(f"Missing key(s) in state_dict: {_quoted(missing)}. ")
+        if strict and unexpected:
+            errors.append(f"Unexpected key(s) in state_dict: {_quoted(unexpected)}. ")
         given = {name: as_tensor(state_dict[name]) for name in own if name in state_dict}
         errors += [
             f"size mismatch for {name}: copying a param with shape {tensor.shape} from checkpoint, "
@@ -403,16 +417,10 @@ def _require(condition: bool, value: Any, role: str) -> None:
         raise TypeError(f"cannot assign '{type(value).__name__}' {role}")
 
 
-def _hooked(hooks: list[Callable[..., Any]], hook: Callable[..., Any]) -> RemovableHook:
-    dispatch.epoch[0] += 1
-    hooks.append(hook)
-    return RemovableHook(hooks, hook)
-
-
 def _quoted(names: list[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
 
 _as_device = device  # `to` has a parameter of that name
 
-__all__ = ["IncompatibleKeys", "Module", "Size", "clear_grad", "indented"]
+__all__ = ["HookHandle", "IncompatibleKeys", "Module", "clear_grad", "indented"]

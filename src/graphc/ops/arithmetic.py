@@ -12,7 +12,7 @@ from typing import Any
 from graphc.dtypes import bool_
 from graphc.ir.loops import Expr
 from graphc.ir.op import Bad, Op
-from graphc.ops.arguments import constant, is_tensor, number, promoted, tensor, zeros_like
+from graphc.ops.arguments import constant, gradient_in_compute_dtype, is_tensor, number, promoted, tensor, zeros_like
 from graphc.ops.declare import EVERY, FLOATING, NUMERIC, Shorthand, call, fill
 from graphc.ops.elementwise import BINARY, Prepared, binary_samples, elementwise, unary_samples
 from graphc.ops.expressions import call as fn
@@ -115,7 +115,7 @@ div = elementwise(
     route=_div_route,
     rule="div",
     reference="true_divide",
-    grad=_div_grad,
+    grad=gradient_in_compute_dtype(_div_grad),
     kinds="f",
     promotion="float",
     dtypes=NUMERIC,
@@ -497,7 +497,7 @@ addcmul = elementwise(
     signature="(x, tensor1, tensor2, *, value=1)",
     rule=lambda x, y, z, value: fn("add", x, fn("mul", fn("mul", literal(value, x.dtype), y), z)),
     reference=lambda xp, x, y, z, value: x + x.dtype.type(value) * y * z,
-    grad=_addcmul_grad,
+    grad=gradient_in_compute_dtype(_addcmul_grad),
     kinds="uif",
     attrs={"value": 1},
     check=_check_value("addcmul"),
@@ -519,7 +519,7 @@ addcdiv = elementwise(
     signature="(x, tensor1, tensor2, *, value=1)",
     rule=lambda x, y, z, value: fn("add", x, fn("div", fn("mul", literal(value, x.dtype), y), z)),
     reference=lambda xp, x, y, z, value: x + x.dtype.type(value) * y / z,
-    grad=_addcdiv_grad,
+    grad=gradient_in_compute_dtype(_addcdiv_grad),
     kinds="f",
     attrs={"value": 1},
     check=_check_value("addcdiv"),

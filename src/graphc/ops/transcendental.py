@@ -14,7 +14,7 @@ import numpy as np
 
 from graphc.dtypes import bool_
 from graphc.ir.op import Bad, Op
-from graphc.ops.arguments import constant, is_tensor, number
+from graphc.ops.arguments import constant, gradient_in_compute_dtype, is_tensor, number
 from graphc.ops.arithmetic import add, div, mul, neg, reciprocal, square, sub
 from graphc.ops.declare import NUMERIC, call, fill
 from graphc.ops.elementwise import binary_samples, elementwise, unary_samples
@@ -37,7 +37,7 @@ def function(
         doc=f"{doc}  [...] -> [...].",
         rule=rule or name,
         reference=reference or name,
-        grad=lambda g, out, x: (mul(g, derivative(out, x)),),
+        grad=gradient_in_compute_dtype(lambda g, out, x: (mul(g, derivative(out, x)),)),
         kinds="f",
         promotion="float",
         dtypes=NUMERIC if domain == (-2.0, 2.0) else None,
@@ -92,7 +92,7 @@ atan2 = elementwise(
     doc="The angle of the point (other, x), in (-pi, pi].  [...] , [...] -> broadcast.",
     rule="atan2",
     reference="arctan2",
-    grad=_atan2_grad,
+    grad=gradient_in_compute_dtype(_atan2_grad),
     kinds="f",
     promotion="float",
     samples=binary_samples(0.3, 2.0, -2.0, -0.3),
@@ -171,7 +171,7 @@ pow_ = elementwise(
     route=_pow_route,
     rule="pow",
     reference=_pow_reference,
-    grad=_pow_grad,
+    grad=gradient_in_compute_dtype(_pow_grad),
     kinds="uif",
     samples=(
         *binary_samples(0.3, 2.0), call(fill(3, 4, low=0.2), 2), call(fill(3, 4, low=0.2), 3), call(fill(3, 4, low=0.2), 0.5),

@@ -1,11 +1,11 @@
-"""Algebraic identities, one a line of `IDENTITIES`, and the pass that applies them together with the movement and constant rules.
+"""Algebraic identities, one a line of `IDENTITIES`, and the pass that applies them (and movement and constant rules).
 
-Enters: any Graph.  Leaves: an equal Graph: bit for bit by default, up to rounding with ``mode="fast"``.  Never here: identities of
-operators with attributes (`movement`), arithmetic on constants (`fold`).
+Enters: any Graph.  Leaves: an equal Graph, bit for bit by default and up to rounding with ``mode="fast"``.
+Never here: identities of operators with attributes (`movement`), arithmetic on constants (`fold`).
 
-An identity reads ``pattern = replacement`` (every bit, on every input) or ``pattern ~ replacement`` (fast mode only), and may
-end in a condition like ``if x is integer``.  Letters are values, the same letter the same value; a number is a tensor of that
-constant, of the same sign of zero.  It applies where the replacement has the type of what it replaces.
+An identity reads ``pattern = replacement`` (every bit, on every input) or ``pattern ~ replacement`` (fast mode only),
+and may end in a condition like ``if x is integer``.  Letters are values, the same letter the same value; a number is a
+tensor of that constant, of the same sign of zero.  It applies where the replacement has the type of what it replaces.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ IDENTITIES = """
 """
 
 
-# ---- the text of identities -----------------------------------------------------------------------------------------------
+# ---- the text of identities ------------------------------------------------------------------------------------------
 
 # A letter, a number, or (operator, terms).
 Term = str | int | float | tuple[Op, tuple[Any, ...]]
@@ -99,7 +99,7 @@ class Identity:
 
 
 def parse_identity(text: str) -> Identity:
-    """The identity that `text` states.  Raises ValueError for text that is not one, or an operator that has attributes."""
+    """The identity that `text` states.  Raises ValueError for other text, or an operator that has attributes."""
     match = re.fullmatch(r"\s*([^=~]+?)\s*([=~])\s*([^=~]+?)(?:\s+if (\w+) is (\w+))?\s*", text)
     if match is None:
         raise ValueError(f"not an identity: {text!r}")
@@ -146,7 +146,7 @@ def letters(term: Term) -> set[str]:
     return {term} if isinstance(term, str) else set()
 
 
-# ---- identities as rewrite rules --------------------------------------------------------------------------------------------
+# ---- identities as rewrite rules -------------------------------------------------------------------------------------
 
 
 def rule_of(identity: Identity) -> Rule:
@@ -203,7 +203,7 @@ def rules_of(identities: Sequence[Identity]) -> dict[str, tuple[Rule, ...]]:
     return rules
 
 
-# ---- the pass ---------------------------------------------------------------------------------------------------------------
+# ---- the pass --------------------------------------------------------------------------------------------------------
 
 
 def simplify(graph: Graph, mode: Mode = "exact") -> Graph:

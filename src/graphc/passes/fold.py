@@ -1,7 +1,7 @@
 """Constants: what a graph can know without running.
 
-Enters: operators on `full` values.  Leaves: `full` values.  Never here: functions that are not correctly rounded (their bits belong to the
-code generator), tensors of differing elements.
+Enters: operators on `full` values.  Leaves: `full` values.  Never here: functions that are not correctly rounded (their
+bits belong to the code generator), tensors of differing elements.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from graphc.ir.graph import Builder, Rule, Value
 from graphc.ir.op import Op, Shape, TensorType
 
 # Their NumPy references give the bits of the loop IR on every input.
-_EXACT = ("add", "sub", "mul", "div", "neg", "abs", "sqrt", "square", "reciprocal", "floor", "ceil", "trunc", "eq", "ne",
-          "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor", "logical_not", "where", "cast")  # fmt: skip
+_EXACT = (
+    "add", "sub", "mul", "div", "neg", "abs", "sqrt", "square", "reciprocal", "floor", "ceil", "trunc", "where", "cast",
+    "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor", "logical_not",
+)  # fmt: skip
 
 Number = bool | int | float
 
@@ -54,7 +56,7 @@ def full(builder: Builder, number: Number, shape: Shape, dtype: DType) -> Value:
 
 def fold_rules() -> dict[str, tuple[Rule, ...]]:
     """Operator name -> rules that make constants of constants."""
-    rules: dict[str, tuple[Rule, ...]] = {name: (_evaluated,) for name in _EXACT}
+    rules: dict[str, tuple[Rule, ...]] = dict.fromkeys(_EXACT, (_evaluated,))
     rules["full"] = (_of_its_dtype,)
     rules["div"] = (*rules["div"], _by_power_of_two)
     return rules
@@ -86,7 +88,9 @@ def _plain(result: np.ndarray[Any, Any], out: TensorType) -> Number:
     return number
 
 
-def _by_power_of_two(builder: Builder, op: Op, inputs: tuple[Value, ...], attrs: dict[str, Any]) -> Sequence[Value] | None:
+def _by_power_of_two(
+    builder: Builder, op: Op, inputs: tuple[Value, ...], attrs: dict[str, Any]
+) -> Sequence[Value] | None:
     """``div(x, 8)`` --> ``mul(x, 0.125)``: the same number, rounded once either way."""
     x, divisor = inputs
     number = constant_of(divisor)

@@ -1,7 +1,7 @@
 """Reshapes moved in front of the elementwise chains they follow, so that a chain fuses through them.
 
-Enters: a simplified Graph.  Leaves: an equal Graph.  Never here: reshapes of results that have other readers, or that feed no elementwise
-operator or reduction (there the move would gain nothing).
+Enters: a simplified Graph.  Leaves: an equal Graph.  Never here: reshapes of results that have other readers, or that
+feed no elementwise operator or reduction (there the move would gain nothing).
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def _wanted_shapes(graph: Graph) -> dict[Value, Shape]:
         if node.op is Op.table["reshape"] and out in read_by_loops:
             asked.setdefault(node.inputs[0], []).append(out.shape)
         shapes = asked.get(out, [])
-        if len(shapes) != uses.get(out) or len({*shapes}) != 1 or shapes[0] == out.shape or not _reshapes_with_operands(node):
+        agreed = len(shapes) == uses.get(out) and len({*shapes}) == 1 and shapes[0] != out.shape
+        if not agreed or not _reshapes_with_operands(node):
             continue
         wanted[out] = shapes[0]
         for value in node.inputs:

@@ -1,7 +1,7 @@
 """Movement in its simplest form: no identity moves, one move instead of two, none of a constant.
 
-Enters: movement and cast operators on final operands.  Leaves: fewer of them.  Never here: moving through other operators
-(`hoist_reshape`).
+Enters: movement and cast operators on final operands.  Leaves: fewer of them.
+Never here: moving through other operators (`hoist_reshape`).
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _slice(builder: Builder, op: Op, inputs: tuple[Value, ...], attrs: dict[str,
 
 
 def _cast(builder: Builder, op: Op, inputs: tuple[Value, ...], attrs: dict[str, Any]) -> Sequence[Value] | None:
-    """To the same dtype --> ``x``; through a dtype that loses nothing of x, or that the outer cast goes through anyway --> one cast."""
+    """To the same dtype --> ``x``; through one that holds all of x, or that the outer uses itself --> one cast."""
     (x,), target = inputs, attrs["dtype"]
     if x.dtype is target:
         return inputs
@@ -148,9 +148,7 @@ def holds(wide: DType, narrow: DType) -> bool:
         if narrow.kind == "f":
             narrow_bits, narrow_reach = _FLOAT_BITS[narrow.short]
             return bits >= narrow_bits and reach >= narrow_reach
-        return bits >= 8 * narrow.itemsize - (narrow.kind == "i")
+        return bits >= 8 * int(narrow.itemsize) - (narrow.kind == "i")
     if narrow.kind == "f" or wide.kind == "b" or (narrow.kind == "i" and wide.kind == "u"):
         return False
-    return wide.itemsize > narrow.itemsize
-
-
+    return int(wide.itemsize) > int(narrow.itemsize)

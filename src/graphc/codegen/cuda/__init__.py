@@ -1,1 +1,4 @@
-"""Kernels as CUDA C++ text.  Enters: a `Kernel` of the loop IR.  Leaves: source and launch geometry.  Never here: a driver, a device."""
+"""Kernels as CUDA C++ text.
+
+Enters: a `Kernel` of the loop IR.  Leaves: source and launch geometry.  Never here: a driver, a device.
+"""

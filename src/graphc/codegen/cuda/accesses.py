@@ -41,16 +41,22 @@ def stores(body: tuple[Stmt, ...]) -> Iterator[Store]:
     return (statement for statement in walk(body) if isinstance(statement, Store))
 
 
+def accesses(body: tuple[Stmt, ...]) -> Iterator[Load | Store]:
+    """Every load, then every store of `body`, at any depth."""
+    yield from loads(body)
+    yield from stores(body)
+
+
 def lane_owned(body: tuple[Stmt, ...]) -> dict[str, int]:
     """Scratch of a warp of which every element is touched by one lane only, with a modulus m.
 
-    Each access stands in a ``vector``, ``tile`` or ``lanes`` loop over v, where lane v % LANES works, at an offset v + m*(anything);
-    m is LANES, or no loop is longer than m.  Either way element e belongs to lane (e % m) % LANES.
+    Each access stands in a ``vector``, ``tile`` or ``lanes`` loop over v, where lane v % LANES works, at an offset v +
+    m*(anything); m is LANES, or no loop is longer than m.  Either way element e belongs to lane (e % m) % LANES.
     """
     scratch = {s.buffer for s in walk(body) if isinstance(s, Alloc)}
-    accesses: dict[str, list[tuple[For | None, Size]]] = {name: [] for name in scratch}
-    _collect(body, None, accesses)
-    return {name: modulus for name, found in accesses.items() if (modulus := _owner_modulus(found)) is not None}
+    places: dict[str, list[tuple[For | None, Size]]] = {name: [] for name in scratch}
+    _collect(body, None, places)
+    return {name: modulus for name, found in places.items() if (modulus := _owner_modulus(found)) is not None}
 
 
 def _collect(body: tuple[Stmt, ...], spread: For | None, into: dict[str, list[tuple[For | None, Size]]]) -> None:
@@ -58,15 +64,15 @@ def _collect(body: tuple[Stmt, ...], spread: For | None, into: dict[str, list[tu
         if isinstance(statement, For):
             _collect(statement.body, statement if statement.kind in ("vector", "tile", "lanes") else spread, into)
             continue
-        for access in (*loads((statement,)), *stores((statement,))):
+        for access in accesses((statement,)):
             if access.buffer in into:
                 into[access.buffer].append((spread, access.offset))
 
 
-def _owner_modulus(accesses: list[tuple[For | None, Size]]) -> int | None:
+def _owner_modulus(places: list[tuple[For | None, Size]]) -> int | None:
     rests: list[Size] = []
     longest: int | None = 0
-    for loop, offset in accesses:
+    for loop, offset in places:
         if loop is None or coefficient(offset, loop.var) != 1:
             return None
         rests.append(substitute(offset, {loop.var: 0}))

@@ -1,13 +1,14 @@
 """Values, sizes and names of the loop IR as CUDA C++ expressions.
 
-Enters: `Expr` and `Size`.  Leaves: text whose C++ type is exactly the IR's dtype.  Every argument of a call is evaluated, wherever
-a `select` stands, as in the other renderers.  Never here: statements, decisions about threads.
+Enters: `Expr` and `Size`.  Leaves: text whose C++ type is exactly the IR's dtype.  Every argument of a call is
+evaluated, wherever a `select` stands, as in the other renderers.  Never here: statements, decisions about threads.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -17,15 +18,20 @@ from graphc.dtypes import DType, bool_, int64
 from graphc.errors import IRError
 from graphc.ir.loops import LANES, Call, Const, Expr, Index, Load, Var
 
-_KEYWORDS = """alignas alignof and and_eq asm auto bitand bitor bool break case catch char class compl const const_cast constexpr
-continue decltype default delete do double dynamic_cast else enum explicit export extern false float for friend goto if inline int
-long mutable namespace new noexcept not not_eq nullptr operator or or_eq private protected public register reinterpret_cast return
-short signed sizeof static static_assert static_cast struct switch template this thread_local throw true try typedef typeid typename
-union unsigned using virtual void volatile wchar_t while xor xor_eq main threadIdx blockIdx blockDim gridDim warpSize""".split()
+_KEYWORDS = (
+    "alignas alignof and and_eq asm auto bitand bitor bool break case catch char class compl const const_cast "
+    "constexpr continue decltype default delete do double dynamic_cast else enum explicit export extern false "
+    "float for friend goto if inline int long mutable namespace new noexcept not not_eq nullptr operator or or_eq "
+    "private protected public register reinterpret_cast return short signed sizeof static static_assert "
+    "static_cast struct switch template this thread_local throw true try typedef typeid typename union unsigned "
+    "using virtual void volatile wchar_t while xor xor_eq main threadIdx blockIdx blockDim gridDim warpSize "
+)
 
-# What kernel text may name without meaning something of its own: the language's words, the prelude's macros, types and functions.
+# What kernel text may name and not mean its own: the language's words, the prelude's macros, types and functions.
 _DECLARED = r"#define (\w+)|struct (?:alignas\(.*?\) )?(\w+)|typedef .* (\w+);|DEVICE (?:[\w<>, ]+ )?(\w+)\("
-_RESERVED = frozenset((*_KEYWORDS, *(name for found in re.findall(_DECLARED, PRELUDE) for name in found if name)))
+_RESERVED = frozenset(
+    (*_KEYWORDS.split(), *(name for found in re.findall(_DECLARED, PRELUDE) for name in found if name))
+)
 
 _FLOAT_OPERATORS = {"add": "+", "sub": "-", "mul": "*"}
 _FLOAT_FUNCTIONS = {
@@ -57,6 +63,17 @@ class Names:
         if name not in self._of:
             self._of[name] = self.fresh(name)
         return self._of[name]
+
+    def claim(self, names: Iterable[str]) -> None:
+        """Give `names` their identifiers before anything else may take them."""
+        for name in names:
+            self._of[name] = self._of.get(name) or self.fresh(name)
+
+    def symbol(self, hint: str) -> str:
+        """A fresh identifier that is also a name, to be used in sizes."""
+        name = self.fresh(hint)
+        self._of[name] = name
+        return name
 
     def fresh(self, hint: str) -> str:
         """An identifier like `hint` that nothing else has."""
@@ -105,8 +122,9 @@ def _float_literal(value: bool | int | float, dtype: DType) -> str:
 class Expressions:
     """Writes expressions of one kernel.  `narrow`: names of integer values that are not 64 bits wide.
 
-    `replaced`: the text that stands for a load of (buffer, offset) where that value is already at hand.  `private`: scratch of which
-    a lane holds only its own elements, with their modulus; `spread`: the variable of the loop whose iterations lanes share.
+    `replaced`: the text that stands for a load of (buffer, offset) where that value is already at hand.  `private`:
+    scratch of which a lane holds only its own elements, with their modulus; `spread`: the variable of the loop whose
+    iterations lanes share.
     """
 
     def __init__(self, names: Names) -> None:
@@ -191,14 +209,14 @@ class Expressions:
         if fn == "select":
             return f"({args[0]} ? {args[1]} : {args[2]})"
         if operand.kind == "f" and operand.itemsize == 2:
-            raise IRError(f"cuda: {fn} of {operand.short}: 16-bit floats are only converted, selected, loaded and stored")
+            raise IRError(f"cuda: {fn} of {operand.short}: 16-bit floats are only converted, selected and moved")
         if fn in _COMPARISONS:
             return f"({args[0]} {_COMPARISONS[fn]} {args[1]})"
         if fn in _EXTREMA:
             return f"{_EXTREMA[fn]}({', '.join(args)})"
         text = self._float_call(fn, args) if operand.kind == "f" else self._integer_call(fn, args, operand)
         if text is None:
-            raise IRError(f"cuda: {fn} of {operand.short} is not a primitive function (mathlib.expand opens the others)")
+            raise IRError(f"cuda: {fn} of {operand.short} is not primitive (mathlib.expand opens other functions)")
         return text
 
     def _float_call(self, fn: str, args: list[str]) -> str | None:

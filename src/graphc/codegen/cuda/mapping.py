@@ -1,17 +1,20 @@
 """How the iterations of a kernel's parallel loop are spread over blocks and threads.
 
-Enters: a `Kernel`.  Leaves: its `Mapping`, decided from the loop nest alone (never from sizes, so one text serves all), and the
-launch geometry for given sizes.  Never here: text, a driver.
+Enters: a `Kernel`.  Leaves: its `Mapping`, decided from the loop nest alone (never from sizes, so one text serves
+all), and the launch geometry for given sizes.  Never here: text, a driver.
 
 Three shapes, the first that fits:
 
 - ``thread``: no loop below the parallel one may be spread: one thread an iteration.
-- ``rectangle``: everything stored is stored inside ``vector``/``tile`` loops that nothing else in the kernel waits for (pointwise
+- ``rectangle``: everything stored is stored inside ``vector``/``tile`` loops that nothing else in the kernel waits for
+  (pointwise
   kernels): threads form a rectangle, the parallel loop down, the vector loops across, so neighbours read neighbours.
-- ``warp``: any other nest: one warp an iteration.  ``lanes`` loops give virtual lane l to lane l, ``vector``/``tile`` loops are dealt
+- ``warp``: any other nest: one warp an iteration.  ``lanes`` loops give virtual lane l to lane l, ``vector``/``tile``
+  loops are dealt
   out to the lanes, everything else is done by all lanes alike; see `Scratch` for where scratch lives.
 
-Every loop over the grid is a stride loop, so any geometry gives the same results and the launch is a matter of speed only.
+Every loop over the grid is a stride loop, so any geometry gives the same results and the launch is a matter of speed
+only.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from collections.abc import Mapping as Table
 from dataclasses import dataclass
 from typing import Literal
 
-from graphc.codegen.cuda.accesses import lane_owned, loads, stores
+from graphc.codegen.cuda.accesses import accesses, lane_owned, loads, stores
 from graphc.codegen.cuda.wide import wide
 from graphc.dims import Size, evaluate, free
 from graphc.ir.loops import LANES, Alloc, For, Kernel, Let, Stmt, walk
@@ -38,8 +41,11 @@ SPREAD = ("vector", "tile")
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """`threads` of a block; `widths`: extents of the spread loops, `var` the parallel loop's variable in them, `step`: elements of
-    a spread loop that a thread takes at once (rectangle)."""
+    """One of three shapes.
+
+    `threads` of a block.  For a rectangle: `widths`, the extents of the spread loops; `var`, the parallel loop's
+    variable in them; `step`, how many elements of a spread loop a thread takes at once.
+    """
 
     shape: Literal["thread", "rectangle", "warp"]
     threads: int
@@ -81,7 +87,10 @@ def parallel_body(kernel: Kernel) -> tuple[str | None, tuple[Stmt, ...]]:
 
 
 def map_kernel(kernel: Kernel) -> Mapping:
-    """The mapping of `kernel`.  Raises NotImplementedError where a warp's scratch does not fit in shared memory."""
+    """The mapping of `kernel`.
+
+    Raises NotImplementedError where the scratch that a warp's lanes share does not fit in shared memory.
+    """
     var, body = parallel_body(kernel)
     loops = [s for s in walk(body) if isinstance(s, For)]
     if not any(loop.kind in (*SPREAD, "lanes") for loop in loops):
@@ -93,13 +102,15 @@ def map_kernel(kernel: Kernel) -> Mapping:
         return Mapping("rectangle", MOST_THREADS, var, tuple(loop.extent for loop in spread), step)
     nbytes = sum(scratch_nbytes(alloc) for alloc in scratch_of(body).shared)
     if nbytes > SHARED_BYTES:
-        raise NotImplementedError(f"cuda: kernel {kernel.name} needs {nbytes} bytes of scratch a warp, a block has {SHARED_BYTES}")
+        raise NotImplementedError(
+            f"cuda: kernel {kernel.name} needs {nbytes} bytes of scratch a warp, a block has {SHARED_BYTES}"
+        )
     warps = _MOST_WARPS if nbytes == 0 else min(_MOST_WARPS, SHARED_BYTES // nbytes)
     return Mapping("warp", LANES * warps)
 
 
 def _is_rectangle(body: tuple[Stmt, ...]) -> bool:
-    """Whether every thread may do all of `body` but its share of the spread loops: nothing is stored or checked elsewhere."""
+    """Whether threads may all do everything but the spread loops: nothing is stored or checked elsewhere."""
     for statement in body:
         match statement:
             case Let():
@@ -116,17 +127,17 @@ def _is_rectangle(body: tuple[Stmt, ...]) -> bool:
 
 
 def _has_hazards(body: tuple[Stmt, ...]) -> bool:
-    """Whether a buffer is both read and stored, unless by one loop directly in `body` at one offset (each thread its own element)."""
+    """Whether a buffer is both read and stored, unless each thread touches its own element: one loop, one offset."""
     for buffer in {store.buffer for store in stores(body)} & {load.buffer for load in loads(body)}:
         users = [s for s in body if buffer in _touched(s)]
-        offsets = {access.offset for access in (*loads(body), *stores(body)) if access.buffer == buffer}
+        offsets = {access.offset for access in accesses(body) if access.buffer == buffer}
         if len(users) > 1 or len(offsets) > 1 or not (isinstance(users[0], For) and users[0].kind in SPREAD):
             return True
     return False
 
 
 def _touched(statement: Stmt) -> set[str]:
-    return {access.buffer for access in (*loads((statement,)), *stores((statement,)))}
+    return {access.buffer for access in accesses((statement,))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +155,12 @@ class Scratch:
 def scratch_of(body: tuple[Stmt, ...]) -> Scratch:
     """The scratch of a warp-shaped `body`.
 
-    Private is what belongs to one lane and is asked to be in registers, or would leave room for few warps in shared memory.
+    Private is what belongs to one lane and is asked to be in registers, or would leave room for few warps in shared
+    memory.
     """
     owned = lane_owned(body)
-    shared, private = [], []
+    shared: list[Alloc] = []
+    private: list[Alloc] = []
     for alloc in _declared(body):
         is_private = alloc.buffer in owned and (alloc.kind == "registers" or scratch_nbytes(alloc) > _LARGE_SCRATCH)
         (private if is_private else shared).append(alloc)
@@ -165,4 +178,5 @@ def _declared(body: tuple[Stmt, ...]) -> Iterator[Alloc]:
 
 def scratch_nbytes(alloc: Alloc) -> int:
     """Bytes of `alloc` in shared memory, each scratch starting at a multiple of 16."""
-    return -(-alloc.size * alloc.dtype.itemsize // 16) * 16
+    nbytes: int = alloc.size * alloc.dtype.itemsize
+    return -(-nbytes // 16) * 16

@@ -1,16 +1,17 @@
 """The text every CUDA source starts with: types, exact arithmetic, conversions, warp operations.
 
-Enters: nothing.  Leaves: `PRELUDE`, which includes no header (so NVRTC starts in milliseconds), and the options it must be
-compiled with.  Never here: anything of one kernel.
+Enters: nothing.  Leaves: `PRELUDE`, which includes no header (so NVRTC starts in milliseconds), and the options it
+must be compiled with.  Never here: anything of one kernel.
 
-Types carry the IR's short names (``f32``, ``bf16``, ``i64``).  Every instruction that C++ has no operator for sits behind one
-function with two bodies, chosen by ``GPU_OR_CPU``: the device's intrinsic, and what it means on a CPU, used when
-``GRAPHC_CPU_SHIM`` is defined and the same text runs under a test's ``cuda_on_cpu.h``.
+Types carry the IR's short names (``f32``, ``bf16``, ``i64``).  Every instruction that C++ has no operator for sits
+behind one function with two bodies, chosen by ``GPU_OR_CPU``: the device's intrinsic, and what it means on a CPU, used
+when ``GRAPHC_CPU_SHIM`` is defined and the same text runs under a test's ``cuda_on_cpu.h``.
 """
 
 from __future__ import annotations
 
-# Arithmetic is IEEE-754 as written: nothing is contracted, flushed to zero or approximated.  177: a value that is never used.
+# Arithmetic is IEEE-754 as written: nothing is contracted, flushed to zero or approximated.  177: a value that is never
+# used.
 NVRTC_OPTIONS: tuple[str, ...] = (
     "--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true", "--diag-suppress=177",
 )  # fmt: skip
@@ -66,8 +67,12 @@ DEVICE f32 round_to_zero(f32 a) { return GPU_OR_CPU(truncf(a), __builtin_truncf(
 DEVICE f64 round_to_zero(f64 a) { return GPU_OR_CPU(trunc(a), __builtin_trunc(a)); }
 DEVICE f32 round_to_even(f32 a) { return GPU_OR_CPU(rintf(a), __builtin_rintf(a)); }
 DEVICE f64 round_to_even(f64 a) { return GPU_OR_CPU(rint(a), __builtin_rint(a)); }
-DEVICE f32 copy_sign(f32 a, f32 b) { return bitcast<f32>((bitcast<u32>(a) & 0x7fffffffu) | (bitcast<u32>(b) & 0x80000000u)); }
-DEVICE f64 copy_sign(f64 a, f64 b) { return bitcast<f64>((bitcast<u64>(a) & ~(1ull << 63)) | (bitcast<u64>(b) & 1ull << 63)); }
+DEVICE f32 copy_sign(f32 a, f32 b) {
+  return bitcast<f32>((bitcast<u32>(a) & 0x7fffffffu) | (bitcast<u32>(b) & 0x80000000u));
+}
+DEVICE f64 copy_sign(f64 a, f64 b) {
+  return bitcast<f64>((bitcast<u64>(a) & ~(1ull << 63)) | (bitcast<u64>(b) & 1ull << 63));
+}
 DEVICE f32 absolute(f32 a) { return copy_sign(a, 0.0f); }
 DEVICE f64 absolute(f64 a) { return copy_sign(a, 0.0); }
 
@@ -110,7 +115,7 @@ DEVICE f16 narrow_f16(f32 value) {
     return f16{(u16)(sign | (bitcast<u32>(bitcast<f32>(bits) + 0.5f) - 0x3f000000u))};
   return f16{(u16)(sign | (bits - 0x38000000u + 0xfffu + (bits >> 13 & 1u)) >> 13)};
 }
-// The f32 that rounds to 16 bits as `value` itself would: an inexact conversion is left with its last bit set (round to odd).
+// The f32 that rounds to 16 bits as `value` itself would: an inexact conversion leaves its last bit set (round to odd).
 DEVICE f32 narrow_to_odd(f64 value) {
   const f32 near = (f32)value;
   const u32 bits = bitcast<u32>(near);

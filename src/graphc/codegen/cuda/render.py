@@ -1,12 +1,12 @@
 """Kernels of the loop IR as CUDA C++.
 
-Enters: a `Kernel`.  Leaves: the text of one ``extern "C" __global__`` function, to be put after `prelude.PRELUDE` (one prelude serves
-any number of kernels of one source) and compiled with `prelude.NVRTC_OPTIONS`.  Which threads do what is decided in `mapping`.
-Never here: a driver, sizes, launch geometry.
+Enters: a `Kernel`.  Leaves: the text of one ``extern "C" __global__`` function, to be put after `prelude.PRELUDE` (one
+prelude serves any number of kernels of one source) and compiled with `prelude.NVRTC_OPTIONS`.  Which threads do what
+is decided in `mapping`. Never here: a driver, sizes, launch geometry.
 
-Parameters: the kernel's own in their order (buffers as pointers, sizes as i64), then ``i64* status`` and the parallel ``i64 extent``.
-Pointers are not ``__restrict__``: the IR lets an output be the very same buffer as an input.  Reductions follow the tree of
-`graphc.ir.loops` exactly: a virtual lane is a lane of a warp.
+Parameters: the kernel's own in their order (buffers as pointers, sizes as i64), then ``i64* status`` and the parallel
+``i64 extent``. Pointers are not ``__restrict__``: the IR lets an output be the very same buffer as an input.
+Reductions follow the tree of `graphc.ir.loops` exactly: a virtual lane is a lane of a warp.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from graphc.codegen.cuda.mapping import Mapping, Scratch, map_kernel, parallel_b
 from graphc.codegen.cuda.prelude import PRELUDE
 from graphc.codegen.cuda.wide import Wide, wide
 from graphc.codegen.mathlib import expand
-from graphc.dims import Dim, substitute
+from graphc.dims import Dim, Size, substitute
 from graphc.dtypes import int64
 from graphc.errors import IRError
-from graphc.ir.loops import BLOCK, LANES, Acc, Alloc, Check, For, Kernel, Let, Stmt, Store, Update, identity
+from graphc.ir.loops import BLOCK, LANES, Acc, Alloc, Check, For, Kernel, Let, Stmt, Store, Update, identity, walk
 
 
 def render(kernel: Kernel) -> str:
@@ -40,11 +40,20 @@ def source(kernels: list[Kernel]) -> str:
     return "\n".join([PRELUDE, *(render(kernel) for kernel in kernels)])
 
 
+def _bound_names(kernel: Kernel) -> Iterator[str]:
+    """Every name that a parameter or statement gives to something."""
+    yield from (param.name for param in kernel.params)
+    for statement in walk(kernel.body):
+        match statement:
+            case Let(name) | Acc(name) | Alloc(name) | For(name):
+                yield name
+
+
 class _Renderer:
     """Writes one kernel.
 
-    A statement is written for a thread on its own (`_own`), or, in warp shape outside of spread loops, for a whole warp whose
-    lanes all hold the same values (`_shared`).
+    A statement is written for a thread on its own (`_own`), or, in warp shape outside of spread loops, for a whole
+    warp whose lanes all hold the same values (`_shared`).
     """
 
     def __init__(self, kernel: Kernel, mapping: Mapping) -> None:
@@ -54,6 +63,7 @@ class _Renderer:
         self.status, self.extent = self.names.fresh("gpu_status"), self.names.fresh("gpu_extent")
         self.lane, self.warp = self.names.fresh("lane"), self.names.fresh("warp")
         self.column, self.columns = self.names.fresh("column"), self.names.fresh("columns")
+        self.names.claim(_bound_names(kernel))
         self.lines: list[str] = []
         self.depth = 0
         self.accumulators: dict[str, Acc] = {}  # declared, their loop yet to come
@@ -72,8 +82,8 @@ class _Renderer:
         var, body = parallel_body(self.kernel)
         params = [self._param(p.name, p.role, type_name(p.dtype)) for p in self.kernel.params]
         params += [f"i64* {self.status}", f"i64 {self.extent}"]
-        head = f'extern "C" __global__ void __launch_bounds__({self.mapping.threads}) {self.kernel.name}({", ".join(params)})'
-        with self._block(head):
+        bounds = f"__launch_bounds__({self.mapping.threads})"
+        with self._block(f'extern "C" __global__ void {bounds} {self.kernel.name}({", ".join(params)})'):
             getattr(self, f"_{self.mapping.shape}")(self.names[var] if var else self.names.fresh("once"), body)
         return "\n".join(self.lines) + "\n"
 
@@ -152,10 +162,12 @@ class _Renderer:
                 self._own(statement)
 
     def _lanes(self, loop: For) -> None:
-        """Every lane ends with the result: blocks in order, each the fold of 32 lanes that took every 32nd element of it."""
-        updates = [s for s in loop.body if isinstance(s, Update)]
-        accumulators = [self._accumulator(name) for name in dict.fromkeys(s.name for s in updates)]
+        """Every lane ends with the result: blocks in order, each the fold of 32 lanes that took each 32nd element."""
+        accumulators = list(self.accumulators.values())
+        self.accumulators.clear()
         for acc in accumulators:
+            if acc.dtype.kind == "f" and acc.dtype.itemsize == 2:
+                raise IRError(f"cuda: accumulator {acc.name} is {acc.dtype.short}; 16-bit floats are not accumulated")
             self._line(f"{type_name(acc.dtype)} {self.names[acc.name]} = {self._identity(acc)};")
         block, end = self.names.fresh(f"{loop.var}_block"), self.names.fresh(f"{loop.var}_end")
         extent = self.expressions.size(loop.extent)
@@ -170,14 +182,6 @@ class _Renderer:
                 name, (partial, fold) = self.names[acc.name], self.partial[acc.name]
                 self._line(f"{name} = {fold}::of({name}, fold_lanes<{fold}>({partial}));")
         self.partial = {}
-
-    def _accumulator(self, name: str) -> Acc:
-        acc = self.accumulators.pop(name, None)
-        if acc is None:
-            raise IRError(f"cuda: kernel {self.kernel.name} updates {name}, which no acc statement before its loop declares")
-        if acc.dtype.kind == "f" and acc.dtype.itemsize == 2:
-            raise IRError(f"cuda: accumulator {name} is {acc.dtype.short}; 16-bit floats are not accumulated")
-        return acc
 
     def _identity(self, acc: Acc) -> str:
         return literal(identity(acc.fn, acc.dtype).value, acc.dtype)
@@ -202,19 +206,22 @@ class _Renderer:
                 self._line(f"{type_name(dtype)} {self.names[buffer]}[{max(size, 1)}];")
             case Update(name, value):
                 if name not in self.partial:
-                    raise IRError(f"cuda: kernel {self.kernel.name} updates {name} outside of a lanes loop")
+                    raise IRError(
+                        f"cuda: kernel {self.kernel.name}: {name} is not an accumulator of a lanes loop around"
+                    )
                 partial, fold = self.partial[name]
                 self._line(f"{partial} = {fold}::of({partial}, {self.expressions.value(value)});")
             case For(kind="serial" | "unroll" | "vector" | "tile"):
                 with self._counted(statement):
                     self._own_body(statement.body)
             case _:
-                raise IRError(f"cuda: kernel {self.kernel.name}: no place for {type(statement).__name__} inside a loop of single lanes")
+                what = type(statement).__name__
+                raise IRError(f"cuda: kernel {self.kernel.name}: no place for {what} inside a loop of single lanes")
 
     # ---- loops
 
     def _spread(self, loop: For, start: str, stride: str, plan: Wide | None) -> None:
-        """A vector loop dealt out: thread `start` of `stride` takes every `stride`-th element, or group of `plan.step` elements."""
+        """A vector loop dealt out: thread `start` takes each `stride`-th element, or group of `plan.step` elements."""
         var, extent = self.names[loop.var], self.expressions.size(loop.extent)
         if plan is not None:
             begin = self.names.fresh(f"{loop.var}_begin")
@@ -224,20 +231,21 @@ class _Renderer:
             self._own_body(loop.body)
 
     def _wide(self, loop: For, start: str, stride: str, plan: Wide, begin: str) -> None:
-        """Whole groups of `plan.step` elements, where all their addresses are aligned; `begin`: the first element left over."""
-        var, extent = self.names[loop.var], self.expressions.size(loop.extent)
-        tests = [
-            f"is_aligned<{plan.step}>(&{self.expressions.place(access.buffer, substitute(access.offset, {loop.var: 0}))})"
-            for access in (*plan.loads, *plan.stores)
-        ]
+        """Whole groups of elements, where all their addresses are aligned; `begin`: the first element left over."""
+        extent = self.expressions.size(loop.extent)
+        first: list[tuple[str, Size]] = [(access.buffer, access.offset) for access in plan.loads]
+        first += [(access.buffer, access.offset) for access in plan.stores]
+        places = [self.expressions.place(buffer, substitute(offset, {loop.var: 0})) for buffer, offset in first]
+        tests = [f"is_aligned<{plan.step}>(&{place})" for place in places]
         self._line(f"i64 {begin} = 0;")
         with self._block(f"if ({' && '.join(dict.fromkeys(tests))})"):
             self._line(f"{begin} = ({extent}) / {plan.step} * {plan.step};")
-            with self._strided(var + "_group", f"{plan.step} * ({start})", begin, f"{plan.step} * {stride}"):
-                self._group(loop, var + "_group", plan)
+            group = self.names.symbol(f"{loop.var}_group")
+            with self._strided(group, f"{plan.step} * {start}", begin, f"{plan.step} * {stride}"):
+                self._group(loop, group, plan)
 
     def _group(self, loop: For, group: str, plan: Wide) -> None:
-        """One thread's group: its wide loads, the body for each element, its wide stores."""
+        """One thread's group, from iteration `group` on: wide loads, the body for each element, wide stores."""
         step, index = plan.step, self.names.fresh("i")
         first = {loop.var: Dim.symbol(group)}
         replaced = self.expressions.replaced

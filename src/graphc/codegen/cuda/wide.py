@@ -1,7 +1,7 @@
 """Which accesses of a vector loop can move several neighbours at once.
 
-Enters: a ``vector`` or ``tile`` loop.  Leaves: `Wide`, or None.  Never here: text; whether addresses are aligned, which the kernel
-asks when it runs.
+Enters: a ``vector`` or ``tile`` loop.  Leaves: `Wide`, or None.  Never here: text; whether addresses are aligned,
+which the kernel asks when it runs.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Wide:
 def wide(loop: For) -> Wide | None:
     """How `loop` may take several iterations at once: all its wide loads first, then the bodies, then the wide stores.
 
-    None where fewer than two fit, nothing is contiguous, or a store's buffer is read in any other way than at the same offset and
-    before the store.
+    None where fewer than two fit, nothing is contiguous, or a store's buffer is read in any other way than at the same
+    offset and before the store.
     """
     if not all(isinstance(s, Let | Store | Check) for s in loop.body):
         return None

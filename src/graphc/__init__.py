@@ -1,0 +1,89 @@
+"""graphc: eager tensors, autograd and a graph compiler.  The names of PyTorch, the same bits eager, compiled, saved and loaded."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import graphc.ops  # noqa: F401  fills Op.table
+from graphc.dtypes import (
+    bfloat16,
+    float16,
+    float32,
+    float64,
+    get_default_dtype,
+    int8,
+    int16,
+    int32,
+    int64,
+    set_default_dtype,
+    uint8,
+    uint32,
+    uint64,
+)
+from graphc.dtypes import DType as dtype
+from graphc.dtypes import bool_ as bool
+from graphc.dtypes import promote_types
+from graphc.eager import autograd, dispatch, indexing, methods  # noqa: F401  indexing attaches methods
+from graphc.eager.creation import (
+    arange,
+    as_tensor,
+    empty,
+    empty_like,
+    eye,
+    finfo,
+    from_numpy,
+    full,
+    full_like,
+    iinfo,
+    linspace,
+    ones,
+    ones_like,
+    scalar_tensor,
+    tensor,
+    zeros,
+    zeros_like,
+)
+from graphc.eager.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from graphc.eager.tensor import Size, Tensor, device
+
+float = float32
+double, half = float64, float16
+long, int, short, uint = int64, int32, int16, uint8
+
+globals().update({name: function for name, function in methods.install().items() if name not in globals()})
+
+# Loaded when first asked for: name -> (module, attribute or None for the module itself).
+_LAZY: dict[str, tuple[str, str | None]] = {
+    "nn": ("graphc.nn", None),
+    "optim": ("graphc.optim", None),
+    "data": ("graphc.data", None),
+    "compile": ("graphc.compile", "compile"),
+    "save": ("graphc.artifact", "save"),
+    "load": ("graphc.artifact", "load"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    where = _LAZY.get(name)
+    if where is None:
+        raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+    module = importlib.import_module(where[0])
+    value = module if where[1] is None else getattr(module, where[1])
+    globals()[name] = value
+    return value
+
+
+def is_tensor(x: object) -> "bool":
+    """Whether `x` is a Tensor."""
+    return isinstance(x, Tensor)
+
+
+def is_floating_point(x: Tensor) -> "bool":
+    """Whether a tensor's dtype is floating."""
+    return x.dtype.kind == "f"
+
+
+def numel(x: Tensor) -> Any:
+    """How many elements a tensor has."""
+    return x.numel()

@@ -1,0 +1,267 @@
+"""Tensors from data, numbers and sizes.
+
+Enters: Python and NumPy data.  Leaves: tensors.  Never here: random numbers (`generator`), operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from graphc import dtypes
+from graphc.dtypes import DType, default_for_scalar, from_numpy as dtype_from_numpy, get_default_dtype
+from graphc.eager.dispatch import located
+from graphc.eager.methods import ERRORS, attached
+from graphc.eager.modes import modes
+from graphc.eager.tensor import Tensor, device as Device, share, wrap, wrap_array
+from graphc.errors import at_user_line
+from graphc.ir.op import Op
+from graphc.ops.arguments import cast
+
+
+def tensor(data: Any, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor with a copy of `data`: numbers, nested sequences, arrays, tensors.
+
+    Without `dtype`: bool, int64 or the default floating dtype for Python numbers, the array's own dtype for arrays.
+    Raises ValueError for ragged sequences, TypeError for what is not numbers.
+    """
+    _check_device(device)
+    if isinstance(data, Tensor):
+        x = data.detach() if dtype is None or dtype is data.dtype else cast(data.detach(), dtype)
+        return _finished(Op.table["clone"].run(x), requires_grad)
+    array = _array(data, dtype)
+    return _finished(_constant(np.array(array, order="C")), requires_grad)
+
+
+def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
+    """`data` as a tensor, sharing memory with a tensor or array of that dtype."""
+    _check_device(device)
+    if isinstance(data, Tensor):
+        return data if dtype is None else cast(data, dtype)
+    if isinstance(data, np.ndarray):
+        x = from_numpy(data)
+        return x if dtype is None else cast(x, dtype)
+    return tensor(data, dtype=dtype)
+
+
+def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor that shares the memory of `array`.  Raises TypeError for other objects and for dtypes graphc does not have."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(at_user_line(f"from_numpy: expected np.ndarray, got {type(array).__name__}"))
+    if any(s < 0 for s in array.strides):
+        raise ValueError(at_user_line("from_numpy: the array has a negative stride; make a copy with array.copy()"))
+    try:
+        return wrap_array(np.asarray(array))
+    except TypeError as error:
+        raise located(error) from None
+
+
+def _constant(array: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor of data that is the same at each call of a traced function."""
+    x = wrap_array(array)
+    return x if modes.tracer is None else modes.tracer.constant(x)
+
+
+def _finished(x: Tensor, requires_grad: bool) -> Tensor:
+    if requires_grad:
+        x.requires_grad_()
+    return x
+
+
+def _check_device(device: Any) -> None:
+    if device is not None and not isinstance(device, Device):
+        Device(device)
+
+
+def _array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
+    """`data` as an array of `dtype`, or of the dtype PyTorch would give it."""
+    if isinstance(data, np.ndarray | np.generic):
+        array = np.asarray(data)
+    else:
+        data = _without_tensors(data)
+        try:
+            array = np.asarray(data)
+        except ValueError:
+            raise ValueError(at_user_line("tensor: the nested sequences differ in length")) from None
+    if array.dtype.kind in "OUSVMm":
+        raise TypeError(at_user_line(f"tensor: could not make a tensor of {type(data).__name__} of {array.dtype} elements"))
+    if dtype is None:
+        if isinstance(data, np.ndarray | np.generic):
+            dtype = dtype_from_numpy(array.dtype)
+        else:
+            dtype = default_for_scalar({"b": True, "i": 1, "u": 1}.get(array.dtype.kind if array.size else "f", 1.0))
+    if not isinstance(dtype, DType):
+        raise TypeError(at_user_line(f"tensor: argument 'dtype' must be a graphc dtype, not {type(dtype).__name__}"))
+    if array.dtype == dtype.numpy:
+        return array
+    if array.dtype.kind == "f" and dtype.kind in "iu" and array.size:
+        with np.errstate(all="ignore"):
+            return np.asarray(Op.table["cast"].reference(np, array, dtype=dtype))
+    with np.errstate(all="ignore"):
+        return array.astype(dtype.numpy)
+
+
+def _without_tensors(data: Any) -> Any:
+    """Nested sequences with tensors replaced by their elements."""
+    if isinstance(data, Tensor):
+        return data.detach().numpy()
+    if isinstance(data, list | tuple):
+        return [_without_tensors(d) if isinstance(d, Tensor | list | tuple) else d for d in data]
+    return list(data) if isinstance(data, range) else data
+
+
+# ---- by size ----------------------------------------------------------------------------------------------------------------------
+
+
+def creation(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A creation function with ``device=``, ``requires_grad=``, ``out=`` and errors that name the user's line."""
+
+    def function(
+        *args: Any, device: Any = None, requires_grad: bool = False, out: Tensor | None = None, pin_memory: bool = False,
+        layout: Any = None, memory_format: Any = None, **kwargs: Any,
+    ) -> Tensor:  # fmt: skip
+        try:
+            _check_device(device)
+            x = _finished(make(*args, **kwargs), requires_grad)
+            return x if out is None else out.copy_(x)  # type: ignore[attr-defined]
+        except ERRORS as error:
+            located(error)
+            raise
+
+    function.__name__ = function.__qualname__ = make.__name__.strip("_")
+    function.__doc__ = make.__doc__
+    return function
+
+
+@creation
+def empty(*size: Any, dtype: DType | None = None) -> Tensor:
+    """A tensor of `size` whose elements are zero (nothing is left undefined)."""
+    return Op.table["zeros"](*size, dtype=dtype)  # type: ignore[no-any-return]
+
+
+@creation
+def full(size: Any, fill_value: Any, *, dtype: DType | None = None) -> Tensor:
+    """A tensor of `size` filled with a number (or a 0-d tensor)."""
+    if isinstance(fill_value, Tensor):
+        shape = tuple(size) if isinstance(size, list | tuple) else (size,)
+        filled: Tensor = Op.table["clone"].run(Op.table["expand"](cast(fill_value, dtype or fill_value.dtype), shape))
+        return filled
+    return Op.table["full"](size, fill_value, dtype)  # type: ignore[no-any-return]
+
+
+@creation
+def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: DType | None = None) -> Tensor:
+    """start, start + step, ... below end."""
+    start, end, step = (v.item() if isinstance(v, Tensor) else v for v in (start, end, step))
+    return Op.table["arange"](start, end, step, dtype=dtype)  # type: ignore[no-any-return]
+
+
+@creation
+def empty_like(x: Tensor, *, dtype: DType | None = None) -> Tensor:
+    """Zeros in the shape (and dtype) of x."""
+    return Op.table["zeros_like"](x, dtype=dtype)  # type: ignore[no-any-return]
+
+
+def _of_op(name: str) -> Callable[..., Tensor]:
+    op = Op.table[name]
+
+    def make(*args: Any, **kwargs: Any) -> Tensor:
+        if "input" in kwargs:
+            args = (kwargs.pop("input"), *args)
+        if "size" in kwargs:
+            args = (kwargs.pop("size"), *args)
+        return op(*args, **kwargs)  # type: ignore[no-any-return]
+
+    make.__name__, make.__doc__ = name, f"{name}{op.signature}\n\n{op.doc}"
+    return creation(make)
+
+
+zeros, ones, linspace, eye = (_of_op(name) for name in ("zeros", "ones", "linspace", "eye"))
+zeros_like, ones_like, full_like = (_of_op(name) for name in ("zeros_like", "ones_like", "full_like"))
+
+
+def scalar_tensor(value: Any, *, dtype: DType | None = None) -> Tensor:
+    """A 0-d tensor."""
+    return tensor(value, dtype=dtype or get_default_dtype())
+
+
+# ---- new_* -------------------------------------------------------------------------------------------------------------------------
+
+
+@attached
+def new_tensor(self: Tensor, data: Any, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """`tensor(data)` with this tensor's dtype."""
+    return tensor(data, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
+
+
+@attached
+def new_zeros(self: Tensor, *size: Any, dtype: DType | None = None, **how: Any) -> Tensor:
+    """`zeros` with this tensor's dtype."""
+    return zeros(*size, dtype=dtype or self.dtype, **how)
+
+
+@attached
+def new_ones(self: Tensor, *size: Any, dtype: DType | None = None, **how: Any) -> Tensor:
+    """`ones` with this tensor's dtype."""
+    return ones(*size, dtype=dtype or self.dtype, **how)
+
+
+@attached
+def new_empty(self: Tensor, *size: Any, dtype: DType | None = None, **how: Any) -> Tensor:
+    """`empty` with this tensor's dtype."""
+    return empty(*size, dtype=dtype or self.dtype, **how)
+
+
+@attached
+def new_full(self: Tensor, size: Any, fill_value: Any, dtype: DType | None = None, **how: Any) -> Tensor:
+    """`full` with this tensor's dtype."""
+    return full(size, fill_value, dtype=dtype or self.dtype, **how)
+
+
+# ---- facts about dtypes -------------------------------------------------------------------------------------------------------------
+
+
+class finfo:
+    """Limits of a floating dtype: bits, eps, max, min, tiny, smallest_normal, resolution.  Raises TypeError for other dtypes."""
+
+    def __init__(self, dtype: DType | None = None) -> None:
+        dtype = get_default_dtype() if dtype is None else dtype
+        if dtype.kind != "f":
+            raise TypeError(at_user_line(f"finfo: requires a floating dtype, got {dtype}; use iinfo"))
+        info: Any = ml_dtypes.finfo(dtype.numpy)
+        self.dtype, self.bits = dtype.name, int(info.bits)
+        self.eps, self.max, self.min = float(info.eps), float(info.max), float(info.min)
+        self.tiny = self.smallest_normal = float(info.smallest_normal)
+        self.resolution = float(info.resolution)
+
+    def __repr__(self) -> str:
+        fields = ("resolution", "min", "max", "eps", "smallest_normal", "tiny")
+        return f"finfo({', '.join(f'{k}={getattr(self, k):g}' for k in fields)}, dtype={self.dtype})"
+
+
+class iinfo:
+    """Limits of an integer dtype: bits, max, min.  Raises TypeError for other dtypes."""
+
+    def __init__(self, dtype: DType) -> None:
+        if dtype.kind not in "iu":
+            raise TypeError(at_user_line(f"iinfo: requires an integer dtype, got {dtype}"))
+        info = np.iinfo(dtype.numpy)
+        self.dtype, self.bits, self.max, self.min = dtype.name, info.bits, int(info.max), int(info.min)
+
+    def __repr__(self) -> str:
+        return f"iinfo(min={self.min}, max={self.max}, dtype={self.dtype})"
+
+
+def parameter_from(data: Tensor, kind: type[Tensor], requires_grad: bool = True) -> Tensor:
+    """A leaf of a subclass of `Tensor` that shares the memory of `data`."""
+    x = share(data, kind)
+    return x.requires_grad_() if requires_grad else x
+
+
+__all__ = [
+    "arange", "as_tensor", "dtypes", "empty", "empty_like", "eye", "finfo", "from_numpy", "full", "full_like", "iinfo", "linspace",
+    "ones", "ones_like", "parameter_from", "scalar_tensor", "tensor", "zeros", "zeros_like",
+]  # fmt: skip

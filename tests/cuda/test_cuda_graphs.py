@@ -1,0 +1,98 @@
+"""Kernels lowered from graphs, rendered as CUDA and run by the shim: each the same bits as the Python renderer."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graph_cases import random_array, same_bits
+
+from cuda import shim
+from cuda.nvrtc import Nvrtc
+from graphc.codegen import python
+from graphc.codegen.cuda.prelude import NVRTC_OPTIONS
+from graphc.codegen.cuda.render import source
+from graphc.dims import evaluate
+from graphc.ir.loops import Kernel
+from graphc.ir.text import parse_graph
+from graphc.pipeline import optimise
+from graphc.schedule.schedule import schedule
+
+# Sizes that are no multiple of 32, 64 or 4096, and some that are; rows, columns, tiles that do not fill.
+GRAPHS = {
+    "pointwise": """
+        graph @g(%x: f32[37, 130], %b: f32[130], %c: bf16[37, 1]) {
+          %0 = mul(%x, %b) : f32[37, 130]
+          %1 = sigmoid(%0) : f32[37, 130]
+          %2 = cast(%c, dtype=f32) : f32[37, 1]
+          %3 = add(%1, %2) : f32[37, 130]
+          return %3
+        }""",
+    "flat": """
+        graph @g(%x: f32[70, 130], %y: f32[70, 130]) {
+          %0 = mul(%x, %y) : f32[70, 130]
+          %1 = add(%0, %x) : f32[70, 130]
+          return %1
+        }""",
+    "transposed": """
+        graph @g(%x: f32[37, 65], %y: f32[65, 37]) {
+          %0 = permute(%x, dims=(1, 0)) : f32[65, 37]
+          %1 = add(%0, %y) : f32[65, 37]
+          return %1
+        }""",
+    "softmax": """
+        graph @g(%x: f32[5, 133]) {
+          %0 = amax(%x, dims=(1,), keepdim=true) : f32[5, 1]
+          %1 = sub(%x, %0) : f32[5, 133]
+          %2 = exp(%1) : f32[5, 133]
+          %3 = sum(%2, dims=(1,), keepdim=true) : f32[5, 1]
+          %4 = div(%2, %3) : f32[5, 133]
+          return %4
+        }""",
+    "softmax_of_columns": """
+        graph @g(%x: f32[35, 70]) {
+          %0 = amax(%x, dims=(0,), keepdim=true) : f32[1, 70]
+          %1 = sub(%x, %0) : f32[35, 70]
+          %2 = exp(%1) : f32[35, 70]
+          %3 = sum(%2, dims=(0,), keepdim=true) : f32[1, 70]
+          %4 = div(%2, %3) : f32[35, 70]
+          return %4
+        }""",
+    "sums": """
+        graph @g(%x: f32[40, 100], %y: f32[33, 10]) {
+          %0 = sum(%x, dims=(1,), keepdim=false) : f32[40]
+          %1 = sum(%x, dims=(0,), keepdim=false) : f32[100]
+          %2 = sum(%y, dims=(0,), keepdim=false) : f32[10]
+          %3 = sum(%x, dims=(0, 1), keepdim=false) : f32[]
+          return %0, %1, %2, %3
+        }""",
+    "running_sums": """
+        graph @g(%x: f32[9, 100], %y: i64[3, 50]) {
+          %0 = cumsum(%x, dim=0) : f32[9, 100]
+          %1 = cumsum(%y, dim=1) : i64[3, 50]
+          return %0, %1
+        }""",
+    "indices": """
+        graph @g(%x: f32[7, 40], %i: i64[5], %j: i64[7, 40], %y: f32[7, 40]) {
+          %0 = index_select(%x, %i, dim=0) : f32[5, 40]
+          %1 = scatter_add(%x, %j, %y, dim=0) : f32[7, 40]
+          return %0, %1
+        }""",
+    "matmul": """
+        graph @g(%x: f32[13, 600], %y: f32[600, 35]) {
+          %0 = matmul(%x, %y) : f32[13, 35]
+          %1 = tanh(%0) : f32[13, 35]
+          return %1
+        }""",
+    "matmul_batch": """
+        graph @g(%x: f32[3, 7, 20], %y: f32[3, 20, 32]) {
+          %0 = matmul(%x, %y) : f32[3, 7, 32]
+          return %0
+        }""",
+}
+
+
+def lowered(text: str) -> list[Kernel]:
+    return [launch.kernel for launch in schedule(optimise(parse_graph(text))).launches]

@@ -20,7 +20,8 @@ from graphc.ir.verify import verify
 Array = np.ndarray
 
 SPECIAL = (0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 2.0, 0.5, 1e-40, -1e-40, 5e-324, 1e-7, 65504.0, 3e38, -1.5)
-SPECIAL_INTEGERS = (0, 1, -1, 2, -2, 7, 100, -128, 127, 2**31 - 1, -(2**31), 2**63 - 1, -(2**63))
+SPECIAL_INTEGERS = (0, 1, -1, 2, -2, 7, 100, -128, -(2**15), 2**15 - 1, 127, 255, 2**31 - 1, -(2**31), 2**32 - 1,
+                    2**63 - 1, -(2**63), 2**64 - 1)  # fmt: skip
 
 
 def special_values(dtype: DType) -> Array:
@@ -82,7 +83,9 @@ def assert_same_bits(got: Sequence[Any], wanted: Sequence[Any], what: str = "") 
         different = np.argwhere(np.atleast_1d(bits(a) != bits(b)))
         if len(different):
             at = tuple(different[0]) if a.ndim else ()
-            raise AssertionError(f"{what} result {k}: {len(different)} of {a.size} differ, first at {at}: {a[at]!r}, wanted {b[at]!r}")
+            raise AssertionError(
+                f"{what} result {k}: {len(different)} of {a.size} differ, first at {at}: {a[at]!r}, wanted {b[at]!r}"
+            )
 
 
 TOLERANCE = {"float16": 2e-3, "bfloat16": 1.6e-2, "float32": 3e-5, "float64": 1e-10}
@@ -91,7 +94,9 @@ TOLERANCE = {"float16": 2e-3, "bfloat16": 1.6e-2, "float32": 3e-5, "float64": 1e
 def assert_close(got: Any, wanted: Any, what: str = "", scale: float = 1.0) -> None:
     """Equal dtype and shape, floats within the dtype's tolerance (times `scale`), everything else exactly."""
     got, wanted = np.asarray(got), np.asarray(wanted)
-    assert (got.dtype, got.shape) == (wanted.dtype, wanted.shape), f"{what}: {got.dtype}{got.shape}, not {wanted.dtype}{wanted.shape}"
+    assert (got.dtype, got.shape) == (wanted.dtype, wanted.shape), (
+        f"{what}: {got.dtype}{got.shape}, not {wanted.dtype}{wanted.shape}"
+    )
     dtype = dtypes.from_numpy(got.dtype)
     if dtype.kind != "f":
         assert (got == wanted).all(), f"{what}: {got}, wanted {wanted}"

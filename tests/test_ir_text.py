@@ -112,7 +112,8 @@ def test_states_updates_sizes_and_ranges_return() -> None:
 
 
 @pytest.mark.parametrize(
-    "clause, low, high", [("where N <= 5 ", 0, 5), ("where 2 <= N ", 2, None), ("", 0, None), ("where 3 <= N <= 3 ", 3, 3)]
+    "clause, low, high",
+    [("where N <= 5 ", 0, 5), ("where 2 <= N ", 2, None), ("", 0, None), ("where 3 <= N <= 3 ", 3, 3)],
 )
 def test_a_fact_gives_its_symbol_a_range(clause: str, low: int, high: int | None) -> None:
     text = f"graph @g(%x: f32[N]) {clause}{{\n  return %x\n}}"
@@ -125,11 +126,9 @@ def test_names_that_the_grammar_lacks_are_replaced() -> None:
     inputs = tuple(Value(TensorType(bool_, ()), name=n) for n in ("x", "a b", "x", "", "0", "in4"))
     graph = Graph("<lambda>", inputs, (), inputs)
     text = print_graph(graph)
-    assert text.startswith("graph @_lambda_(%x: bool[], %in1: bool[], %in2: bool[], %in3: bool[], %in4: bool[], %in5: bool[])") or (
-        "%in4_: bool[]" in text
-    )
+    names = "%x, %in1, %x_, %in3, %in4, %in4_"
+    assert text == f"graph @_lambda_({names.replace(',', ': bool[],')}: bool[]) {{\n  return {names}\n}}"
     parsed = parse_graph(text)
-    assert len({v.name for v in parsed.inputs}) == 6
     assert print_graph(parsed) == text
 
 
@@ -208,7 +207,7 @@ def test_every_truncation_is_an_ir_error() -> None:
             parse_graph(TEXT[:length])
 
 
-@given(st.integers(0, len(TEXT) - 1), st.sampled_from("%@{}()[],:=;<# \n\"`0N-.x"))
+@given(st.integers(0, len(TEXT) - 1), st.sampled_from('%@{}()[],:=;<# \n"`0N-.x'))
 def test_a_changed_character_is_an_ir_error_or_a_whole_graph(at: int, character: str) -> None:
     text = TEXT[:at] + character + TEXT[at + 1 :]
     try:

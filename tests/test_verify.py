@@ -44,7 +44,9 @@ BROKEN = {
     r"states f32\[3\], its rule gives f32\[2\]": Graph("g", (X,), (negated(X, TensorType(float32, (3,))),), ()),
     r"states f64\[2\], its rule gives f32\[2\]": Graph("g", (X,), (negated(X, TensorType(float64, (2,))),), ()),
     "expected 1 operands, got 2": Graph("g", (X,), (Node(NEG, (X, X), {}, [T], None),), ()),
-    r"attributes \['alpha'\] are not its declaration's \[\]": Graph("g", (X,), (Node(NEG, (X,), {"alpha": 1}, [T], None),), ()),
+    r"attributes \['alpha'\] are not its declaration's \[\]": Graph(
+        "g", (X,), (Node(NEG, (X,), {"alpha": 1}, [T], None),), ()
+    ),
     "updates a state twice": Graph("g", (X, S), (Y,), (), ((S, X), (S, Y.outputs[0]))),
     "updates <x: .* which is not a state input": Graph("g", (X, S), (), (), ((X, S),)),
     "updates <s: .* which is not a state input": Graph("g", (X,), (), (), ((S, X),)),
@@ -75,7 +77,10 @@ def test_regions_are_verified_and_closed(monkeypatch: pytest.MonkeyPatch) -> Non
         lowering=Element(lambda load, index, *_, **__: load(0, index)), attrs=("body",),
     )  # fmt: skip
     inner = value("inner")
-    for body, message in ((Graph("body", (inner,), (Y,), Y.outputs), "operand"), (Graph("body", (inner,), (), (X,)), "returns")):
+    for body, message in (
+        (Graph("body", (inner,), (Y,), Y.outputs), "operand"),
+        (Graph("body", (inner,), (), (X,)), "returns"),
+    ):
         node = Node(call, (X,), {"body": body}, [T], None)
         with pytest.raises(IRError, match=f"graph @body.*{message}"):
             verify(Graph("g", (X,), (node,), node.outputs))

@@ -58,10 +58,21 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "nn": ("graphc.nn", None),
     "optim": ("graphc.optim", None),
     "data": ("graphc.data", None),
-    "compile": ("graphc.compile", "compile"),
+    "compile": ("graphc.compiled", "compile"),
     "save": ("graphc.artifact", "save"),
     "load": ("graphc.artifact", "load"),
 }
+
+
+def _first_kernel(*args: Any) -> Any:
+    """Load the compiler when the first operator needs it."""
+    from graphc import kernels
+
+    dispatch.kernel_runner = kernels.run
+    return kernels.run(*args)
+
+
+dispatch.kernel_runner = _first_kernel
 
 
 def __getattr__(name: str) -> Any:

@@ -19,20 +19,17 @@ from typing import Any
 import numpy as np
 
 from graphc import dtypes
-from graphc.pipeline import Built, Options, build
-from graphc.eager import dispatch
 from graphc.eager.modes import modes
-from graphc.eager.storage import Phantom
-from graphc.eager.tape import Node, Step, edge
-from graphc.eager.tensor import Tensor, wrap
+from graphc.eager.tensor import Tensor
 from graphc.errors import CompileWarning, TraceError, at_user_line
-from graphc.ir.graph import Graph, Value
+from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
-from graphc.passes.split_joint import Split, split_joint
-from graphc.runtime.memory import aligned_empty
+from graphc.passes.split_joint import split_joint
+from graphc.pipeline import Built, Options, build
 from graphc.runtime.program import Program
-from graphc.trace.tracer import Traced, trace, trace_joint
-from graphc.trees import Tree, flatten
+from graphc.trace.tracer import trace, trace_joint
+from graphc.trees import flatten
+from graphc.variant import Variant
 
 
 def is_tensor(x: Any) -> bool:
@@ -49,10 +46,10 @@ class Compiled:
 
     def __init__(self, target: Callable[..., Any], options: Options, use_cache: bool = True) -> None:
         self._target, self._options, self._use_cache = target, options, use_cache
-        self._variants: dict[Any, _Variant] = {}
+        self._variants: dict[Any, Variant] = {}
         self._programs: dict[str, tuple[Built, Program]] = {}
         self._stats: dict[str, Any] = {"compiles": 0, "traces": 0, "cache_hits": 0, "fallbacks": [], "compile_seconds": 0.0}
-        self._last: _Variant | None = None
+        self._last: Variant | None = None
         if not isinstance(target, type):
             functools.update_wrapper(self, target, updated=())
 
@@ -62,18 +59,18 @@ class Compiled:
         leaves, tree = flatten((args, kwargs), is_tensor)
         key = (tree, modes.grad, dtypes.get_default_dtype(), *[(x.dtype, x._array.shape, x.requires_grad) for x in leaves])
         variant = self._variants.get(key)
-        if variant is None or not variant.holds():
+        if variant is None or not variant.holds(leaves):
             variant = self._specialise(key, args, kwargs)
             if variant is None:
                 return self._target(*args, **kwargs)
         self._last = variant
         return variant.run(leaves)
 
-    def _specialise(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Variant | None:
+    def _specialise(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Variant | None:
         start = time.perf_counter()
         self._stats["traces"] += 1
         try:
-            variant = _specialise(self, args, kwargs)
+            variant = self._make(args, kwargs)
         except TraceError as error:
             reason = str(error)
             self._stats["fallbacks"].append(reason)
@@ -83,6 +80,21 @@ class Compiled:
         self._variants[key] = variant
         self._stats["compile_seconds"] += time.perf_counter() - start
         return variant
+
+    def _make(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Variant:
+        """Trace; where results carry gradients, trace those too and cut the graph in two."""
+        _, arguments = flatten((args, kwargs), is_tensor)
+        traced = trace(self._target, args, kwargs)
+        if not any(traced.requires_grad):
+            return Variant(traced, self._program(traced.graph), None, None, arguments)
+        traced = trace_joint(self._target, args, kwargs)
+        if not traced.gradient_positions:
+            return Variant(traced, self._program(traced.graph), None, None, arguments)
+        count = traced.result_count
+        gradients_at = range(count, count + len(traced.differentiated))
+        gradient_inputs = traced.graph.inputs[len(traced.graph.inputs) - len(traced.gradient_positions) :]
+        split = split_joint(traced.graph, gradients_at, gradient_inputs)
+        return Variant(traced, self._program(split.forward), self._program(split.backward), split, arguments)
 
     def _program(self, graph: Graph) -> tuple[Built, Program]:
         text = print_graph(graph)
@@ -126,9 +138,9 @@ class Compiled:
         if variant.backward is not None or variant.traced.scalars:
             message = "save: the last call recorded gradients or read live Python numbers; call it once under no_grad() first"
             raise RuntimeError(at_user_line(message))
-        states = [f"state{i}" for i in range(len(variant.traced.states))]
-        arrays = {n: np.array(a) for n, a in zip(states, variant.state_arrays(), strict=True)}
         names = self._state_names(variant)
+        states = [names.get(i, f"state{i}") for i in range(len(variant.traced.states))]
+        arrays = {n: np.array(state.array) for n, state in zip(states, variant.traced.states, strict=True)}
         save(
             path,
             name=getattr(self._target, "__name__", type(self._target).__name__),
@@ -136,18 +148,33 @@ class Compiled:
             plan=variant.built.plan,
             code=variant.built.code,
             arguments=variant.arguments,
-            results=variant.results,
-            result_count=variant.result_count,
-            states=[names.get(n, n) for n in states],
-            arrays={names.get(n, n): a for n, a in arrays.items()},
+            results=variant.traced.output_tree,
+            result_count=variant.traced.result_count,
+            states=states,
+            arrays=arrays,
         )
 
-    def _state_names(self, variant: _Variant) -> dict[str, str]:
-        """Parameter names of a module for its states."""
+    def _state_names(self, variant: Variant) -> dict[int, str]:
+        """Parameter names of a module, by state position."""
         named = getattr(self._target, "state_dict", None)
         if named is None:
             return {}
-        by_storage = {id(t._storage): name for name, t in named(keep_vars=True).items()}
-        return {
-            f"state{i}": by_storage[id(state._storage)] for i, state in enumerate(variant.traced.states) if id(state._storage) in by_storage
-        }
+        by_storage = {id(tensor._storage): name for name, tensor in named(keep_vars=True).items()}
+        states = variant.traced.states
+        return {i: by_storage[id(s._storage)] for i, s in enumerate(states) if id(s._storage) in by_storage}
+
+
+def compile(target: Callable[..., Any] | None = None, *, lanes: int | None = None, use_cache: bool = True) -> Any:
+    """A function or module that runs as native code: same arguments, same results, same bits.
+
+    Traced on the first call and again for every new combination of dtypes, shapes, structure, grad mode or module state.  Also a
+    decorator.  lanes: vector width of the generated code in elements (the results do not depend on it).
+    use_cache: whether compiled objects are kept on disk.
+
+    Raises TypeError for a target that cannot be called.
+    """
+    if target is None:
+        return functools.partial(compile, lanes=lanes, use_cache=use_cache)
+    if not callable(target):
+        raise TypeError(at_user_line(f"compile: expected a function or module, got {type(target).__name__}"))
+    return Compiled(target, Options() if lanes is None else Options(lanes=lanes), use_cache)

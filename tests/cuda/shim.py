@@ -21,7 +21,14 @@ HERE = Path(__file__).parent
 SHIM = HERE / "cuda_on_cpu.h"
 FLAGS = (
     *("-std=c++17", "-O1", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE"),
-    *("-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-variable"),
+    *(
+        "-Wall",
+        "-Werror",
+        "-Wno-unknown-pragmas",
+        "-Wno-unused-function",
+        "-Wno-unused-variable",
+        "-Wno-maybe-uninitialized",
+    ),
     "-fsanitize=alignment,bounds,shift,integer-divide-by-zero,signed-integer-overflow",
     "-fsanitize-undefined-trap-on-error",
 )

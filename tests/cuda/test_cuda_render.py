@@ -207,6 +207,7 @@ HALF = Load("x", Dim.symbol("p"), bfloat16)
         (parallel(Store("x", 0, Call("add", (HALF, HALF), bfloat16))), IRError, "add of bf16"),
         (parallel(For("k", 9, "lanes", (Update("a", HALF),))), IRError, "not an accumulator"),
         (parallel(Acc("a", "add", bfloat16), For("k", 9, "lanes", (Update("a", HALF),))), IRError, "not accumulated"),
+        (parallel(Store("x", 0, HALF), params=(Param("x", "in", bfloat16, 4),)), IRError, "stores to x"),
         (parallel(Update("a", HALF)), IRError, "not an accumulator"),
         (parallel(For("v", 9, "vector", (For("k", 9, "lanes", ()),))), IRError, "inside a loop of single lanes"),
         (parallel(Store("x", 0, Call("no_such", (Const(0.0, float32),), float32))), IRError, "no_such"),

@@ -26,6 +26,15 @@ NEAR_TURNS = (
     (float.fromhex("0x1.8577cec54ab80p+49"), float.fromhex("-0x1.2b04a1af8c362p-50")),
 )
 
+# the bits of 2/pi after eight zeros, most significant word first
+TWO_OVER_PI = (
+    0x00A2F9836E4E4415, 0x29FC2757D1F534DD, 0xC0DB6295993C4390, 0x41FE5163ABDEBBC5, 0x61B7246E3A424DD2,
+    0xE006492EEA09D192, 0x1CFE1DEB1CB129A7, 0x3EE88235F52EBB44, 0x84E99C7026B45F7E, 0x413991D639835339,
+    0xF49C845F8BBDF928, 0x3B1FF897FFDE0598, 0x0FEF2F118B5A0A6D, 0x1F6D367ECF27CB09, 0xB74F463F669E5FEA,
+    0x2D7527BAC7EBE5F1, 0x7B3D0739F78A5292, 0xEA6BFB5FB11F8D5D, 0x0856033046FC7B6B,
+)  # fmt: skip
+EXACT_BELOW = 2.0**48  # where three parts of pi/2 are enough for a float64
+
 
 # ---- reduction ----------------------------------------------------------------------------------------------------------
 
@@ -53,9 +62,17 @@ def reduced_float32(x: Term) -> tuple[Term, Term]:
 
 
 def reduced_float64(x: Term) -> tuple[Term, Term, Term]:
-    """r, its low part and q with x = r + low + q * pi/2, for abs(x) < 2**50."""
+    """r, its low part and q with x = r + low + q * pi/2 (mod 2*pi): right for every float64 x >= 0."""
+    small, large = reduced_by_parts(x), reduced_by_bits(x)
+    far = (x >= EXACT_BELOW) & (x < math.inf)
+    r, low, q = (select(far, there, here) for here, there in zip(small, large, strict=True))
+    return r, low, q
+
+
+def reduced_by_parts(x: Term) -> tuple[Term, Term, Term]:
+    """The reduction for x < EXACT_BELOW: pi/2 in three parts (Cody and Waite 1980), the first step exact by fma."""
     n, q = rounded_quotient(x, HALF_PI[0])
-    first = fma(n, -HALF_PI[0], x)  # exact
+    first = fma(n, -HALF_PI[0], x)
     product = n * HALF_PI[1]
     excess = fma(n, HALF_PI[1], -product)
     second = first - product
@@ -64,6 +81,59 @@ def reduced_float64(x: Term) -> tuple[Term, Term, Term]:
     low = fma(n, -HALF_PI[2], lost - excess)
     r = second + low
     return r, (second - r) + low, q
+
+
+def reduced_by_bits(x: Term) -> tuple[Term, Term, Term]:
+    """The reduction for EXACT_BELOW <= x < inf (Payne and Hanek 1983): x = m * 2**e meets only those 192 bits of 2/pi that count.
+
+    Bits before them add whole turns, bits after them less than 2**-137.
+    """
+    bits = x.bitcast(uint64)
+    m = bits & (1 << 52) - 1 | 1 << 52
+    start = (bits >> 52) - (1023 + 52 - 6)  # e + 6: the first bit of TWO_OVER_PI that does not give multiples of four
+    first, second, third = window(start)
+    upper, lower = wide_product(m, second)
+    carried = wide_product(m, third)[0]
+    lower = lower + carried
+    upper = m * first + upper + select(lower < carried, lower.constant(1), 0)
+    # upper, lower: x / (pi/2) modulo 4 as a fixed-point number with two bits before the point; what is over q, signed:
+    q = (upper + (1 << 61)) >> 62
+    over = (upper << 2 | lower >> 62) ^ (1 << 63)
+    first_part = word_as_float(over >> 32) * 2.0**-32 - 0.5
+    second_part = word_as_float(over & 0xFFFFFFFF) * 2.0**-64
+    head = first_part + second_part
+    tail = (first_part - head + second_part) + word_as_float(lower << 2 >> 32) * 2.0**-96
+    r = head * HALF_PI[0]
+    low = fma(head, HALF_PI[0], -r) + fma(head, HALF_PI[1], tail * HALF_PI[0])
+    total = r + low
+    return total, (r - total) + low, q
+
+
+def window(start: Term) -> tuple[Term, Term, Term]:
+    """192 bits of TWO_OVER_PI from bit `start` on, by halving what is left to choose from."""
+    words = [start.constant(word) for word in TWO_OVER_PI]
+    for step in (8, 4, 2, 1):
+        onward = unequal(start & 64 * step, 0)
+        words = [select(onward, words[i + step], words[i]) for i in range(3 + step)]
+    shift = start & 63
+    back = 63 - shift
+    first, second, third = (a << shift | (b >> 1) >> back for a, b in zip(words, words[1:], strict=False))
+    return first, second, third
+
+
+def wide_product(x: Term, y: Term) -> tuple[Term, Term]:
+    """The upper and the lower 64 bits of x * y, for x < 2**53."""
+    low = 0xFFFFFFFF
+    x_high, x_low, y_high, y_low = x >> 32, x & low, y >> 32, y & low
+    lowest = x_low * y_low
+    middle = x_high * y_low + (lowest >> 32)  # x_high < 2**21: no overflow
+    cross = x_low * y_high + (middle & low)
+    return x_high * y_high + (middle >> 32) + (cross >> 32), cross << 32 | lowest & low
+
+
+def word_as_float(word: Term) -> Term:
+    """A uint64 below 2**32 as float64, by its bits (vector units before AVX-512 convert no 64-bit integers)."""
+    return (word | (1023 + 52) << 52).bitcast(float64) - 2.0**52
 
 
 # ---- sin, cos, tan --------------------------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from typing import Any
 
 from graphc.dtypes import DType
 from graphc.eager.modes import enable_grad, inference_mode, is_grad_enabled, modes, no_grad, set_grad_enabled
-from graphc.eager.storage import Phantom
 from graphc.eager.gradients import program
 from graphc.eager.tape import Node, Overwritten, Step, edge
 from graphc.eager.tensor import Tensor, place, share
@@ -195,7 +194,8 @@ class _Backward:
             ))  # fmt: skip
         op = node.op
         if type(op) is Step:
-            return op.grad(gradients[0], None)  # type: ignore[no-any-return]
+            g: Any = gradients[0] if len(gradients) == 1 else tuple(gradients)
+            return op.grad(g, None, *[_unpacked(node, s) for s in node.saved])  # type: ignore[no-any-return]
         needed = tuple([e is not None for e in node.edges])
         wanted = program(op, node.in_types, node.metas, node.attrs, needed, tuple([g is not None for g in gradients]))  # type: ignore[arg-type]
         outputs: list[Any] = [None] * len(node.metas)
@@ -238,8 +238,10 @@ add = Op.table["add"]
 
 def _own(g: Tensor, taken: set[int]) -> Tensor:
     """The gradient as a tensor that shares memory with nobody: copied where it might."""
+    if modes.tracer is not None:
+        return modes.tracer.fresh(g)  # type: ignore[no-any-return]
     alone = sys.getrefcount(g._storage) == 2 and id(g._storage) not in taken
-    if alone and not g._chain and (type(g._array) is Phantom or g._array.base is None):
+    if alone and not g._chain and g._array.base is None:
         return place(g._array, g.dtype, g._storage, (), None)
     with no_grad():
         return Op.table["clone"].run(g)  # type: ignore[no-any-return]

@@ -65,6 +65,13 @@ def _constant(array: np.ndarray[Any, Any]) -> Tensor:
     return x if modes.tracer is None else modes.tracer.constant(x)
 
 
+def host_scalar(getter: Callable[[], float], dtype: DType) -> Tensor:
+    """A 0-d tensor of a Python number.  In a trace: an input whose value every later call asks of `getter` anew."""
+    if modes.tracer is not None:
+        return modes.tracer.scalar(getter, dtype)  # type: ignore[no-any-return]
+    return wrap(np.asarray(getter(), dtype.numpy), dtype)
+
+
 def _finished(x: Tensor, requires_grad: bool) -> Tensor:
     if requires_grad:
         x.requires_grad_()

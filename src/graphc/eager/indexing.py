@@ -45,7 +45,7 @@ def __setitem__(self: Tensor, index: Any, value: Any) -> None:
             value = _scattered(target, advanced, value)
         elif value.ndim > target.ndim:
             value = _without_leading_ones(value, target)
-        if value is not target:
+        if value._storage is not target._storage or value._chain != target._chain:  # else ``x[i] += y`` has written already
             assign(target, value, "__setitem__", fresh=False)
     except ERRORS as error:
         located(error)

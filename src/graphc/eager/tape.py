@@ -166,6 +166,8 @@ def refresh(x: Any) -> None:
 
 def scatter(g: Any, shape: Shape, chain: Chain) -> Any:
     """The gradient of a base of `shape` from the gradient `g` of its view along `chain`: each link's own gradient rule, last first."""
+    if not chain:
+        return g
     wholes = [Op.table["full"].run(value=0, shape=shape, dtype=g.dtype)]
     for op, attrs in chain[:-1]:
         wholes.append(op.run(wholes[-1], **attrs))

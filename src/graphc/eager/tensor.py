@@ -218,7 +218,7 @@ class Tensor:
                 mine, given = (f"{t.dtype.short}{list(t._array.shape)}" for t in (self, value))
                 raise RuntimeError(at_user_line(f"assigned grad must have the tensor's dtype and shape {mine}, got {given}"))
         if modes.tracer is not None:
-            modes.tracer.touch(self)
+            modes.tracer.set_grad(self)
         self._grad = value
 
     @grad.deleter

@@ -134,6 +134,8 @@ def follow(whole: Any, chain: Chain) -> Any:
 
 def written(whole: Any, chain: Chain, part: Any) -> Any:
     """`whole` with its view along `chain` replaced by `part`.  Raises RuntimeError where elements of the view share memory."""
+    if not chain:
+        return part
     wholes = [whole]
     for op, attrs in chain[:-1]:
         wholes.append(op.run(wholes[-1], **attrs))

@@ -1,5 +1,5 @@
 """Every operator, declared once.  Importing this package fills `Op.table`."""
 
-from graphc.ops import arithmetic, comparison, contract, create, index, joining, movement, reduce, statistics, transcendental, views
+from graphc.ops import activation, arithmetic, classification, comparison, contract, create, index, joining, loss, movement, norm, reduce, statistics, transcendental, views
 
 __all__ = ["arithmetic", "comparison", "contract", "create", "joining", "movement", "reduce", "transcendental", "views"]

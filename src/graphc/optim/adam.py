@@ -53,12 +53,12 @@ class Adam(Optimizer):
         lr, beta1, beta2 = (
             number(get, float64) for get in (lambda: group["lr"], lambda: group["betas"][0], lambda: group["betas"][1])
         )
-        rise1, rise2 = number(lambda: 1 - group["betas"][0], dtype), number(lambda: 1 - group["betas"][1], dtype)
-        keep2, eps = number(lambda: group["betas"][1], dtype), number(lambda: group["eps"], dtype)
+        eps = number(lambda: group["eps"], dtype)
+        rise1, keep2, rise2 = ((1 - beta1).to(dtype), beta2.to(dtype), (1 - beta2).to(dtype))
         decay = None
         if group["weight_decay"]:
-            shrinks = self.decoupled
-            decay = number(lambda: 1 - group["lr"] * group["weight_decay"] if shrinks else group["weight_decay"], dtype)
+            decay = number(lambda: group["weight_decay"], float64)
+            decay = (1 - lr * decay if self.decoupled else decay).to(dtype)
         for p, grad, state in members:
             count = state["step"].add_(1).to(float64)
             step_size = (lr / (1 - beta1**count)).to(dtype)

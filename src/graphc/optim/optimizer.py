@@ -16,9 +16,9 @@ import numpy as np
 
 from graphc.dtypes import DType, float32
 from graphc.eager import dispatch
-from graphc.eager.creation import as_tensor, zeros, zeros_like
+from graphc.eager.creation import as_tensor
 from graphc.eager.modes import enable_grad, no_grad
-from graphc.eager.tensor import Tensor
+from graphc.eager.tensor import Tensor, wrap
 from graphc.nn.module import clear_grad
 
 Member = tuple[Any, Any, dict[str, Any]]  # a parameter, its gradient, its state
@@ -120,7 +120,7 @@ class Optimizer:
         state = self.state[p]
         for name in self.state_names(group):
             if state.get(name) is None:
-                state[name] = zeros((), dtype=float32) if name == "step" else zeros_like(p.detach())
+                state[name] = _zeros((), float32) if name == "step" else _zeros(tuple(p.shape), p.dtype)
         return state
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -183,6 +183,11 @@ class Optimizer:
             lines.append(f"Parameter Group {i}")
             lines += [f"    {name}: {group[name]}" for name in sorted(group) if name != "params"]
         return "\n".join([*lines, ")"])
+
+
+def _zeros(shape: tuple[int, ...], dtype: DType) -> Tensor:
+    """Zeros in memory, also while a step is traced: state outlives the trace."""
+    return wrap(np.zeros(shape, dtype.numpy), dtype)
 
 
 def _state_tensor(p: Any, name: str, value: Any) -> Any:

@@ -71,6 +71,7 @@ class SGD(Optimizer):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """As `Optimizer.load_state_dict`.  PyTorch keeps no count: where there is a buffer, the first step is over."""
         super().load_state_dict(state_dict)
-        for state in self.state.values():
-            if state.get("momentum_buffer") is not None and "step" not in state:
-                state["step"] = ones((), dtype=float32)
+        for group in self.param_groups:
+            for state in (self.state[p] for p in group["params"]):
+                if "step" in self.state_names(group) and "step" not in state and state.get("momentum_buffer") is not None:
+                    state["step"] = ones((), dtype=float32)

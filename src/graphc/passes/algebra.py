@@ -20,15 +20,15 @@ from typing import Any, Literal
 
 from graphc.ir.graph import Builder, Graph, Rule, Value, rewrite
 from graphc.ir.op import Op
-from graphc.passes.fold import constant_of, fold_rules
+from graphc.passes.fold import constant_of, fold_rules, held
 from graphc.passes.movement import movement_rules
 
 Mode = Literal["exact", "fast"]
-_KINDS = {"integer": "iu", "floating": "f", "bool": "b"}
+_KINDS = {"integer": "iu", "floating": "f", "signed": "if", "bool": "b"}
 
 IDENTITIES = """
     neg(neg(x)) = x
-    abs(neg(x)) = abs(x)
+    abs(neg(x)) = abs(x) if x is signed
     abs(abs(x)) = abs(x)
     square(neg(x)) = square(x)
     square(abs(x)) = square(x)
@@ -180,10 +180,10 @@ def _matches_one(term: Term, value: Value, found: dict[str, Value]) -> bool:
 def is_constant(value: Value, number: int | float) -> bool:
     """Whether a value is `number` everywhere; of a floating value the sign of zero counts too."""
     constant = constant_of(value)
-    if constant is None or isinstance(constant, bool) != (value.dtype.kind == "b"):
+    if constant is None or (value.dtype.kind == "b" and number not in (0, 1)):
         return False
     same_sign = value.dtype.kind != "f" or math.copysign(1.0, constant) == math.copysign(1.0, number)
-    return constant == number and same_sign
+    return same_sign and constant == held(number, value.dtype)
 
 
 def _made(term: Term, found: dict[str, Value], builder: Builder) -> Value:

@@ -1,6 +1,6 @@
 """Cut a joint graph (results and gradients) into one program for forward and one for backward.
 
-Enters: a Graph whose outputs are results then gradients, and the inputs that stand for the results' gradients.
+Enters: a Graph, which of its outputs are gradients, and the inputs that stand for the results' gradients.
 Leaves: forward (results, then what backward needs) and backward (gradients).  Never here: recomputation (everything that backward reads and
 forward computed is kept).
 """
@@ -24,8 +24,11 @@ class Split:
     reads: tuple[tuple[str, int], ...]
 
 
-def split_joint(graph: Graph, results: int, gradients_of_results: Sequence[Value]) -> Split:
-    """``results`` of the outputs are forward's; updates stay with forward."""
+def split_joint(graph: Graph, gradients_at: range, gradients_of_results: Sequence[Value]) -> Split:
+    """The outputs at positions `gradients_at` are backward's, the others forward's; updates stay with forward.
+
+    gradients_of_results: the inputs that only backward has.
+    """
     late: set[Value] = set(gradients_of_results)
     forward_nodes: list[Node] = []
     backward_nodes: list[Node] = []
@@ -35,7 +38,8 @@ def split_joint(graph: Graph, results: int, gradients_of_results: Sequence[Value
             backward_nodes.append(node)
         else:
             forward_nodes.append(node)
-    gradients = graph.outputs[results:]
+    gradients = graph.outputs[gradients_at.start : gradients_at.stop]
+    results = (*graph.outputs[: gradients_at.start], *graph.outputs[gradients_at.stop :])
     made_late = {v for n in backward_nodes for v in n.outputs}
     needed = [v for n in backward_nodes for v in n.inputs] + list(gradients)
     frontier = [v for v in dict.fromkeys(needed) if v not in made_late]
@@ -47,7 +51,7 @@ def split_joint(graph: Graph, results: int, gradients_of_results: Sequence[Value
     constants = {v for n in remade for v in n.outputs}
     saved = [v for v in frontier if v.node is not None and v not in constants]
     inputs = [v for v in graph.inputs if v not in set(gradients_of_results)]
-    forward = _pruned(graph.name, inputs, forward_nodes, (*graph.outputs[:results], *saved), graph.updates)
+    forward = _pruned(graph.name, inputs, forward_nodes, (*results, *saved), graph.updates)
     new: dict[Value, Value] = {}
     reads: list[tuple[str, int]] = []
     backward_inputs: list[Value] = []

@@ -66,6 +66,7 @@ class _Renderer:
         self.names.claim(_bound_names(kernel))
         self.lines: list[str] = []
         self.depth = 0
+        self.inputs = frozenset(p.name for p in kernel.params if p.role == "in")
         self.accumulators: dict[str, Acc] = {}  # declared, their loop yet to come
         self.partial: dict[str, tuple[str, str]] = {}  # of the lanes loop being written: a lane's own value, fold
         _, body = parallel_body(kernel)
@@ -199,6 +200,8 @@ class _Renderer:
                     self.expressions.narrow.add(name)
                 self._line(f"const {type_name(value.dtype)} {self.names[name]} = {self.expressions.value(value)};")
             case Store(buffer, offset, value):
+                if buffer in self.inputs:
+                    raise IRError(f"cuda: kernel {self.kernel.name} stores to {buffer}, which is an input")
                 self._line(f"{self.expressions.place(buffer, offset)} = {self.expressions.value(value)};")
             case Check(condition, code):
                 self._line(f"if (!({self.expressions.value(condition)})) record_failure({self.status}, (i64){code});")

@@ -1,0 +1,407 @@
+"""Run eager code while its operators are collected into a Graph.
+
+Enters: a function and its arguments.  Leaves: `Traced`: a pure Graph, and how its inputs are found and its results handed out.
+Never here: compilation, guards on anything but `.grad`, control flow.
+
+Arguments become inputs.  A tensor from outside becomes a state input when it is first read; its storage's current value is a `Cell`, so
+in-place operators are only a change of the cell's value, and a cell whose value changed is an update of the graph.  Nothing outside is
+changed by a trace: what the code did to outside tensors is recorded and undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.dtypes import DType, from_numpy
+from graphc.eager import autograd
+from graphc.eager.dispatch import traced as traced_tensor
+from graphc.eager.modes import modes
+from graphc.eager.storage import Storage
+from graphc.eager.tape import Node, next_sequence
+from graphc.eager.tensor import Tensor, share, wrap
+from graphc.eager.views import written
+from graphc.errors import TraceError, at_user_line, user_location
+from graphc.ir.graph import Builder, Graph, Role, Value
+from graphc.ir.op import Op, TensorType
+from graphc.trees import Tree, flatten
+
+Target = int | Tensor  # an argument's position, or a tensor from outside
+
+
+class Cell:
+    """The value that a storage's root has now.  initial: the graph input it started as, if it is one."""
+
+    __slots__ = ("initial", "storage", "tracer", "value")
+
+    def __init__(self, tracer: Tracer, value: Value, initial: Value | None = None, storage: Storage | None = None) -> None:
+        self.tracer, self.value, self.initial, self.storage = tracer, value, initial, storage
+
+
+class Capture:
+    """Outside memory that a graph reads: that of a tensor, or of its `.grad`.  Found anew at every call."""
+
+    __slots__ = ("of_grad", "tensor")
+
+    def __init__(self, tensor: Tensor, of_grad: bool = False) -> None:
+        self.tensor, self.of_grad = tensor, of_grad
+
+    @property
+    def _storage(self) -> Storage:
+        tensor = self.tensor._grad if self.of_grad else self.tensor
+        return tensor._storage  # type: ignore[union-attr]
+
+    @property
+    def array(self) -> np.ndarray[Any, Any]:
+        """The root array as it is now."""
+        return self._storage.array  # type: ignore[no-any-return]
+
+    @property
+    def version(self) -> int:
+        return self._storage.version
+
+    @version.setter
+    def version(self, value: int) -> None:
+        self._storage.version = value
+
+    def root(self) -> Tensor:
+        """A tensor of the whole memory: the captured tensor itself where it is that."""
+        if not self.of_grad and not self.tensor._chain:
+            return self.tensor
+        return wrap(self.array, from_numpy(self.array.dtype))
+
+
+class Traced:
+    """What a trace leaves.
+
+    graph: inputs are arguments, states, scalars and, of a joint trace, gradients of results, in that order; outputs are the results,
+      then gradients of the sources (joint), then what `.grad` is set to.
+    states: where each state input's memory is.   scalars: (getter, dtype) of each scalar input, called at every call.
+    updates: for each of ``graph.updates``, which graph input it writes (an argument that is written has role ``state`` too).
+    grad_effects: (tensor or argument position, output position or None): what `.grad` is set to after a call.
+    none_grads: (tensor or argument position, whether `.grad` was None) of every `.grad` that was read: guards.
+    requires_grad: of each result.   gradient_positions: which result each gradient input belongs to.
+    """
+
+    def __init__(self, graph: Graph, tree: Tree, count: int) -> None:
+        self.graph, self.output_tree, self.result_count = graph, tree, count
+        self.arguments: list[int] = []
+        self.states: list[Capture] = []
+        self.scalars: list[tuple[Callable[[], float], DType]] = []
+        self.updates: list[int] = []
+        self.grad_effects: list[tuple[Target, int | None]] = []
+        self.none_grads: list[tuple[Target, bool]] = []
+        self.requires_grad: list[bool] = []
+        self.gradient_positions: list[int] = []
+        self.differentiated: list[Target] = []
+
+    def rebuild(self, outputs: Sequence[Any]) -> Any:
+        """The function's result from the graph's outputs."""
+        return self.output_tree.unflatten(outputs[: self.result_count])
+
+    def sources(self, leaves: Sequence[Tensor]) -> list[Tensor]:
+        """The tensors that the gradients of a joint trace are with respect to, in order; `leaves`: this call's arguments."""
+        return [self.target(t, leaves) for t in self.differentiated]
+
+    @staticmethod
+    def target(target: Target, leaves: Sequence[Tensor]) -> Tensor:
+        """The tensor that `target` stands for in a call with arguments `leaves`."""
+        return leaves[target] if isinstance(target, int) else target
+
+    def replay_gradients(self, leaves: Sequence[Tensor], given: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+        """The gradients of a joint trace computed by eager operators, so that they can be differentiated again."""
+        scalars = [wrap(np.asarray(getter(), dtype.numpy), dtype) for getter, dtype in self.scalars]
+        inputs = [*leaves, *(s.root() for s in self.states), *scalars]
+        values: dict[Value, Tensor] = dict(zip(self.graph.inputs, inputs, strict=False))
+        for position, value in zip(self.gradient_positions, self.graph.inputs[len(inputs) :], strict=True):
+            g = given[position]
+            values[value] = Op.table["full"].run(value=0, shape=value.shape, dtype=value.dtype) if g is None else g
+        for node in self.graph.nodes:
+            outputs = node.op.run(*[values[v] for v in node.inputs], **node.attrs)
+            values.update(zip(node.outputs, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))
+        first = self.result_count
+        return tuple(values[v] for v in self.graph.outputs[first : first + len(self.differentiated)])
+
+
+class _Snapshot:
+    """What an outside tensor was before the trace."""
+
+    __slots__ = ("grad_set", "parts", "target", "tensor")
+    FIELDS = ("_array", "_chain", "_epoch", "_grad", "_grad_fn", "_index", "_requires_grad", "_retained")
+
+    def __init__(self, tensor: Tensor, target: Target) -> None:
+        self.tensor, self.target, self.grad_set = tensor, target, False
+        self.parts = {name: getattr(tensor, name) for name in self.FIELDS}
+
+    def restore(self) -> None:
+        for name, value in self.parts.items():
+            setattr(self.tensor, name, value)
+
+
+class Tracer:
+    """Where operators go while a function is traced (``modes.tracer``)."""
+
+    def __init__(self, rules: Any = None) -> None:
+        self.builder = Builder(rules)
+        self.sequence = next_sequence()  # every node recorded before the trace has a smaller one
+        self.arguments: list[Value] = []
+        self.states: list[tuple[Value, Capture]] = []
+        self.scalars: list[tuple[Value, Callable[[], float], DType]] = []
+        self.gradients: list[Value] = []
+        self.cells: dict[int, Cell] = {}  # of outside storages and of arguments
+        self.versions: list[tuple[Storage, int]] = []
+        self.snapshots: dict[int, _Snapshot] = {}
+        self.grad_reads: dict[int, tuple[Target, bool]] = {}
+        self.grad_owners: dict[int, Tensor] = {}
+        self.sources: dict[int, Target] = {}
+        self.kept: list[Any] = []  # keeps alive what is known by id
+
+    # ---- inputs
+
+    def argument(self, x: Tensor, position: int) -> Tensor:
+        """What stands for an argument inside the function."""
+        value = self.input(self.arguments, "arg", TensorType(x.dtype, tuple(x._array.shape)), "input")
+        stand_in = traced_tensor(x.dtype, tuple(x._array.shape), None)
+        if type(x) is not Tensor:
+            stand_in = share(stand_in, type(x))
+        cell = Cell(self, value, value, stand_in._storage)
+        stand_in._storage.cell = cell
+        self.cells[id(stand_in._storage)] = cell
+        stand_in._requires_grad, stand_in._grad = x.requires_grad, x._grad
+        self.snapshots[id(stand_in)] = _Snapshot(stand_in, position)
+        return stand_in
+
+    @staticmethod
+    def input(among: list[Value], prefix: str, type: TensorType, role: Role) -> Value:
+        value = Value(type, None, f"{prefix}{len(among)}", role)
+        among.append(value)
+        return value
+
+    def scalar(self, getter: Callable[[], float], dtype: DType) -> Tensor:
+        """A 0-d tensor whose value is asked of `getter` at every call."""
+        for value, known, of in self.scalars:
+            if known is getter and of is dtype:
+                return traced_tensor(dtype, (), Cell(self, value))
+        value = Value(TensorType(dtype, ()), None, f"scalar{len(self.scalars)}")
+        self.scalars.append((value, getter, dtype))
+        return traced_tensor(dtype, (), Cell(self, value))
+
+    def constant(self, x: Tensor) -> Tensor:
+        """A tensor made from Python data: the same at every call, however it is written to."""
+        if not x.ndim:
+            (value,) = self.builder.emit(Op.table["full"], (), {"value": x._array.item(), "shape": (), "dtype": x.dtype})
+        else:
+            value = self.capture(Capture(x), x._storage).value
+        return traced_tensor(x.dtype, tuple(x._array.shape), Cell(self, value))
+
+    def capture(self, where: Capture, storage: Storage) -> Cell:
+        root = storage.array
+        value = Value(TensorType(from_numpy(root.dtype), root.shape), None, f"state{len(self.states)}", "state")
+        self.states.append((value, where))
+        self.versions.append((storage, storage.version))
+        cell = self.cells[id(storage)] = Cell(self, value, value, storage)
+        return cell
+
+    # ---- values
+
+    def cell_of(self, x: Tensor) -> Cell:
+        """The cell of a tensor's storage; an outside storage becomes a state input."""
+        storage = x._storage
+        cell: Cell | None = storage.cell
+        if cell is None:
+            cell = self.cells.get(id(storage))
+            if cell is None:
+                owner = self.grad_owners.get(id(storage))
+                cell = self.capture(Capture(x) if owner is None else Capture(owner, True), storage)
+        elif cell.tracer is not self:
+            raise TraceError(at_user_line("a tensor made while tracing was used after the trace ended"))
+        return cell
+
+    def value_of(self, x: Tensor) -> Value:
+        """The value of a tensor now."""
+        value = self.cell_of(x).value
+        for op, attrs in x._chain:
+            (value,) = self.builder.emit(op, (value,), attrs)
+        return value
+
+    def emit(self, op: Op, inputs: tuple[Tensor, ...], attrs: dict[str, Any]) -> tuple[Tensor, ...]:
+        """Run one operator: nodes instead of results."""
+        self.builder.location = user_location()
+        outputs = self.builder.emit(op, [self.value_of(x) for x in inputs], attrs)
+        return tuple([traced_tensor(v.dtype, v.shape, Cell(self, v)) for v in outputs])
+
+    def write(self, x: Tensor, y: Tensor) -> None:
+        """x's elements become y's, in x's storage."""
+        self.builder.location = user_location()
+        part = self.value_of(y)
+        cell = self.cell_of(x)
+        with self.builder.running():
+            cell.value = written(cell.value, x._chain, part)
+
+    # ---- what happens to outside tensors
+
+    def touch(self, x: Tensor) -> None:
+        """Remember what `x` is, before a change to its history or `.grad`."""
+        if id(x) not in self.snapshots and x._storage.cell is None:
+            self.snapshots[id(x)] = _Snapshot(x, x)
+
+    def set_grad(self, x: Tensor) -> None:
+        """`x.grad` is about to be assigned."""
+        self.touch(x)
+        snapshot = self.snapshots.get(id(x))
+        if snapshot is not None:
+            snapshot.grad_set = True
+
+    def fresh(self, x: Tensor) -> Tensor:
+        """A tensor of x's value with a storage of its own."""
+        return traced_tensor(x.dtype, tuple(x._array.shape), Cell(self, self.value_of(x)))
+
+    def note_source(self, x: Tensor) -> None:
+        """`x` requires grad and was computed or made outside: gradients end there."""
+        known = self.snapshots.get(id(x))
+        if x._storage.cell is None or (known is not None and isinstance(known.target, int)):
+            self.sources.setdefault(id(x), x if known is None else known.target)
+            self.kept.append(x)
+
+    def read_grad(self, x: Tensor) -> Tensor | None:
+        """`x.grad`: what it was before the trace is a guard."""
+        snapshot = self.snapshots.get(id(x))
+        g = x._grad
+        outside = x._storage.cell is None or snapshot is not None
+        if outside and (snapshot is None or not snapshot.grad_set):
+            target = x if snapshot is None else snapshot.target
+            self.grad_reads.setdefault(id(x), (target, g is None))
+            self.kept.append(x)
+            if g is not None and g._storage.cell is None:
+                if isinstance(target, int):
+                    raise TraceError(at_user_line("reading .grad of an argument cannot be traced"))
+                self.grad_owners[id(g._storage)] = x
+        return g
+
+    def effects(self) -> list[tuple[Target, Tensor | None]]:
+        """(tensor or argument position, its new `.grad`) of every outside tensor whose `.grad` was set."""
+        return [(s.target, s.tensor._grad) for s in self.snapshots.values() if s.grad_set]
+
+    def restore(self) -> None:
+        """Undo what the traced code did to outside tensors."""
+        for s in self.snapshots.values():
+            s.restore()
+        for storage, version in self.versions:
+            storage.version = version
+
+
+# ---- tracing a function -----------------------------------------------------------------------------------------------------------
+
+
+def _is_tensor(x: Any) -> bool:
+    return isinstance(x, Tensor)
+
+
+def trace(function: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, rules: Any = None) -> Traced:
+    """Trace ``function(*args, **kwargs)``.  Raises TraceError for Python that needs the elements of a tensor, RuntimeError inside a trace.
+
+    `rules`: the local rewrites of the graph's Builder.
+    """
+    return _trace(function, args, kwargs or {}, rules, joint=False)
+
+
+def trace_joint(
+    function: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, rules: Any = None
+) -> Traced:
+    """As `trace`, with the gradients of every result that requires grad: with respect to each argument and outside tensor that it
+    depends on and that requires grad.  Results that backward cannot start from (already freed) are left without."""
+    return _trace(function, args, kwargs or {}, rules, joint=True)
+
+
+def _trace(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], rules: Any, joint: bool) -> Traced:
+    if modes.tracer is not None:
+        raise RuntimeError(at_user_line("trace: a trace is already going on"))
+    leaves, tree = flatten((args, kwargs), _is_tensor)
+    tracer = Tracer(rules)
+    grad_mode = modes.grad
+    modes.tracer = tracer
+    try:
+        stand_ins = [tracer.argument(x, i) for i, x in enumerate(leaves)]
+        inner_args, inner_kwargs = tree.unflatten(stand_ins)
+        result = function(*inner_args, **inner_kwargs)
+        return _finished(tracer, result, getattr(function, "__name__", type(function).__name__), joint, leaves)
+    finally:
+        modes.tracer, modes.grad = None, grad_mode
+        tracer.restore()
+
+
+def _finished(tracer: Tracer, result: Any, name: str, joint: bool, leaves: list[Tensor]) -> Traced:
+    """The graph of everything the traced code did."""
+    results, tree = flatten(result, _is_tensor)
+    requires = [x.requires_grad for x in results]
+    outputs = [tracer.value_of(x) for x in results]
+    positions: list[int] = []
+    sources: list[Target] = []
+    if joint:
+        positions, sources, gradients = _gradients(tracer, results)
+        requires = [i in positions for i in range(len(results))]
+        outputs += [tracer.value_of(g) for g in gradients]
+    effects: list[tuple[Target, int | None]] = []
+    for target, g in tracer.effects():
+        if isinstance(target, int) and leaves[target].grad_fn is not None:
+            raise RuntimeError(at_user_line(f"backward reached argument {target}, which was computed outside the code being traced"))
+        effects.append((target, None if g is None else len(outputs)))
+        if g is not None:
+            outputs.append(tracer.value_of(g))
+    inputs = (*tracer.arguments, *(v for v, _ in tracer.states), *(v for v, _, _ in tracer.scalars), *tracer.gradients)
+    updates = []
+    for cell in tracer.cells.values():
+        if cell.initial is not None and cell.value is not cell.initial:
+            cell.initial.role = "state"
+            updates.append((cell.initial, cell.value))
+    graph = tracer.builder.graph(_identifier(name), inputs, outputs, updates)
+    traced = Traced(graph, tree, len(results))
+    traced.arguments = list(range(len(tracer.arguments)))
+    traced.states = [capture for _, capture in tracer.states]
+    traced.scalars = [(getter, dtype) for _, getter, dtype in tracer.scalars]
+    traced.updates = [inputs.index(initial) for initial, _ in updates]
+    traced.grad_effects, traced.none_grads = effects, list(tracer.grad_reads.values())
+    traced.requires_grad, traced.gradient_positions, traced.differentiated = requires, positions, sources
+    return traced
+
+
+def _identifier(name: str) -> str:
+    cleaned = "".join(c if c.isalnum() or c == "_" else "_" for c in name).strip("_")
+    return cleaned if cleaned.isidentifier() else "traced"
+
+
+def _gradients(tracer: Tracer, results: list[Tensor]) -> tuple[list[int], list[Target], list[Tensor]]:
+    """(results with a gradient, what it is with respect to, the gradients)."""
+    positions = [i for i, x in enumerate(results) if x.requires_grad and not _is_freed(x)]
+    targets = dict(tracer.sources)
+    tensors = {id(t): t for t in (*tracer.kept, *(results[i] for i in positions))}
+    for i in positions:  # a result that is itself a source
+        if results[i].is_leaf:
+            tracer.note_source(results[i])
+    targets = dict(tracer.sources)
+    wanted = [tensors[key] for key in targets]
+    if not positions or not wanted:
+        return [], [], []
+    given = []
+    for i in positions:
+        value = tracer.input(tracer.gradients, "gradient", TensorType(results[i].dtype, tuple(results[i]._array.shape)), "input")
+        given.append(traced_tensor(value.dtype, value.shape, Cell(tracer, value)))
+    found = autograd.grad([results[i] for i in positions], wanted, given, allow_unused=True)
+    used = [(target, g) for target, g in zip(targets.values(), found, strict=True) if g is not None]
+    return positions, [target for target, _ in used], [g for _, g in used]
+
+
+def _is_freed(x: Tensor) -> bool:
+    """Whether backward from x would meet a node that was freed."""
+    stack = [x.grad_fn]
+    seen: set[int] = set()
+    while stack:
+        node = stack.pop()
+        if type(node) is Node and id(node) not in seen:
+            if node.freed:
+                return True
+            seen.add(id(node))
+            stack.extend(e[0] for e in node.edges if e is not None)
+    return False

@@ -45,6 +45,7 @@ from graphc.eager.creation import (
     zeros_like,
 )
 from graphc.eager.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from graphc.eager.printing import set_printoptions
 from graphc.eager.tensor import Size, Tensor, device
 
 float = float32

@@ -11,12 +11,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from graphc import dtypes
-from graphc.dtypes import DType, default_for_scalar, from_numpy as dtype_from_numpy, get_default_dtype
+from graphc.dtypes import DType, default_for_scalar, get_default_dtype
+from graphc.dtypes import from_numpy as dtype_from_numpy
 from graphc.eager.dispatch import located
-from graphc.eager.methods import ERRORS, attached
+from graphc.eager.factory import check_device, creation, finished
+from graphc.eager.methods import attached
 from graphc.eager.modes import modes
-from graphc.eager.tensor import Tensor, device as Device, share, wrap, wrap_array
+from graphc.eager.tensor import Tensor, wrap, wrap_array
 from graphc.errors import at_user_line
 from graphc.ir.op import Op
 from graphc.ops.arguments import cast
@@ -28,17 +29,17 @@ def tensor(data: Any, *, dtype: DType | None = None, device: Any = None, require
     Without `dtype`: bool, int64 or the default floating dtype for Python numbers, the array's own dtype for arrays.
     Raises ValueError for ragged sequences, TypeError for what is not numbers.
     """
-    _check_device(device)
+    check_device(device)
     if isinstance(data, Tensor):
         x = data.detach() if dtype is None or dtype is data.dtype else cast(data.detach(), dtype)
-        return _finished(Op.table["clone"].run(x), requires_grad)
+        return finished(Op.table["clone"].run(x), requires_grad)
     array = _array(data, dtype)
-    return _finished(_constant(np.array(array, order="C")), requires_grad)
+    return finished(_constant(np.array(array, order="C")), requires_grad)
 
 
 def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
     """`data` as a tensor, sharing memory with a tensor or array of that dtype."""
-    _check_device(device)
+    check_device(device)
     if isinstance(data, Tensor):
         return data if dtype is None else cast(data, dtype)
     if isinstance(data, np.ndarray):
@@ -70,17 +71,6 @@ def host_scalar(getter: Callable[[], float], dtype: DType) -> Tensor:
     if modes.tracer is not None:
         return modes.tracer.scalar(getter, dtype)  # type: ignore[no-any-return]
     return wrap(np.asarray(getter(), dtype.numpy), dtype)
-
-
-def _finished(x: Tensor, requires_grad: bool) -> Tensor:
-    if requires_grad:
-        x.requires_grad_()
-    return x
-
-
-def _check_device(device: Any) -> None:
-    if device is not None and not isinstance(device, Device):
-        Device(device)
 
 
 def _array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
@@ -121,26 +111,6 @@ def _without_tensors(data: Any) -> Any:
 
 
 # ---- by size ----------------------------------------------------------------------------------------------------------------------
-
-
-def creation(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A creation function with ``device=``, ``requires_grad=``, ``out=`` and errors that name the user's line."""
-
-    def function(
-        *args: Any, device: Any = None, requires_grad: bool = False, out: Tensor | None = None, pin_memory: bool = False,
-        layout: Any = None, memory_format: Any = None, **kwargs: Any,
-    ) -> Tensor:  # fmt: skip
-        try:
-            _check_device(device)
-            x = _finished(make(*args, **kwargs), requires_grad)
-            return x if out is None else out.copy_(x)  # type: ignore[attr-defined]
-        except ERRORS as error:
-            located(error)
-            raise
-
-    function.__name__ = function.__qualname__ = make.__name__.strip("_")
-    function.__doc__ = make.__doc__
-    return function
 
 
 @creation
@@ -262,13 +232,7 @@ class iinfo:
         return f"iinfo(min={self.min}, max={self.max}, dtype={self.dtype})"
 
 
-def parameter_from(data: Tensor, kind: type[Tensor], requires_grad: bool = True) -> Tensor:
-    """A leaf of a subclass of `Tensor` that shares the memory of `data`."""
-    x = share(data, kind)
-    return x.requires_grad_() if requires_grad else x
-
-
 __all__ = [
-    "arange", "as_tensor", "dtypes", "empty", "empty_like", "eye", "finfo", "from_numpy", "full", "full_like", "iinfo", "linspace",
-    "ones", "ones_like", "parameter_from", "scalar_tensor", "tensor", "zeros", "zeros_like",
+    "arange", "as_tensor", "empty", "empty_like", "eye", "finfo", "from_numpy", "full", "full_like", "iinfo", "linspace",
+    "host_scalar", "ones", "ones_like", "scalar_tensor", "tensor", "zeros", "zeros_like",
 ]  # fmt: skip

@@ -118,6 +118,17 @@ def named(kernel: Kernel) -> Kernel:
     return kernel.renamed("k" + hashlib.sha256(str(kernel).encode()).hexdigest()[:16])
 
 
+def may_overwrite(group: Group, state: Value, new: Value, context: Context) -> bool:
+    """May `new` be stored over `state`, which this group reads too?  Not where a later part of the kernel still reads it."""
+    if group.reduced is None:
+        return True
+    region = _Region(group, context)
+    if region.is_full(new):
+        return False
+    readers = [n for n in group.members if any(context.source(v).base is state for v in n.inputs)]
+    return all(not region.is_full(n.outputs[0]) and region.phase_of[n.outputs[0]] <= region.phase_of[new] for n in readers)
+
+
 def lower_region(group: Group, context: Context) -> Launch:
     """Lower a group without an anchor."""
     return _Region(group, context).lower()
@@ -315,15 +326,13 @@ class _Region:
         return finish(self.puller, nest, rows, work, group, f"rows, {self.passes} pass{'es' if self.passes != 1 else ''}")
 
     def row_level(self, phase: int, axis_index: dict[int, Size], row: Block) -> None:
-        """Kept-level values that become known before pass `phase`."""
-        for node in self.group.members:
-            for value in node.outputs:
-                if self.is_full(value) or self.phase_of[value] != phase:
-                    continue
-                if value in self.outputs:
-                    self.store(value, axis_index, row)
-                else:
-                    self.puller.pull(value, self.index_of(value, axis_index), row)
+        """Kept-level values that become known before pass `phase`; all are computed before any is stored."""
+        known = [v for n in self.group.members for v in n.outputs if not self.is_full(v) and self.phase_of[v] == phase]
+        for value in known:
+            self.puller.pull(value, self.index_of(value, axis_index), row)
+        for value in known:
+            if value in self.outputs:
+                self.store(value, axis_index, row)
 
     def pass_over(self, phase: int, axis_index: dict[int, Size], row: Block, length: Size) -> None:
         inner = row.inner()
@@ -435,6 +444,7 @@ class _Columns:
             value = block.let(cast(Load(name, self.at, out.dtype.compute), out.dtype))
             block.memo[out, region.index_of(out, self.axis_index)] = value
         fresh: list[tuple[Value, str]] = []
+        stores: list[Stmt] = []
         done = {n for n, _ in folded}
         for node in self.group.members:
             for value in node.outputs:
@@ -445,11 +455,12 @@ class _Columns:
                 index = region.index_of(value, self.axis_index)
                 element = block.let(self.puller.pull(value, index, block))
                 if value in region.outputs:
-                    block.add(Store(self.puller.buffer(value, "out"), self.puller.offset(value, index), element))
+                    stores.append(Store(self.puller.buffer(value, "out"), self.puller.offset(value, index), element))
                 if value in region.last_use:
                     name = self.alloc(value.dtype, self.tile)
                     block.add(Store(name, self.at, element))
                     fresh.append((value, name))
+        block.statements.extend(stores)  # after every load: an output may lie over an input
         if block.statements:
             self.body.add(self.vector(block))
         for value, name in fresh:

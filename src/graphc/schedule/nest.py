@@ -206,8 +206,8 @@ class _Matmul:
             return tuple(0 if a is None else axis_index[a] for a in group.value_axes[value])
 
         block.memo[self.out, index_of(self.out)] = block.let(cast(result, self.out.dtype))
-        for value in group.outputs:
-            element = block.let(self.puller.pull(value, index_of(value), block))
+        elements = [block.let(self.puller.pull(value, index_of(value), block)) for value in group.outputs]
+        for value, element in zip(group.outputs, elements, strict=True):  # after every load: an output may lie over an input
             block.add(Store(self.puller.buffer(value, "out"), self.puller.offset(value, index_of(value)), element))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 from graphc.dims import Dim, product
 from graphc.dtypes import DType
@@ -20,6 +20,7 @@ from graphc.ir.op import Element, Movement, Scalar
 from graphc.schedule.partition import is_inline
 
 Position = tuple[Size, ...]
+BufferRole = Literal["in", "out", "inout"]
 
 
 class Block:
@@ -108,19 +109,18 @@ class Puller:
     def __init__(self, checks: Checks, is_local: Callable[[Value], bool]) -> None:
         self.checks, self.is_local = checks, is_local
         self.names = count()
-        self.buffers: dict[tuple[Value, str], str] = {}
+        self.buffers: dict[tuple[Value, BufferRole], str] = {}
         self.reload: dict[Value, Callable[[Position], Expr]] = {}
 
     # ---- buffers ---------------------------------------------------------------------------------------------------
 
-    def buffer(self, value: Value, role: str) -> str:
-        """The parameter name of a stored value read (``in``) or written (``out``)."""
+    def buffer(self, value: Value, role: BufferRole) -> str:
+        """The parameter name of a stored value read (``in``), written (``out``) or both (``inout``)."""
         return self.buffers.setdefault((value, role), f"b{len(self.buffers)}")
 
     def params(self) -> tuple[Param, ...]:
-        return tuple(
-            Param(name, "out" if role == "out" else "in", value.dtype, product(value.shape)) for (value, role), name in self.buffers.items()
-        )
+        """The buffer parameters, in the order in which they were first touched."""
+        return tuple(Param(name, role, value.dtype, product(value.shape)) for (value, role), name in self.buffers.items())
 
     def offset(self, value: Value, index: Position) -> Size:
         return linear(index, value.shape)

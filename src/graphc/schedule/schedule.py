@@ -11,7 +11,7 @@ from typing import Literal
 from graphc.dims import Dim, Size, product
 from graphc.ir.graph import Graph, Value
 from graphc.ir.op import Scalar
-from graphc.schedule.lower import Context, Launch, lower_region, store_copy
+from graphc.schedule.lower import Context, Launch, lower_region, may_overwrite, store_copy
 from graphc.schedule.memory import Interval, assign_offsets
 from graphc.schedule.nest import lower_anchor
 from graphc.schedule.partition import Group, Partition, Unfused, partition
@@ -88,13 +88,13 @@ def _in_place(graph: Graph, parts: Partition, launches: list[Launch], context: C
     found: set[Value] = set()
     for state, new in graph.updates:
         group = group_of.get(new)
-        if group is None or new.node is None or group.anchor is not None or group.reduced is not None:
+        if group is None or new.node is None or (group.anchor is not None and new in group.anchor.outputs):
             continue
         if wanted[new] > 1 or new in graph.outputs or state in graph.outputs or new.type != state.type:
             continue
         if position[group] <= last_check or any(state in g.reads for g in parts.groups[position[group] + 1 :]):
             continue
-        if _reads_in_step(group, state, new, context):
+        if _reads_in_step(group, state, new, context) and may_overwrite(group, state, new, context):
             found.add(state)
     return found
 

@@ -1,7 +1,11 @@
-"""What every test shares: one hypothesis profile with the same examples on every machine."""
+"""What every test shares: one hypothesis profile with the same examples on every machine, and one folder of compiled objects."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -13,3 +17,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("graphc")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_objects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A cache folder for this run (one that is named already stays): nothing is read from, or left in, the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = os.environ.get("GRAPHC_CACHE_DIR") or str(tmp_path_factory.mktemp("objects") / "cache")
+        patch.setenv("GRAPHC_CACHE_DIR", folder)
+        yield folder

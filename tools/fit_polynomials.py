@@ -119,7 +119,7 @@ def solve(fit: Fit) -> tuple[list[float], float]:
 # `root` functions are even or odd ones written in the square of their argument; TINY keeps the fit off 0 / 0.
 
 TINY = mpf(10) ** -12
-ERF_CENTRE_FLOAT32, ERFCX_CENTRE = mpf(float(np.float32(2.51))), mpf(3)
+ERF_CENTRE_FLOAT32, ERFCX_CENTRE = mpf(2.5), mpf(3)
 
 
 def root(function: Function) -> Function:
@@ -177,7 +177,11 @@ def tables() -> dict[str, Fit]:
 
     cosine = root(lambda x: (mp.cos(x) - 1 + x * x / 2) / x**4)
     erf_ratio = root(lambda x: mp.erf(x) / x - 1)
-    erf_low, erf_high = mpf(1.1) - ERF_CENTRE_FLOAT32, mpf(3.92) - ERF_CENTRE_FLOAT32
+    erf_low, erf_high = mpf(1.1) - ERF_CENTRE_FLOAT32, mpf(4) - ERF_CENTRE_FLOAT32
+
+    def erf_shifted(t: mpf) -> mpf:
+        return mp.erf(t + ERF_CENTRE_FLOAT32)
+
     sine, tangent, arcsine = cubic(mp.sin), cubic(mp.atan), cubic(mp.asin)
     return {
         "EXP_FLOAT32": Fit(exp, -half_ln2, half_ln2, 4, 24, square),
@@ -190,7 +194,8 @@ def tables() -> dict[str, Fit]:
         "SINH_FLOAT32": Fit(cubic(mp.sinh), TINY, 1, 3, 24, identity),
         "SINH_FLOAT64": Fit(cubic(mp.sinh), TINY, 1, 6, 53, identity),
         "ERF_SMALL_FLOAT32": Fit(erf_ratio, TINY, mpf(1.1) ** 2, 6, 24),
-        "ERF_LARGE_FLOAT32": Fit(lambda t: mp.erf(t + ERF_CENTRE_FLOAT32), erf_low, erf_high, 13, 24),
+        # tight at the end, where all larger arguments are put: erf is exactly 1 there
+        "ERF_LARGE_FLOAT32": Fit(erf_shifted, erf_low, erf_high, 13, 24, lambda t: 1 + 3 * (t / erf_high) ** 16),
         "ERF_SMALL_FLOAT64": Fit(erf_ratio, TINY, 1, 11, 53),
         "ERFCX_FLOAT64": Fit(erfcx_at, mapped(1.0), mapped(5.95), 12, 53, erfcx_weight),
         "LOG_FLOAT32": Fit(log, log_low, log_high, 8, 24, square),

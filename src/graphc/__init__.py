@@ -44,6 +44,25 @@ from graphc.eager.creation import (
     zeros,
     zeros_like,
 )
+from graphc.eager.generator import (
+    Generator,
+    bernoulli,
+    default_generator,
+    fork_rng,
+    get_rng_state,
+    initial_seed,
+    manual_seed,
+    normal,
+    rand,
+    rand_like,
+    randint,
+    randint_like,
+    randn,
+    randn_like,
+    randperm,
+    seed,
+    set_rng_state,
+)
 from graphc.eager.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from graphc.eager.printing import set_printoptions
 from graphc.eager.tensor import Size, Tensor, device

@@ -26,6 +26,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
 from graphc.passes.split_joint import split_joint
 from graphc.pipeline import Built, Options, build
+from graphc.quick import QuickCall, quick_call
 from graphc.runtime.program import Program
 from graphc.trace.tracer import trace, trace_joint
 from graphc.trees import flatten
@@ -50,10 +51,15 @@ class Compiled:
         self._programs: dict[str, tuple[Built, Program]] = {}
         self._stats: dict[str, Any] = {"compiles": 0, "traces": 0, "cache_hits": 0, "fallbacks": [], "compile_seconds": 0.0}
         self._last: Variant | None = None
+        self._quick: QuickCall | None = None
         if not isinstance(target, type):
             functools.update_wrapper(self, target, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._quick is not None and not kwargs:
+            result = self._quick(args)
+            if result is not None:
+                return result
         if modes.tracer is not None:
             return self._target(*args, **kwargs)
         leaves, tree = flatten((args, kwargs), is_tensor)
@@ -63,7 +69,9 @@ class Compiled:
             variant = self._specialise(key, args, kwargs)
             if variant is None:
                 return self._target(*args, **kwargs)
-        self._last = variant
+        if variant is not self._last:
+            self._last = variant
+            self._quick = quick_call(variant)
         return variant.run(leaves)
 
     def _specialise(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Variant | None:

@@ -2,520 +2,33 @@
 
 Enters: ints and named symbols.  Leaves: `Size`, an int or a canonical `Dim`.  Never here: anything but integers.
 
-A `Dim` is a polynomial: monomials (sorted tuples of atoms) with int coefficients.  An atom is a symbol, or a floor
-division, remainder, minimum or maximum that no rule below could take apart.  Constants are always plain ints, so
-``type(size) is int`` tells the two apart.  Divisors are positive and division rounds down.
-
-Atoms are strings (their own text), so hashing, comparing and ordering them is what `str` does.  **Two symbols are equal
-when their names are**; a symbol's range is a fact carried beside the name, and of two equal symbols the one met first
-stays in an expression.  Hence one name must mean one range within an expression, and no result is cached under a Dim.
+Here are the functions of whole expressions and every public name; graphc.dim_rules says what a `Dim` is and how its
+operators simplify.
 """
 
 from __future__ import annotations
 
 import ast
-import keyword
 from collections.abc import Iterable, Mapping
-from math import gcd, inf
-from numbers import Integral
-from typing import Literal
 
-Kind = Literal["symbol", "//", "%", "min", "max"]
-Bound = int | None
-_NO_NAMES: frozenset[str] = frozenset()
-_PROOF_STEPS = 8
-_DIVISION_STEPS = 64
+from graphc.dim_rules import Dim, Size, bounds, compound, depends, divides, free, known_less, made
+from graphc.dim_terms import Atom, Kind, Terms
+
+__all__ = [
+    "Atom", "Dim", "Size",
+    "bounds", "divides", "free", "known_equal", "known_less",
+    "coefficient", "evaluate", "maximum", "minimum", "parse", "product", "split", "substitute",
+]  # fmt: skip
+
 _TEXT_LIMIT = 20_000
 
 
-class Atom(str):
-    """A factor of a monomial.  Its string is its text; `below`: an exclusive symbolic upper bound, where known."""
-
-    __slots__ = ("args", "below", "depends", "free", "high", "kind", "low", "quotient")
-
-    args: tuple[Size, ...]
-    below: Size | None
-    depends: frozenset[str]  # names in the text and in the bounds
-    free: frozenset[str]  # names in the text
-    high: Bound
-    kind: Kind
-    low: Bound
-    quotient: Size | None  # of e % d: d * (e // d), made when first asked for
-
-    def __deepcopy__(self, memo: object) -> Atom:
-        return self
-
-
-Monomial = tuple[Atom, ...]
-Terms = dict[Monomial, int]
-
-
-class Dim:
-    """A canonical, immutable integer expression that is not constant.  Made by `Dim.symbol` and operators."""
-
-    __slots__ = ("_bounds", "_free", "_hash", "_text", "mods", "terms")
-    __array_ufunc__ = None  # NumPy integers leave mixed arithmetic to the operators below
-
-    def __init__(self, terms: Terms, mods: bool) -> None:
-        self.terms = terms  # never changed after this
-        self.mods = mods  # may hold a remainder atom
-        self._hash: int | None = None
-        self._bounds: tuple[Bound, Bound] | None = None
-        self._free: frozenset[str] | None = None
-        self._text: str | None = None
-
-    @staticmethod
-    def symbol(name: str, low: int | None = 0, high: int | None = None, below: Size | None = None) -> Dim:
-        """The symbol `name` with low <= value <= high and value < below.
-
-        Raises ValueError if `name` is not an identifier.
-        """
-        if not name.isidentifier() or keyword.iskeyword(name) or name in ("min", "max"):
-            raise ValueError(f"a symbol's name must be an identifier, got {name!r}")
-        if below is not None:
-            limit = bounds(below)[1]
-            if limit is not None and (high is None or limit - 1 < high):
-                high = limit - 1
-        free_names = frozenset((name,))
-        atom = _atom(name, "symbol", (), low, high, None if type(below) is int else below)
-        atom.free = free_names
-        atom.depends = free_names if atom.below is None else free_names | _depends(atom.below)
-        return Dim({(atom,): 1}, False)
-
-    # ---- arithmetic
-
-    def __add__(self, other: Size) -> Size:
-        if type(other) is Dim:
-            return _sum(self, other, 1)
-        if isinstance(other, Integral):
-            return _shifted(self, int(other))
-        return NotImplemented
-
-    __radd__ = __add__
-
-    def __sub__(self, other: Size) -> Size:
-        if type(other) is Dim:
-            return _sum(self, other, -1)
-        if isinstance(other, Integral):
-            return _shifted(self, -int(other))
-        return NotImplemented
-
-    def __rsub__(self, other: Size) -> Size:
-        if isinstance(other, Integral):
-            return -self + int(other)
-        return NotImplemented
-
-    def __neg__(self) -> Dim:
-        return Dim({m: -c for m, c in self.terms.items()}, self.mods)
-
-    def __mul__(self, other: Size) -> Size:
-        if type(other) is Dim:
-            return _product(self, other)
-        if isinstance(other, Integral):
-            factor = int(other)
-            return Dim({m: c * factor for m, c in self.terms.items()}, self.mods) if factor else 0
-        return NotImplemented
-
-    __rmul__ = __mul__
-
-    def __floordiv__(self, other: Size) -> Size:
-        if type(other) is Dim:
-            return _floordiv(self, other)
-        if isinstance(other, Integral):
-            return _floordiv(self, int(other))
-        return NotImplemented
-
-    def __rfloordiv__(self, other: Size) -> Size:
-        if isinstance(other, Integral):
-            return _floordiv(int(other), self)
-        return NotImplemented
-
-    def __mod__(self, other: Size) -> Size:
-        if type(other) is Dim:
-            return _mod(self, other)
-        if isinstance(other, Integral):
-            return _mod(self, int(other))
-        return NotImplemented
-
-    def __rmod__(self, other: Size) -> Size:
-        if isinstance(other, Integral):
-            return _mod(int(other), self)
-        return NotImplemented
-
-    # ---- identity
-
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        return type(other) is Dim and hash(self) == hash(other) and self.terms == other.terms
-
-    def __hash__(self) -> int:
-        found = self._hash
-        if found is None:
-            found = self._hash = hash(frozenset(self.terms.items()))
-        return found
-
-    def __str__(self) -> str:
-        if self._text is None:
-            self._text = _text(self.terms)
-        return self._text
-
-    def __repr__(self) -> str:
-        return f"Dim({str(self)!r})"
-
-    def __reduce__(self) -> tuple[object, tuple[Terms, bool]]:
-        return Dim, (self.terms, self.mods)  # without the cached hash: string hashes differ between processes
-
-    def __copy__(self) -> Dim:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Dim:
-        return self
-
-
-Size = int | Dim
-
-
-# ---- polynomials -----------------------------------------------------------------------------------------------------
-
-
-def _made(terms: Terms, mods: bool) -> Size:
-    """The Size of `terms` (no zero coefficients), with quotients and remainders put back together."""
-    if mods and len(terms) > 1:
-        terms = _recombined(terms)
-    if len(terms) < 2:
-        if not terms:
-            return 0
-        if () in terms:
-            return terms[()]
-    return Dim(terms, mods)
-
-
-def _sum(x: Dim, y: Dim, scale: int) -> Size:
-    terms = x.terms.copy()
-    _accumulate(terms, y.terms, (), scale)
-    return _made(terms, x.mods or y.mods)
-
-
-def _accumulate(terms: Terms, more: Terms, factor: Monomial, scale: int) -> None:
-    """terms += scale * factor * more, in place."""
-    for monomial, coefficient in more.items():
-        key = tuple(sorted(monomial + factor)) if factor else monomial
-        total = terms.get(key, 0) + scale * coefficient
-        if total:
-            terms[key] = total
-        else:
-            terms.pop(key, None)
-
-
-def _shifted(x: Dim, constant: int) -> Dim:
-    if not constant:
-        return x
-    terms = x.terms.copy()
-    _accumulate(terms, {(): constant}, (), 1)
-    return Dim(terms, x.mods)
-
-
-def _product(x: Dim, y: Dim) -> Size:
-    terms: Terms = {}
-    for monomial, coefficient in y.terms.items():
-        _accumulate(terms, x.terms, monomial, coefficient)
-    return _made(terms, x.mods or y.mods)
-
-
-def _without(monomial: Monomial, factor: Monomial) -> Monomial | None:
-    """monomial / factor, or None where factor does not divide it."""
-    if not factor:
-        return monomial
-    left = list(monomial)
-    for atom in factor:
-        if atom not in left:
-            return None
-        left.remove(atom)
-    return tuple(left)
-
-
-def _terms(size: Size) -> Terms:
-    if type(size) is int:
-        return {(): size} if size else {}
-    return size.terms  # type: ignore[union-attr]
-
-
-def _single(size: Size) -> tuple[int, Monomial] | None:
-    """(coefficient, monomial) of a size of one term."""
-    if type(size) is int:
-        return size, ()
-    terms = size.terms  # type: ignore[union-attr]
-    if len(terms) != 1:
-        return None
-    ((monomial, coefficient),) = terms.items()
-    return coefficient, monomial
-
-
-def _sole_atom(size: Size) -> Atom | None:
-    """The atom that `size` consists of, or None."""
-    single = _single(size)
-    return single[1][0] if single is not None and single[0] == 1 and len(single[1]) == 1 else None
-
-
-def _recombined(terms: Terms) -> Terms:
-    """d*(e // d) + e % d --> e,  and  a*((x // a) % b) + x % a --> x % (a*b),  each times any common factor."""
-    while True:
-        for monomial, coefficient in terms.items():
-            for position, atom in enumerate(monomial):
-                if atom.kind == "%":
-                    rest = monomial[:position] + monomial[position + 1 :]
-                    joined = _with_quotient(terms, coefficient, rest, atom)
-                    if joined is None:
-                        joined = _with_remainder(terms, coefficient, rest, atom)
-                    if joined is not None:
-                        break
-            else:
-                continue
-            break
-        else:
-            return terms
-        terms = joined
-
-
-def _replaced(terms: Terms, old: Terms, factor: Monomial, scale: int, new: Size) -> Terms | None:
-    """`terms` with scale*factor*old, every term of which must stand there just so (else None), replaced by `new`."""
-    keys = []
-    for monomial, coefficient in old.items():
-        key = tuple(sorted(monomial + factor)) if factor else monomial
-        if terms.get(key) != scale * coefficient:
-            return None
-        keys.append(key)
-    result = {m: c for m, c in terms.items() if m not in keys}
-    _accumulate(result, _terms(new), factor, scale)
-    return result
-
-
-def _with_quotient(terms: Terms, scale: int, rest: Monomial, atom: Atom) -> Terms | None:
-    value, divisor = atom.args
-    if atom.quotient is None:
-        atom.quotient = divisor * (value // divisor)
-    if type(atom.quotient) is int:
-        return None
-    old = _terms(atom.quotient).copy()
-    _accumulate(old, {(atom,): 1}, (), 1)
-    return _replaced(terms, old, rest, scale, value)
-
-
-def _with_remainder(terms: Terms, scale: int, rest: Monomial, atom: Atom) -> Terms | None:
-    value, outer = atom.args
-    inner = _sole_atom(value)
-    if inner is None or inner.kind != "//":
-        return None
-    numerator, divisor = inner.args
-    single = _single(divisor)
-    if single is None or scale % single[0]:
-        return None
-    factor = _without(rest, single[1])
-    if factor is None:
-        return None
-    old: Terms = {tuple(sorted((*single[1], atom))): single[0]}
-    _accumulate(old, _terms(numerator % divisor), (), 1)
-    return _replaced(terms, old, factor, scale // single[0], numerator % (divisor * outer))
-
-
-# ---- division --------------------------------------------------------------------------------------------------------
-
-
-def _floordiv(x: Size, d: Size) -> Size:
-    """x // d.  Raises ZeroDivisionError for 0 and ValueError for a negative constant divisor."""
-    if type(d) is int:
-        _check_divisor(d)
-        if d == 1:
-            return x
-    taken, rest = _taken_out(x, d)
-    if rest == 0:
-        return taken
-    quotient = _constant_quotient(rest, d)
-    return taken + (_reduced_quotient(rest, d) if quotient is None else quotient)
-
-
-def _mod(x: Size, d: Size) -> Size:
-    """x % d.  Raises as `_floordiv`."""
-    if type(d) is int:
-        _check_divisor(d)
-        if d == 1:
-            return 0
-    rest = _taken_out(x, d)[1]
-    if rest == 0:
-        return 0
-    quotient = _constant_quotient(rest, d)
-    if quotient is not None:
-        return rest - quotient * d
-    atom = _sole_atom(rest)
-    if atom is not None and atom.kind == "%" and divides(d, atom.args[1]):
-        return atom.args[0] % d  # (x % (a*d)) % d = x % d
-    parts = _common_factor(rest, d)
-    if parts is not None:
-        whole, small, factor, divisor = parts
-        return factor * (whole % divisor) + small
-    low, high = bounds(rest)
-    limit = bounds(d)[1]
-    top = None if limit is None else limit - 1
-    if low is not None and low >= 0 and high is not None and (top is None or high < top):
-        top = high
-    return _compound(f"{_operand(rest)} % {_operand(d)}", "%", (rest, d), 0, top, d if type(d) is Dim else None)
-
-
-def _check_divisor(d: int) -> None:
-    if d == 0:
-        raise ZeroDivisionError("division of a size by zero")
-    if d < 0:
-        raise ValueError(f"sizes are divided by positive numbers only, got {d}")
-
-
-def _taken_out(x: Size, d: Size) -> tuple[Size, Size]:
-    """(q, r) with x == q*d + r, r of fewer terms than x where any term of x is divisible by d."""
-    if type(x) is int:
-        return (x // d, x % d) if type(d) is int else (0, x)
-    assert type(x) is Dim
-    if type(d) is int:
-        return _taken_out_constant(x, d)
-    assert type(d) is Dim
-    whole: Size = 0
-    left_over: Size = x
-    for _ in range(_DIVISION_STEPS):
-        step = _divided_once(left_over, d)
-        if step is None:
-            break
-        whole, left_over = whole + step, left_over - step * d
-    return (whole, left_over) if len(_terms(left_over)) < len(x.terms) else (0, x)
-
-
-def _taken_out_constant(x: Dim, d: int) -> tuple[Size, Size]:
-    quotient: Terms = {}
-    rest: Terms = {}
-    for monomial, coefficient in x.terms.items():
-        whole, left = divmod(coefficient, d)
-        if left and monomial:  # only a constant is split
-            whole, left = 0, coefficient
-        if whole:
-            quotient[monomial] = whole
-        if left:
-            rest[monomial] = left
-    return (_made(quotient, x.mods), _made(rest, x.mods)) if quotient else (0, x)
-
-
-def _divided_once(x: Size, d: Dim) -> Size | None:
-    """One step of polynomial division: the greatest term of x that d's leading term divides, divided by it."""
-    leading = max(d.terms, key=_degree)
-    scale = d.terms[leading]
-    for monomial, coefficient in sorted(_terms(x).items(), key=lambda term: _degree(term[0]), reverse=True):
-        left = _without(monomial, leading)
-        if left is not None and coefficient % scale == 0:
-            return _made({left: coefficient // scale}, True)
-    return None
-
-
-def _degree(monomial: Monomial) -> tuple[int, Monomial]:
-    return len(monomial), monomial
-
-
-def _constant_quotient(x: Size, d: Size) -> int | None:
-    """x // d where the ranges of the symbols decide it."""
-    low, high = bounds(x)
-    if type(d) is int:
-        return low // d if low is not None and high is not None and low // d == high // d else None
-    if known_less(x, d) and known_less(-1, x):
-        return 0
-    return -1 if high is not None and high < 0 and known_less(-1 - x, d) else None
-
-
-def _reduced_quotient(x: Size, d: Size) -> Size:
-    """x // d of an x that nothing could be taken out of."""
-    atom = _sole_atom(x)
-    if atom is not None and atom.kind == "//":
-        return atom.args[0] // (atom.args[1] * d)  # (x // a) // d = x // (a*d)
-    if atom is not None and atom.kind == "%" and divides(d, atom.args[1]):
-        return (atom.args[0] // d) % (atom.args[1] // d)  # (x % (a*d)) // d = (x // d) % a
-    parts = _common_factor(x, d)
-    if parts is not None:
-        return parts[0] // parts[3]
-    (low, high), (smallest, most) = bounds(x), bounds(d)
-    least = max(smallest or 1, 1)
-    if low is not None:
-        low = low // least if low < 0 else 0 if most is None else low // max(most, 1)
-    if high is not None:
-        high = high // least if high >= 0 else -1 if most is None else high // max(most, 1)
-    below = None
-    if atom is not None and atom.below is not None and divides(d, atom.below):
-        below = atom.below // d
-    text = f"{_operand(x)} // {_operand(d)}"
-    return _compound(text, "//", (x, d), low, high, None if type(below) is int else below)
-
-
-def _common_factor(x: Size, d: Size) -> tuple[Size, Size, Size, Size] | None:
-    """(a, r, g, b) with x == g*a + r, d == g*b, 0 <= r < g: then x // d = a // b and x % d = g*(a % b) + r."""
-    single = _single(d)
-    if single is None or type(x) is int:
-        return None
-    tried = set()
-    for monomial, coefficient in _terms(x).items():
-        scale = gcd(coefficient, single[0])
-        shared = tuple(a for a in dict.fromkeys(monomial) for _ in range(min(monomial.count(a), single[1].count(a))))
-        if not monomial or (scale == 1 and not shared) or (scale, shared) in tried:
-            continue
-        tried.add((scale, shared))
-        factor = _made({shared: scale}, False)
-        whole: Terms = {}
-        rest: Terms = {}
-        for m, c in _terms(x).items():
-            left = _without(m, shared)
-            if not m and not shared:
-                whole[()], rest[()] = divmod(c, scale)
-            elif left is not None and c % scale == 0:
-                whole[left] = c // scale
-            else:
-                rest[m] = c
-        small = _made({m: c for m, c in rest.items() if c}, True)
-        if known_less(small, factor) and known_less(-1, small):
-            divisor = _without(single[1], shared)
-            assert divisor is not None
-            quotient = _made({m: c for m, c in whole.items() if c}, True)
-            return quotient, small, factor, _made({divisor: single[0] // scale}, False)
-    return None
-
-
-# ---- atoms -----------------------------------------------------------------------------------------------------------
-
-
-def _atom(text: str, kind: Kind, args: tuple[Size, ...], low: Bound, high: Bound, below: Size | None) -> Atom:
-    atom = Atom(text)
-    atom.kind, atom.args, atom.low, atom.high, atom.below, atom.quotient = kind, args, low, high, below, None
-    return atom
-
-
-def _compound(text: str, kind: Kind, args: tuple[Size, Size], low: Bound, high: Bound, below: Size | None) -> Dim:
-    atom = _atom(text, kind, args, low, high, below)
-    atom.free = free(args[0]) | free(args[1])
-    atom.depends = _depends(args[0]) | _depends(args[1])
-    return Dim({(atom,): 1}, kind == "%")
-
-
-def _operand(size: Size) -> str:
-    text = str(size)
-    return text if text.isalnum() or text.isidentifier() else f"({text})"
-
-
-def _text(terms: Terms) -> str:
-    """Infix text: terms by falling degree, then by name; the constant last."""
-    parts: list[str] = []
-    for monomial in sorted(terms, key=lambda m: (-len(m), m)):
-        coefficient = terms[monomial]
-        size = abs(coefficient)
-        if len(monomial) == 1 and size == 1 and coefficient > 0:
-            text = str(monomial[0])
-        else:
-            factors = [a if a.kind in ("symbol", "min", "max") else f"({a})" for a in monomial]
-            text = "*".join([*factors, str(size)] if size != 1 or not factors else factors)
-        sign = "-" if coefficient < 0 else "+"
-        parts.append(f" {sign} {text}" if parts else f"-{text}" if coefficient < 0 else text)
-    return "".join(parts)
+def known_equal(a: Size, b: Size) -> bool:
+    """Whether a == b for all values of the symbols, as far as the canonical form tells."""
+    if a == b:
+        return True
+    difference = a - b
+    return type(difference) is int and difference == 0
 
 
 def minimum(a: Size, b: Size) -> Size:
@@ -530,7 +43,7 @@ def minimum(a: Size, b: Size) -> Size:
     (low, high), (low_b, high_b) = bounds(a), bounds(b)
     low = None if low is None or low_b is None else min(low, low_b)
     highs = [h for h in (high, high_b) if h is not None]
-    return _compound(f"min({a}, {b})", "min", (a, b), low, min(highs, default=None), a + 1)
+    return compound(f"min({a}, {b})", "min", (a, b), low, min(highs, default=None), a + 1)
 
 
 def maximum(a: Size, b: Size) -> Size:
@@ -545,113 +58,12 @@ def maximum(a: Size, b: Size) -> Size:
     (low, high), (low_b, high_b) = bounds(a), bounds(b)
     lows = [v for v in (low, low_b) if v is not None]
     high = None if high is None or high_b is None else max(high, high_b)
-    return _compound(f"max({a}, {b})", "max", (a, b), max(lows, default=None), high, None)
+    return compound(f"max({a}, {b})", "max", (a, b), max(lows, default=None), high, None)
 
 
 def _ordered(a: Size, b: Size) -> tuple[Size, Size]:
     """Symbolic before constant, then by text: one text for either order of arguments."""
     return (a, b) if (type(a) is int, str(a)) <= (type(b) is int, str(b)) else (b, a)
-
-
-# ---- facts -----------------------------------------------------------------------------------------------------------
-
-
-def bounds(size: Size) -> tuple[Bound, Bound]:
-    """(lowest, highest) value by interval arithmetic; None where there is no limit."""
-    if type(size) is int:
-        return size, size
-    assert type(size) is Dim
-    if size._bounds is None:
-        size._bounds = _interval(size.terms)
-    return size._bounds
-
-
-def _interval(terms: Terms) -> tuple[Bound, Bound]:
-    low: Bound = 0
-    high: Bound = 0
-    for monomial, coefficient in terms.items():
-        least: Bound = coefficient
-        most: Bound = coefficient
-        for atom in monomial:
-            least, most = _interval_product(least, most, atom.low, atom.high)
-        low = None if low is None or least is None else low + least
-        high = None if high is None or most is None else high + most
-    return low, high
-
-
-def _interval_product(a: Bound, b: Bound, low: Bound, high: Bound) -> tuple[Bound, Bound]:
-    """[a, b] * [low, high]."""
-    left = (-inf if a is None else a, inf if b is None else b)
-    right = (-inf if low is None else low, inf if high is None else high)
-    corners = [x * y if x and y else 0 for x in left for y in right]
-    least, most = min(corners), max(corners)
-    return least if type(least) is int else None, most if type(most) is int else None
-
-
-def known_equal(a: Size, b: Size) -> bool:
-    """Whether a == b for all values of the symbols, as far as the canonical form tells."""
-    if a == b:
-        return True
-    difference = a - b
-    return type(difference) is int and difference == 0
-
-
-def known_less(a: Size, b: Size) -> bool:
-    """Whether a < b follows from the ranges of the symbols."""
-    difference = b - a
-    for _ in range(_PROOF_STEPS):
-        if type(difference) is int:
-            return difference > 0
-        low = bounds(difference)[0]
-        if low is not None and low > 0:
-            return True
-        weaker = _weakened(difference)
-        if weaker is None:
-            return False
-        difference = weaker
-    return False
-
-
-def _weakened(size: Size) -> Size | None:
-    """A size that is at most `size`: one atom of a negative term replaced with its symbolic upper bound."""
-    for monomial, coefficient in _terms(size).items():
-        if coefficient > 0:
-            continue
-        for position, atom in enumerate(monomial):
-            if atom.below is None:
-                continue
-            rest = monomial[:position] + monomial[position + 1 :]
-            if all(a.low is not None and a.low >= 0 for a in rest):
-                terms = {m: c for m, c in _terms(size).items() if m != monomial}
-                _accumulate(terms, _terms(atom.below - 1), rest, coefficient)
-                return _made(terms, True)
-    return None
-
-
-def divides(d: Size, size: Size) -> bool:
-    """Whether d is a factor of `size`: of every coefficient (int d), or of the polynomial (Dim d)."""
-    if type(d) is int:
-        return d != 0 and all(c % d == 0 for c in _terms(size).values())
-    assert type(d) is Dim
-    return type(size) is Dim and _taken_out(size, d)[1] == 0 or size == 0
-
-
-def free(size: Size) -> frozenset[str]:
-    """The names of the symbols in `size` (not those in their bounds)."""
-    if type(size) is int:
-        return _NO_NAMES
-    assert type(size) is Dim
-    if size._free is None:
-        size._free = _NO_NAMES.union(*(atom.free for monomial in size.terms for atom in monomial))
-    return size._free
-
-
-def _depends(size: Size) -> frozenset[str]:
-    """The names of the symbols in `size` and in the bounds of its symbols."""
-    return _NO_NAMES.union(*(atom.depends for monomial in _terms(size) for atom in monomial))
-
-
-# ---- whole expressions -----------------------------------------------------------------------------------------------
 
 
 def product(sizes: Iterable[Size]) -> Size:
@@ -677,7 +89,7 @@ def split(size: Size, name: str) -> tuple[Size, Size] | None:
             factor[tuple(a for a in monomial if a != name)] = coefficient
         else:
             return None
-    return _made(factor, size.mods), _made(rest, size.mods)
+    return made(factor, size.mods), made(rest, size.mods)
 
 
 def coefficient(size: Size, name: str) -> Size | None:
@@ -688,7 +100,7 @@ def coefficient(size: Size, name: str) -> Size | None:
 
 def substitute(size: Size, values: Mapping[str, Size]) -> Size:
     """`size` with each symbol named in `values` replaced, all at once, also in the bounds of the symbols that stay."""
-    if type(size) is int or _depends(size).isdisjoint(values):
+    if type(size) is int or depends(size).isdisjoint(values):
         return size
     assert type(size) is Dim
     result: Size = 0
@@ -705,7 +117,7 @@ def _substituted(atom: Atom, values: Mapping[str, Size]) -> Size:
         value = values.get(atom)
         if value is not None:
             return value
-        if atom.below is None or _depends(atom.below).isdisjoint(values):
+        if atom.below is None or depends(atom.below).isdisjoint(values):
             return Dim({(atom,): 1}, False)
         return Dim.symbol(str(atom), atom.low, atom.high, substitute(atom.below, values))
     a, b = (substitute(arg, values) for arg in atom.args)

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from graphc import dims
-from graphc.pipeline import build
 from graphc.dims import Dim
 from graphc.dtypes import DType, from_numpy
 from graphc.errors import IRError
 from graphc.ir.graph import Builder, Graph, Value, attribute_key
 from graphc.ir.op import Op, TensorType
+from graphc.pipeline import build
 from graphc.runtime.memory import aligned_empty
 from graphc.runtime.program import Program
 
@@ -93,7 +93,10 @@ def _generic(
 ) -> _OneNode | None:
     """The program over symbolic sizes, or None where the operator's attributes fix the sizes."""
     symbols = [Dim.symbol(f"n{i}", 2) for i in range(len(distinct))]
-    symbolic = [TensorType(_dtype(a), tuple(symbols[-1 - s] if s < 0 else s for s in shape)) for a, shape in zip(arrays, shapes, strict=True)]
+    symbolic = [
+        TensorType(_dtype(a), tuple(symbols[-1 - s] if s < 0 else s for s in shape))
+        for a, shape in zip(arrays, shapes, strict=True)
+    ]
     try:
         graph = one_node(op, symbolic, attrs)
     except (RuntimeError, IndexError, TypeError, ValueError, IRError):

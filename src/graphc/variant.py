@@ -24,7 +24,7 @@ from graphc.trees import Tree
 Array = np.ndarray[Any, Any]
 
 
-def address_of(array: Array) -> int:
+def array_address(array: Array) -> int:
     """The address of an array's first element."""
     return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
@@ -46,6 +46,7 @@ class Variant:
         self.epoch = dispatch.epoch[0]
         self.outputs = [(tuple(s.shape), s.dtype) for s in self.built.plan.outputs]
         self.written = self.built.plan.written
+        self.state_flags = [bool(state.tensor._requires_grad) for state in traced.states]
         self.moved = 0 if split is None else len(traced.differentiated)
 
     def builts(self) -> list[Built]:
@@ -56,6 +57,9 @@ class Variant:
         """Whether what the trace assumed about the world besides the arguments' types is still so."""
         if self.epoch != dispatch.epoch[0]:
             return False
+        for state, flag in zip(self.traced.states, self.state_flags, strict=True):
+            if state.tensor._requires_grad is not flag:
+                return False
         return all((Traced.target(t, leaves)._grad is None) is was_none for t, was_none in self.traced.none_grads)
 
     # ---- running ---------------------------------------------------------------------------------------------------
@@ -69,7 +73,7 @@ class Variant:
         if self.written:
             self.separate(held)
         made = [aligned_empty(shape, dtype.numpy) for shape, dtype in self.outputs]  # type: ignore[arg-type]
-        self.program([address_of(a) for a in held], [address for _, address in made])
+        self.program([array_address(a) for a in held], [address for _, address in made])
         for i in self.written:
             if held[i] is not arrays[i]:
                 np.copyto(arrays[i], held[i])
@@ -137,7 +141,7 @@ class _Gradient:
                 array = np.zeros(shape, spec.dtype.numpy) if gradient is None else gradient._array
             held.append(np.ascontiguousarray(array))
         made = [aligned_empty(tuple(s.shape), s.dtype.numpy) for s in built.plan.outputs]  # type: ignore[arg-type]
-        program([address_of(a) for a in held], [address for _, address in made])
+        program([array_address(a) for a in held], [address for _, address in made])
         return tuple(wrap(array, spec.dtype) for (array, _), spec in zip(made, built.plan.outputs, strict=True))
 
     def input(self, position: int) -> Array:

@@ -34,7 +34,7 @@ def arrays() -> Iterator[np.ndarray]:
         yield np.asarray(values[0], np.float64)
 
 
-@pytest.mark.parametrize("array", arrays(), ids=lambda a: f"{a.dtype}{list(a.shape)}")
+@pytest.mark.parametrize("array", list(arrays()), ids=lambda a: f"{a.dtype}{list(a.shape)}")
 def test_repr(array: np.ndarray) -> None:
     assert repr(graphc.from_numpy(array)) == repr(torch.from_numpy(array)).replace("torch.", "graphc.")
 

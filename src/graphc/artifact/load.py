@@ -39,7 +39,9 @@ class Loaded:
     `state_dict()`: its parameters and state as arrays by name (the very memory the program reads).
     """
 
-    def __init__(self, name: str, plan: Plan, program: Program, signature: dict[str, Any], arrays: dict[str, np.ndarray[Any, Any]]) -> None:
+    def __init__(
+        self, name: str, plan: Plan, program: Program, signature: dict[str, Any], arrays: dict[str, np.ndarray[Any, Any]]
+    ) -> None:
         self.name, self.plan = name, plan
         self._program = program
         self._arguments = Tree.from_json(signature["arguments"])
@@ -63,7 +65,7 @@ class Loaded:
         leaves, tree = flatten((args, kwargs), lambda x: hasattr(x, "dtype") and hasattr(x, "shape"))
         if tree != self._arguments:
             raise TypeError(f"{self.name}: called with {tree}, the artifact was made for {self._arguments}")
-        wrap: Callable[[Any], Any] = lambda array: array  # noqa: E731
+        wrap: Callable[[Any], Any] = lambda array: array
         held = []
         for position, (leaf, spec) in enumerate(zip(leaves, self._argument_specs, strict=True)):
             if not isinstance(leaf, np.ndarray):
@@ -115,11 +117,10 @@ def _trusted_code(entries: dict[str, bytes]) -> bytes | None:
 
 
 def _rebuild(graph_text: str) -> tuple[Plan, bytes]:
-    from graphc.pipeline import build
+    import graphc.ops  # noqa: F401  the table that the text names
     from graphc.errors import IRError
     from graphc.ir.text import parse_graph
-
-    import graphc.ops  # noqa: F401  the table that the text names
+    from graphc.pipeline import build
 
     try:
         built = build(parse_graph(graph_text))

@@ -26,7 +26,10 @@ def to_bytes(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
     contiguous = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
     return bytes(
         safetensors.serialize(
-            {n: {"dtype": dtypes.from_numpy(a.dtype).name, "shape": list(a.shape), "data": a.tobytes()} for n, a in contiguous.items()}
+            {
+                n: {"dtype": dtypes.from_numpy(a.dtype).name, "shape": list(a.shape), "data": a.tobytes()}
+                for n, a in contiguous.items()
+            }
         )
     )
 

@@ -67,7 +67,7 @@ FLOAT64 = Format(
     (-746.0, 710.0), (-1076.0, 1025.0), -50.0, 20.0, 60.0,
     p.EXP_FLOAT64, p.EXP2_FLOAT64, p.TANH_FLOAT64, p.SINH_FLOAT64,
 )  # fmt: skip
-ERF_CENTRE = 2.51  # about where ERF_LARGE_FLOAT32 is a power series
+ERF_CENTRE = 2.5  # about where ERF_LARGE_FLOAT32 is a power series
 LOG2_E = 1.4426950408889634
 
 
@@ -264,7 +264,7 @@ def erf(x: Term) -> Term:
     square = x * x
     if format_of(x) is FLOAT32:
         small = fma(x, polynomial(square, p.ERF_SMALL_FLOAT32), x)
-        large = polynomial(at_most(size, 3.92) - ERF_CENTRE, p.ERF_LARGE_FLOAT32)
+        large = polynomial(at_most(size, 4.0) - ERF_CENTRE, p.ERF_LARGE_FLOAT32)
         return select(size < 1.1, small, copysign(large, x))
     small = fma(x, polynomial(square, p.ERF_SMALL_FLOAT64), x)
     capped = at_most(size, 5.95)

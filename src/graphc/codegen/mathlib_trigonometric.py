@@ -19,6 +19,7 @@ from graphc.dtypes import float32, float64, uint32, uint64
 HALF_PI = tuple(map(float.fromhex, ("0x1.921fb54442d18p+0", "0x1.1a62633145c07p-54", "-0x1.f1976b7ed8fbcp-110")))
 QUARTER_PI = HALF_PI[0] / 2, HALF_PI[1] / 2
 PI = HALF_PI[0] * 2, HALF_PI[1] * 2
+THREE_QUARTERS_PI = float.fromhex("0x1.2d97c7f3321d2p+1"), float.fromhex("0x1.a79394c9e8a0ap-54")
 
 # Doubles that are almost multiples of 2*pi, and by how much they are more (found by continued fractions of 2**k / (2*pi))
 NEAR_TURNS = (
@@ -98,11 +99,12 @@ def reduced_by_bits(x: Term) -> tuple[Term, Term, Term]:
     upper = m * first + upper + select(lower < carried, lower.constant(1), 0)
     # upper, lower: x / (pi/2) modulo 4 as a fixed-point number with two bits before the point; what is over q, signed:
     q = (upper + (1 << 61)) >> 62
-    over = (upper << 2 | lower >> 62) ^ (1 << 63)
+    over, under = (upper << 2 | lower >> 62) ^ (1 << 63), lower << 2
     first_part = word_as_float(over >> 32) * 2.0**-32 - 0.5
     second_part = word_as_float(over & 0xFFFFFFFF) * 2.0**-64
+    rest = fma(word_as_float(under & 0xFFFFFFFF), 2.0**-32, word_as_float(under >> 32)) * 2.0**-96
     head = first_part + second_part
-    tail = (first_part - head + second_part) + word_as_float(lower << 2 >> 32) * 2.0**-96
+    tail = (first_part - head + second_part) + rest
     r = head * HALF_PI[0]
     low = fma(head, HALF_PI[0], -r) + fma(head, HALF_PI[1], tail * HALF_PI[0])
     total = r + low
@@ -261,17 +263,27 @@ def acos(x: Term) -> Term:
     return acos_float64(x, p.ASIN_FLOAT64)
 
 
-def first_quadrant(y: Term, x: Term, series: Sequence[float]) -> Term:
-    """atan(y / x) for y, x >= 0 (float64): from 0, pi/4 or pi/2, whichever is nearest, by the atan of a small quotient."""
-    middle = y > x * (math.sqrt(2.0) - 1.0)
-    steep = y > x * (math.sqrt(2.0) + 1.0)
-    top = select(steep, -x, select(middle, y - x, y))
-    bottom = select(steep, y, select(middle, y + x, x))
-    head = select(steep, HALF_PI[0], select(middle, y.constant(QUARTER_PI[0]), 0.0))
-    tail = select(steep, HALF_PI[1], select(middle, y.constant(QUARTER_PI[1]), 0.0))
+def arctangent(top: Term, bottom: Term, base: tuple[Term, Term], series: Sequence[float]) -> Term:
+    """base + atan(top / bottom) for a quotient between -(sqrt(2) - 1) and sqrt(2) - 1 (float64)."""
     t = top / bottom
     square = t * t
-    return head + (t + fma(t * square, polynomial(square, series), tail))
+    return base[0] + (t + fma(t * square, polynomial(square, series), base[1]))
+
+
+def octants(y: Term, x: Term | float) -> tuple[Term, Term]:
+    """For y, x >= 0: whether atan(y / x) is nearer to pi/4 than to 0, and whether it is nearest to pi/2."""
+    narrow, wide = math.sqrt(2.0) - 1.0, math.sqrt(2.0) + 1.0
+    return y > x * narrow, y > x * wide
+
+
+def constants(like: Term, parts: tuple[float, float]) -> tuple[Term, Term]:
+    """Two numbers as Terms of `like`'s dtype."""
+    return like.constant(parts[0]), like.constant(parts[1])
+
+
+def parts_where(condition: Term, then: Sequence[float], other: tuple[Term, Term]) -> tuple[Term, Term]:
+    """The two parts of an angle, selected."""
+    return select(condition, then[0], other[0]), select(condition, then[1], other[1])
 
 
 @function("atan")
@@ -279,7 +291,11 @@ def atan(x: Term) -> Term:
     """The angle in [-pi/2, pi/2] whose tangent is x."""
     short = format_of(x) is FLOAT32
     size = abs(x.cast(float64) if short else x)
-    value = first_quadrant(size, size.constant(1.0), p.ATAN_SHORT if short else p.ATAN_FLOAT64)
+    middle, steep = octants(size, 1.0)
+    base = parts_where(steep, HALF_PI, parts_where(middle, QUARTER_PI, constants(size, (0.0, 0.0))))
+    top = select(steep, -1.0, select(middle, size - 1.0, size))
+    bottom = select(steep, size, select(middle, size + 1.0, 1.0))
+    value = arctangent(top, bottom, base, p.ATAN_SHORT if short else p.ATAN_FLOAT64)
     return copysign(value.cast(x.dtype) if short else value, x)
 
 
@@ -287,15 +303,24 @@ def atan(x: Term) -> Term:
 def atan2(y: Term, x: Term) -> Term:
     """The angle in [-pi, pi] of the point (x, y), with the special values of C99."""
     short = format_of(y) is FLOAT32
-    up, right = (abs(v.cast(float64) if short else v) for v in (y, x))
-    both_infinite = equal(up, math.inf) & equal(right, math.inf)
-    up, right = select(both_infinite, 1.0, up), select(both_infinite, 1.0, right)
-    if not short:  # neither the sum may overflow nor the comparisons be made among denormals
-        larger = select(up > right, up, right)
+    up, right = abs(y.cast(float64) if short else y), x.cast(float64) if short else x
+    across = abs(right)
+    both_infinite = equal(up, math.inf) & equal(across, math.inf)
+    up, across = select(both_infinite, 1.0, up), select(both_infinite, 1.0, across)
+    if not short:  # neither may the sum overflow nor the comparisons be made among denormals
+        larger = select(up > across, up, across)
         scale = select(larger > 2.0**1000, 2.0**-100, select(larger < 2.0**-900, up.constant(2.0**200), 1.0))
-        up, right = up * scale, right * scale
-    right = select(equal(up, 0.0), 1.0, right)
-    angle = first_quadrant(up, right, p.ATAN_SHORT if short else p.ATAN_FLOAT64)
-    angle = select(copysign(x.constant(1.0), x) < 0.0, PI[0] - (angle - PI[1]), angle)
+        up, across = up * scale, across * scale
+    across = select(equal(up, 0.0), 1.0, across)
+    middle, steep = octants(up, across)
+    left = copysign(right.constant(1.0), right) < 0.0
+    flat_base = parts_where(left, PI, constants(right, (0.0, 0.0)))
+    middle_base = parts_where(left, THREE_QUARTERS_PI, constants(right, QUARTER_PI))
+    nearer = select(middle, middle_base[0], flat_base[0]), select(middle, middle_base[1], flat_base[1])
+    base = parts_where(steep, HALF_PI, nearer)
+    # the quotient has x's sign: left of the axis it is counted back from pi
+    top = select(steep, -copysign(across, right), select(middle, up - across, up))
+    bottom = select(steep, up, copysign(select(middle, up + across, across), right))
+    angle = arctangent(top, bottom, base, p.ATAN_SHORT if short else p.ATAN_FLOAT64)
     angle = copysign(angle.cast(y.dtype) if short else angle, y)
     return select(is_nan(x), x, angle)

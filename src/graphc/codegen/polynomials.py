@@ -49,9 +49,9 @@ SINH_FLOAT64 = _exact(  # 2**-61.8
 ERF_SMALL_FLOAT32 = _exact(  # 2**-27.7
     """0x1.06eba8p-3 -0x1.812736p-2 0x1.ce2b02p-4 -0x1.b7d344p-6 0x1.52cf88p-8 -0x1.9b114p-11 0x1.31570cp-14"""
 )
-ERF_LARGE_FLOAT32 = _exact(  # 2**-26.1
-    """0x1.ffcd72p-1 0x1.0f8cc6p-9 -0x1.54d82cp-8 0x1.068e98p-7 -0x1.10817ap-7 0x1.85899p-8 -0x1.6b7e56p-9
-    0x1.2ebd14p-11 0x1.0ddf68p-12 -0x1.10aa7p-12 0x1.157466p-14 0x1.f31f16p-17 -0x1.3dd7bcp-17 0x1.a4d176p-21"""
+ERF_LARGE_FLOAT32 = _exact(  # 2**-25.6
+    """0x1.ffcaaap-1 0x1.1d81eep-9 -0x1.64f28ap-8 0x1.11a29ap-7 -0x1.1a52a6p-7 0x1.90b0bep-8 -0x1.71377cp-9
+    0x1.20e86ep-11 0x1.2ae4dcp-12 -0x1.130398p-12 0x1.06bc58p-14 0x1.dd6496p-17 -0x1.36f9fep-17 0x1.1e7dbep-20"""
 )
 ERF_SMALL_FLOAT64 = _exact(  # 2**-55.9
     """0x1.06eba8214db68p-3 -0x1.812746b03799cp-2 0x1.ce2f21a03f78cp-4 -0x1.b82ce311a3033p-6 0x1.565bccedd5796p-8

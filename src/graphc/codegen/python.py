@@ -350,9 +350,7 @@ class _Writer:
     def loop(self, loop: For) -> None:
         updates = [s for s in loop.body if isinstance(s, Update)]
         self.expect(not updates or loop.kind == "lanes", f"update in {loop.kind} loop {loop.var}")
-        self.expect(
-            len(updates) == len({u.name for u in updates}), f"two updates of one accumulator in loop {loop.var}"
-        )
+        self.expect(len(updates) == len({u.name for u in updates}), f"two updates of one accumulator in loop {loop.var}")
         folded = dict(self.accumulators) if loop.kind == "lanes" else {}
         for name in folded:
             self.line(f"a_{name} = []")

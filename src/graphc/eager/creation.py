@@ -1,6 +1,6 @@
 """Tensors from data, numbers and sizes.
 
-Enters: Python and NumPy data.  Leaves: tensors.  Never here: random numbers (`generator`), operators.
+Enters: Python and NumPy data.  Leaves: tensors.  Never here: operators, how random numbers are drawn (`generator`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from graphc.dtypes import DType, default_for_scalar, get_default_dtype
 from graphc.dtypes import from_numpy as dtype_from_numpy
 from graphc.eager.dispatch import located
 from graphc.eager.factory import check_device, creation, finished
+from graphc.eager.generator import rand, rand_like, randint, randn, randn_like, randperm
 from graphc.eager.methods import attached
 from graphc.eager.modes import modes
 from graphc.eager.tensor import Tensor, wrap, wrap_array
@@ -234,5 +235,5 @@ class iinfo:
 
 __all__ = [
     "arange", "as_tensor", "empty", "empty_like", "eye", "finfo", "from_numpy", "full", "full_like", "iinfo", "linspace",
-    "host_scalar", "ones", "ones_like", "scalar_tensor", "tensor", "zeros", "zeros_like",
+    "host_scalar", "ones", "ones_like", "rand", "rand_like", "randint", "randn", "randn_like", "randperm", "scalar_tensor", "tensor", "zeros", "zeros_like",
 ]  # fmt: skip

@@ -31,10 +31,12 @@ kernel_runner: KernelRunner | None = None
 # Counts changes of module attributes (one element, changed in place): compiled code compares it with the count it was traced at.
 epoch = [0]
 
+# Operators that only place elements: NumPy runs them for every dtype and size, as it runs movement.
+PLACEMENT = frozenset({"clone", "full", "slice_scatter"})
 # Operators whose NumPy result is the definition's in every bit, for the dtypes below.
 NUMPY_EXACT = frozenset({
-    "abs", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "cast", "ceil", "clone", "div", "eq", "floor", "full", "ge",
-    "gt", "iota", "le", "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "mul", "ne", "neg", "slice_scatter", "sqrt",
+    "abs", "add", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "cast", "ceil", "div", "eq", "floor", "ge",
+    "gt", "iota", "le", "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "mul", "ne", "neg", "sqrt",
     "sub", "trunc", "where",
 })  # fmt: skip
 NUMPY_EXACT_DTYPES = frozenset({"bool", "int32", "int64", "float32", "float64"})
@@ -132,7 +134,7 @@ def _number(value: Any, dtype: DType) -> np.ndarray[Any, Any]:
 
 
 def _numpy_is_exact(op: Op, arrays: tuple[np.ndarray[Any, Any], ...], types: tuple[TensorType, ...]) -> bool:
-    if isinstance(op.lowering, Movement):
+    if isinstance(op.lowering, Movement) or op.name in PLACEMENT:
         return True
     if op.name not in NUMPY_EXACT:
         return False

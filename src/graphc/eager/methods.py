@@ -224,14 +224,14 @@ def to(self: Tensor, *args: Any, copy: bool = False, non_blocking: bool = False,
     return cast(self, dtype)  # type: ignore[no-any-return]
 
 
-@attached
-def type(self: Tensor, dtype: DType | None = None) -> Any:
+def as_type(self: Tensor, dtype: DType | None = None) -> Any:
     """As another dtype; without one, PyTorch's name of this tensor's type."""
     if dtype is None:
         return f"graphc.{_TYPE_NAMES.get(self.dtype.name, self.dtype.name.title())}Tensor"
     return to(self, dtype)
 
 
+Tensor.type = as_type  # type: ignore[attr-defined]
 _TYPE_NAMES = {
     "float32": "Float", "float64": "Double", "float16": "Half", "bfloat16": "BFloat16", "uint8": "Byte", "int8": "Char",
     "int16": "Short", "int32": "Int", "int64": "Long", "bool": "Bool",
@@ -281,7 +281,7 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """Overwrite the elements with those of `src`, broadcast and converted to this dtype."""
     try:
         if not isinstance(src, Tensor):
-            raise TypeError(f"copy_: argument 'src' must be a Tensor, not {src.__class__.__name__}")
+            raise TypeError(f"copy_: argument 'src' must be a Tensor, not {type(src).__name__}")
         return assign(self, cast(src, self.dtype), "copy_", fresh=False)
     except ERRORS as error:
         located(error)
@@ -297,7 +297,7 @@ def fill_(self: Tensor, value: Any) -> Tensor:
                 raise RuntimeError(f"fill_: only a 0-dim value Tensor can fill, got {list(value.shape)}")
             return assign(self, cast(value, self.dtype), "fill_", fresh=False)
         if not isinstance(value, bool | int | float | np.generic):
-            raise TypeError(f"fill_: argument 'value' must be a number, not {value.__class__.__name__}")
+            raise TypeError(f"fill_: argument 'value' must be a number, not {type(value).__name__}")
         value = value.item() if isinstance(value, np.generic) else value
         return assign(self, constant(value, self.dtype), "fill_")
     except ERRORS as error:

@@ -77,9 +77,9 @@ class Tensor:
 
     # _array: NumPy array or Phantom.  _chain: how _array is reached from _storage's root.  _base: the tensor this is a view of,
     # for the tape; _epoch: of a base, how often its history was rewritten; of a view, its base's epoch when its own was made.
-    # _index: which output of _grad_fn this is.  _hooks: of a leaf.
+    # _index: which output of _grad_fn this is.  _hooks: of a leaf.  _pointer: (an array, its address): good while it is _array.
     __slots__ = (
-        "__weakref__", "_array", "_base", "_chain", "_epoch", "_grad", "_grad_fn", "_hooks", "_index", "_requires_grad", "_retained",
+        "__weakref__", "_array", "_base", "_chain", "_epoch", "_grad", "_grad_fn", "_hooks", "_index", "_pointer", "_requires_grad", "_retained",
         "_storage", "dtype",
     )  # fmt: skip
     __array_priority__ = 1000.0
@@ -400,9 +400,18 @@ def place(array: Any, dtype: DType, storage: Storage, chain: Chain, base: Tensor
     x._base = base
     x._epoch = 0 if base is None else base._epoch
     x._requires_grad = x._retained = False
-    x._grad = x._grad_fn = x._hooks = None
+    x._grad = x._grad_fn = x._hooks = x._pointer = None
     x._index = 0
     return x
+
+
+def address_of(x: Tensor) -> int:
+    """The address of a tensor's first element, remembered while its array stays the same."""
+    pointer = x._pointer
+    array = x._array
+    if pointer is None or pointer[0] is not array:
+        pointer = x._pointer = (array, array.__array_interface__["data"][0])
+    return pointer[1]  # type: ignore[no-any-return]
 
 
 def share(x: Tensor, kind: type[Tensor]) -> Tensor:

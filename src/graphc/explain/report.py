@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from graphc.pipeline import Built, optimise
 from graphc.dims import Dim, Size, product
 from graphc.ir.graph import Value
 from graphc.ir.text import print_graph
+from graphc.pipeline import Built, optimise
 from graphc.schedule.lower import Launch
 from graphc.schedule.schedule import Schedule, schedule
 

@@ -21,6 +21,21 @@ from graphc.ops import (
 )
 
 __all__ = [
-    "activation", "arithmetic", "attention", "classification", "comparison", "contract", "create", "index", "joining", "loss",
-    "movement", "norm", "random", "reduce", "statistics", "transcendental", "views",
-]  # fmt: skip
+    "activation",
+    "arithmetic",
+    "attention",
+    "classification",
+    "comparison",
+    "contract",
+    "create",
+    "index",
+    "joining",
+    "loss",
+    "movement",
+    "norm",
+    "random",
+    "reduce",
+    "statistics",
+    "transcendental",
+    "views",
+]

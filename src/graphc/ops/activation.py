@@ -13,9 +13,18 @@ from graphc.dtypes import DType, int64
 from graphc.ir.loops import Expr
 from graphc.ir.op import Bad, Composite, Op, TensorType
 from graphc.ops.arguments import (
-    cast, constant, gradient_in_compute_dtype, in_compute_dtype, is_zero, number, one_dim, require_floating, rounded, tensor,
-)  # fmt: skip
-from graphc.ops.arithmetic import add, div, mul, sub
+    cast,
+    constant,
+    gradient_in_compute_dtype,
+    in_compute_dtype,
+    is_zero,
+    number,
+    one_dim,
+    require_floating,
+    rounded,
+    tensor,
+)
+from graphc.ops.arithmetic import add, div, mul, square, sub
 from graphc.ops.comparison import gt, le, where
 from graphc.ops.create import require_dtype
 from graphc.ops.declare import FLOATING, NUMERIC, call, fill
@@ -24,9 +33,9 @@ from graphc.ops.expressions import call as fn
 from graphc.ops.expressions import constant as literal
 from graphc.ops.expressions import select
 from graphc.ops.reduce import fold, reduce_max, reduce_sum
-from graphc.ops.transcendental import erf, erf_array, exp, log, sigmoid, sigmoid_array, square, tanh
+from graphc.ops.transcendental import erf, erf_array, exp, log, sigmoid, sigmoid_array, tanh
 
-# ---- relu and its kin -------------------------------------------------------------------------------------------------------------
+# ---- relu and its kin ----------------------------------------------------------------------------------------------
 
 
 def _zero_below(g: Any, out: Any) -> Any:
@@ -58,9 +67,16 @@ def _numbers(name: str) -> Callable[..., None]:
 
 
 def _activation(
-    name: str, doc: str, rule: Any, reference: Any, grad: Any, attrs: dict[str, Any] | None = None, samples: Any = (), bad: Any = (),
+    name: str,
+    doc: str,
+    rule: Any,
+    reference: Any,
+    grad: Any,
+    attrs: dict[str, Any] | None = None,
+    samples: Any = (),
+    bad: Any = (),
     check: Any = None,
-) -> Op:  # fmt: skip
+) -> Op:
     return elementwise(
         name,
         ("x",),
@@ -82,7 +98,9 @@ def _activation(
 leaky_relu = _activation(
     "leaky_relu",
     "x where positive, else negative_slope * x.",
-    lambda x, negative_slope: select(fn("gt", x, literal(0, x.dtype)), x, fn("mul", x, literal(negative_slope, x.dtype))),
+    lambda x, negative_slope: select(
+        fn("gt", x, literal(0, x.dtype)), x, fn("mul", x, literal(negative_slope, x.dtype))
+    ),
     lambda xp, x, negative_slope: xp.where(x > 0, x, x * x.dtype.type(negative_slope)),
     lambda g, out, x, negative_slope: (where(gt(x, 0), g, mul(g, negative_slope)),),
     {"negative_slope": 0.01},
@@ -143,7 +161,7 @@ def _silu_gradient(g: Any, x: Any) -> Any:
     return mul(g, mul(s, add(mul(x, sub(1, s)), 1)))
 
 
-# ---- gelu -------------------------------------------------------------------------------------------------------------------------
+# ---- gelu ----------------------------------------------------------------------------------------------------------
 
 _SQRT_HALF = math.sqrt(0.5)
 _TANH_SCALE = math.sqrt(2.0 / math.pi)
@@ -165,7 +183,11 @@ def _gelu_rule(x: Expr, approximate: str) -> Expr:
 
 def _gelu_reference(xp: Any, x: Any, approximate: str) -> Any:
     wide = x.astype(xp.float64)
-    curve = xp.tanh(_TANH_SCALE * (wide + _TANH_CUBE * wide**3)) if approximate == "tanh" else erf_array(xp, wide * _SQRT_HALF)
+    curve = (
+        xp.tanh(_TANH_SCALE * (wide + _TANH_CUBE * wide**3))
+        if approximate == "tanh"
+        else erf_array(xp, wide * _SQRT_HALF)
+    )
     return (0.5 * wide * (1 + curve)).astype(x.dtype)
 
 
@@ -199,7 +221,7 @@ gelu = _activation(
 )
 
 
-# ---- softmax ----------------------------------------------------------------------------------------------------------------------
+# ---- softmax -------------------------------------------------------------------------------------------------------
 
 
 def shifted(x: Any, dim: int) -> Any:
@@ -275,16 +297,24 @@ def _normalised(name: str, doc: str, rule: Any, reference: Any, grad: Any) -> Op
         attrs=("dim",),
         dtypes=FLOATING,
         samples=(
-            call(fill(3, 4), 1), call(fill(3, 4), 0), call(fill(2, 3, 33), -1), call(fill(5, low=-90.0, high=90.0), 0), call(fill(1, 1), 1),
-            call(fill(2, 0), 1), call(fill(0, 2), 1), call(fill(4, 6, special=True), 1),
+            call(fill(3, 4), 1),
+            call(fill(3, 4), 0),
+            call(fill(2, 3, 33), -1),
+            call(fill(5, low=-90.0, high=90.0), 0),
+            call(fill(1, 1), 1),
+            call(fill(2, 0), 1),
+            call(fill(0, 2), 1),
+            call(fill(4, 6, special=True), 1),
         ),
         bad=(
             Bad((fill(3), 1), IndexError, f"{name}: Dimension out of range"),
             Bad((fill(3, dtype=int64), 0), RuntimeError, f"{name}: argument 'x' must be floating"),
             Bad((fill(3), None), TypeError, f"{name}: argument 'dim' must be an int"),
         ),
-    )  # fmt: skip
+    )
 
 
 softmax = _normalised("softmax", "exp(x) / sum(exp(x))", _softmax, _softmax_reference, _softmax_grad)
-log_softmax = _normalised("log_softmax", "x - log(sum(exp(x)))", log_softmax_of, _log_softmax_reference, _log_softmax_grad)
+log_softmax = _normalised(
+    "log_softmax", "x - log(sum(exp(x)))", log_softmax_of, _log_softmax_reference, _log_softmax_grad
+)

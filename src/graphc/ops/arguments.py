@@ -1,6 +1,7 @@
 """Public arguments made strict: scalars become 0-d constants, dtypes are promoted, dims and shapes canonical.
 
-Enters: what users pass.  Leaves: carriers (eager tensors or graph values) and attributes.  Never here: what an operator computes.
+Enters: what users pass.  Leaves: carriers (eager tensors or graph values) and attributes.
+Never here: what an operator computes.
 
 A carrier is anything whose ``.dtype`` is a `DType`; nothing more is known of it than `dtype`, `shape` and `ndim`.
 """
@@ -8,6 +9,7 @@ A carrier is anything whose ``.dtype`` is a `DType`; nothing more is known of it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -35,7 +37,9 @@ def tensor(name: str, argument: str, x: Any) -> Tensor:
 def tensors(name: str, argument: str, sequence: Any) -> tuple[Tensor, ...]:
     """A non-empty sequence of tensors.  Raises TypeError or RuntimeError."""
     if is_tensor(sequence) or not isinstance(sequence, list | tuple):
-        raise TypeError(f"{name}: argument '{argument}' must be a list or tuple of Tensors, not {type(sequence).__name__}")
+        raise TypeError(
+            f"{name}: argument '{argument}' must be a list or tuple of Tensors, not {type(sequence).__name__}"
+        )
     if not sequence:
         raise RuntimeError(f"{name}: expected a non-empty list of Tensors")
     return tuple(tensor(name, f"{argument}[{i}]", x) for i, x in enumerate(sequence))
@@ -61,7 +65,7 @@ def zeros_like(x: Tensor) -> Tensor:
     return constant(0, x.dtype, tuple(x.shape))
 
 
-# ---- numbers and promotion ----------------------------------------------------------------------------------------------
+# ---- numbers and promotion -----------------------------------------------------------------------------------------
 
 
 def number(name: str, argument: str, x: Any) -> Any:
@@ -91,7 +95,9 @@ def promoted_dtype(name: str, operands: Sequence[Any], arguments: Sequence[str],
     return get_default_dtype() if promotion == "float" and dtype.kind != "f" else dtype
 
 
-def promoted(name: str, operands: Sequence[Any], arguments: Sequence[str], promotion: Promotion = "same") -> tuple[Tensor, ...]:
+def promoted(
+    name: str, operands: Sequence[Any], arguments: Sequence[str], promotion: Promotion = "same"
+) -> tuple[Tensor, ...]:
     """The operands as tensors of one dtype.  At least one must be a tensor.  Raises TypeError."""
     if not any(map(is_tensor, operands)):
         first = next((i for i, x in enumerate(operands) if not isinstance(x, int | float | np.generic)), 0)
@@ -123,7 +129,9 @@ def index_tensor(name: str, argument: str, x: Any) -> Tensor:
     """An integer (not bool) tensor.  Raises RuntimeError as PyTorch does."""
     x = tensor(name, argument, x)
     if x.dtype.kind not in "iu":
-        raise RuntimeError(f"{name}: argument '{argument}' must be an integer tensor (int64 or int32), got {of_type(x)}")
+        raise RuntimeError(
+            f"{name}: argument '{argument}' must be an integer tensor (int64 or int32), got {of_type(x)}"
+        )
     return x
 
 
@@ -135,7 +143,7 @@ def same_dtype(name: str, types: Sequence[TensorType]) -> DType:
     return types[0].dtype
 
 
-# ---- dims and shapes ----------------------------------------------------------------------------------------------------
+# ---- dims and shapes -----------------------------------------------------------------------------------------------
 
 
 def one_dim(name: str, dim: Any, rank: int) -> int:
@@ -153,14 +161,14 @@ def dims(name: str, dim: Any, rank: int) -> tuple[int, ...]:
         return tuple(range(rank))
     given = dim if isinstance(dim, tuple | list) else (dim,)
     result = sorted(one_dim(name, d, rank) for d in given)
-    for a, b in zip(result, result[1:], strict=False):
+    for a, b in pairwise(result):
         if a == b:
             raise RuntimeError(f"{name}: dim {a} appears multiple times in the list of dims")
     return tuple(result) if rank else ()
 
 
 def sizes(name: str, given: Any, argument: str = "shape") -> Shape:
-    """A shape given as one sequence or as several sizes: ``(2, 3)`` of ``f(2, 3)`` or ``f((2, 3))``.  Raises TypeError."""
+    """A shape given as one sequence or as several sizes: ``f((2, 3))`` or ``f(2, 3)``.  Raises TypeError."""
     if len(given) == 1 and isinstance(given[0], tuple | list):
         given = given[0]
     return tuple(one_size(name, argument, s) for s in given)
@@ -193,7 +201,7 @@ def is_zero(size: Size) -> bool:
     return isinstance(size, int) and size == 0
 
 
-# ---- 16-bit floats in composites ----------------------------------------------------------------------------------------
+# ---- 16-bit floats in composites -----------------------------------------------------------------------------------
 
 
 def in_compute_dtype(rule: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,6 +1,6 @@
 """Arithmetic, rounding and selection, element by element.
 
-Enters: tensors and numbers.  Leaves: operators.  Never here: mathematical functions (`transcendental`), comparisons (`comparison`).
+Enters: tensors and numbers.  Leaves: operators.  Never here: `transcendental`, `comparison`.
 
 Integer division and remainder by zero give 0 (PyTorch raises on CPU): an element cannot raise.
 """
@@ -74,7 +74,7 @@ sub = elementwise(
     inplace=True,
 )
 
-mul = elementwise(
+mul: Op = elementwise(
     "mul",
     ("x", "other"),
     doc="x * other; logical and of bools.  [...] , [...] -> broadcast.",
@@ -110,7 +110,8 @@ def _div_grad(g: Any, out: Any, x: Any, y: Any) -> tuple[Any, Any]:
 div = elementwise(
     "div",
     ("x", "other"),
-    doc="x / other; integers become the default floating dtype.  rounding_mode: None, 'trunc', 'floor'.  [...] , [...] -> broadcast.",
+    doc="x / other; integers become the default floating dtype.  rounding_mode: None, 'trunc', 'floor'.  [...] , "
+    "[...] -> broadcast.",
     signature="(x, other, *, rounding_mode=None)",
     route=_div_route,
     rule="div",
@@ -127,7 +128,7 @@ div = elementwise(
 )
 
 
-# ---- division with a remainder ----------------------------------------------------------------------------------------------
+# ---- division with a remainder -------------------------------------------------------------------------------------
 
 
 def _remainder_grad(g: Any, out: Any, x: Any, y: Any) -> tuple[Any, Any]:
@@ -140,7 +141,9 @@ def _integer_safe(function: str) -> Any:
     def reference(xp: Any, x: Any, y: Any) -> Any:
         if x.dtype.kind not in "iu":
             return getattr(xp, function)(x, y)
-        return xp.where(y == 0, xp.zeros((), x.dtype), getattr(xp, function)(x, xp.where(y == 0, xp.ones((), y.dtype), y)))
+        return xp.where(
+            y == 0, xp.zeros((), x.dtype), getattr(xp, function)(x, xp.where(y == 0, xp.ones((), y.dtype), y))
+        )
 
     return reference
 
@@ -187,9 +190,9 @@ fmod = elementwise(
 )
 
 
-# ---- one operand --------------------------------------------------------------------------------------------------------
+# ---- one operand ---------------------------------------------------------------------------------------------------
 
-neg = elementwise(
+neg: Op = elementwise(
     "neg",
     ("x",),
     doc="-x.  [...] -> [...].",
@@ -227,7 +230,7 @@ absolute = elementwise(
 )
 
 
-sign = elementwise(
+sign: Op = elementwise(
     "sign",
     ("x",),
     doc="-1, 0 or 1; 0 for NaN.  [...] -> [...].",
@@ -263,7 +266,7 @@ reciprocal = elementwise(
 )
 
 
-# ---- rounding -------------------------------------------------------------------------------------------------------------
+# ---- rounding ------------------------------------------------------------------------------------------------------
 
 
 def _rounding(name: str, doc: str, reference: str) -> Op:
@@ -284,7 +287,7 @@ def _rounding(name: str, doc: str, reference: str) -> Op:
 
 floor = _rounding("floor", "Rounded down.", "floor")
 ceil = _rounding("ceil", "Rounded up.", "ceil")
-trunc = _rounding("trunc", "Rounded towards zero.", "trunc")
+trunc: Op = _rounding("trunc", "Rounded towards zero.", "trunc")
 
 
 def _round_rule(x: Expr, decimals: int) -> Expr:
@@ -338,7 +341,7 @@ frac = elementwise(
 )
 
 
-# ---- selection --------------------------------------------------------------------------------------------------------------
+# ---- selection -----------------------------------------------------------------------------------------------------
 
 
 def kept(mask: Any, g: Any) -> Any:
@@ -430,8 +433,14 @@ clamp = elementwise(
     grad=_clamp_grad,
     attrs={"low": True, "high": True},
     samples=(
-        call(fill(3, 4), -1, 1), call(fill(33), min=0), call(fill(0, 2), max=0), call(fill(), 0, 1), call(fill(5, special=True), 0, 1),
-        call(fill(3, 4), fill(4), fill(3, 1)), call(fill(4), max=fill(4)), call(fill(4), 1, -1),
+        call(fill(3, 4), -1, 1),
+        call(fill(33), min=0),
+        call(fill(0, 2), max=0),
+        call(fill(), 0, 1),
+        call(fill(5, special=True), 0, 1),
+        call(fill(3, 4), fill(4), fill(3, 1)),
+        call(fill(4), max=fill(4)),
+        call(fill(4), 1, -1),
     ),
     bad=(
         Bad((fill(2),), RuntimeError, "clamp: at least one of"),
@@ -441,17 +450,20 @@ clamp = elementwise(
     methods=("clamp", "clip"),
     functions=("clamp", "clip"),
     inplace=True,
-)  # fmt: skip
+)
 
 
-# ---- three operands -------------------------------------------------------------------------------------------------------
+# ---- three operands ------------------------------------------------------------------------------------------------
 
 
 def _three(*more: Any) -> tuple[Any, ...]:
     return (
-        call(fill(3, 4), fill(3, 4), fill(3, 4, low=0.5)), call(fill(2, 1, 3), fill(4, 1), fill(low=0.5)),
-        call(fill(), fill(33), fill(1, low=0.5)), call(fill(0, 3), fill(3), fill(1, 1, low=0.5)), *more,
-    )  # fmt: skip
+        call(fill(3, 4), fill(3, 4), fill(3, 4, low=0.5)),
+        call(fill(2, 1, 3), fill(4, 1), fill(low=0.5)),
+        call(fill(), fill(33), fill(1, low=0.5)),
+        call(fill(0, 3), fill(3), fill(1, 1, low=0.5)),
+        *more,
+    )
 
 
 def _lerp_rule(x: Expr, end: Expr, weight: Expr) -> Expr:

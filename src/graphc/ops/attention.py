@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from graphc.dims import Dim
 from graphc.dtypes import bool_, float32, int64
 from graphc.ir.op import THROUGH, Bad, Composite, Op, TensorType, broadcast_shapes
 from graphc.ops.activation import total
@@ -21,17 +22,25 @@ from graphc.ops.declare import FLOATING, call, fill
 from graphc.ops.elementwise import Prepared
 from graphc.ops.joining import repeat_interleave
 from graphc.ops.movement import reshape
-from graphc.ops.random import STATE, rand_array, dropped, state_of
+from graphc.ops.random import STATE, dropped, rand_array, state_of
 from graphc.ops.reduce import fold, reduce_max
-from graphc.ops.transcendental import exp
+from graphc.ops.transcendental import exp, rsqrt
 
 _NAME = "scaled_dot_product_attention"
 
 
 def _prepare(
-    query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False, scale: Any = None,
-    enable_gqa: bool = False, *, state: Any = None,
-) -> Prepared:  # fmt: skip
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: Any = None,
+    enable_gqa: bool = False,
+    *,
+    state: Any = None,
+) -> Prepared:
     query = require_floating(_NAME, "query", query)
     key, value = tensor(_NAME, "key", key), tensor(_NAME, "value", value)
     dropout_p = float(number(_NAME, "dropout_p", dropout_p))
@@ -48,18 +57,24 @@ def _prepare(
     if attn_mask is not None:
         mask = tensor(_NAME, "attn_mask", attn_mask)
         if mask.dtype is not bool_ and mask.dtype is not query.dtype:
-            raise RuntimeError(f"{_NAME}: attn_mask must be bool or of the dtype of query: {of_type(query)} and {of_type(mask)}")
+            raise RuntimeError(
+                f"{_NAME}: attn_mask must be bool or of the dtype of query: {of_type(query)} and {of_type(mask)}"
+            )
         inputs.append(mask)
     if dropout_p:
         inputs.append(state_of(_NAME, state))
     if scale is None:
         size = query.shape[-1] if query.ndim else 1
-        scale = 1.0 / math.sqrt(size) if isinstance(size, int) and size else 1.0
-    attrs = {"masked": attn_mask is not None, "dropout_p": dropout_p, "is_causal": bool(is_causal), "scale": float(scale)}
+        scale = None if isinstance(size, Dim) else 1.0 / math.sqrt(max(size, 1))  # None: 1 / sqrt of the symbolic size
+    else:
+        scale = float(number(_NAME, "scale", scale))
+    attrs = {"masked": attn_mask is not None, "dropout_p": dropout_p, "is_causal": bool(is_causal), "scale": scale}
     return tuple(inputs), attrs
 
 
-def _infer(query: TensorType, key: TensorType, value: TensorType, *rest: TensorType, masked: bool, dropout_p: float, **_: Any) -> Any:
+def _infer(
+    query: TensorType, key: TensorType, value: TensorType, *rest: TensorType, masked: bool, dropout_p: float, **_: Any
+) -> Any:
     shown = f"{query}, {key}, {value}"
     if not query.dtype is key.dtype is value.dtype:
         raise RuntimeError(f"{_NAME}: query, key and value must be of one dtype: {shown}")
@@ -91,9 +106,10 @@ def _weights(scores: Any) -> Any:
 
 
 def _attention(
-    query: Any, key: Any, value: Any, *rest: Any, masked: bool, dropout_p: float, is_causal: bool, scale: float
+    query: Any, key: Any, value: Any, *rest: Any, masked: bool, dropout_p: float, is_causal: bool, scale: float | None
 ) -> Any:
-    scores = mul(matmul.run(query, swapped(key)), scale)
+    factor = rsqrt(constant(query.shape[-1], query.dtype)) if scale is None else scale
+    scores = mul(matmul.run(query, swapped(key)), factor)
     lowest = constant(float("-inf"), scores.dtype)
     if is_causal:
         scores = where(_causal(query.shape[-2], key.shape[-2]), scores, lowest)
@@ -107,9 +123,19 @@ def _attention(
 
 
 def _reference(
-    xp: Any, query: Any, key: Any, value: Any, *rest: Any, masked: bool, dropout_p: float, is_causal: bool, scale: float
+    xp: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    *rest: Any,
+    masked: bool,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
 ) -> Any:
-    scores = xp.matmul(query, xp.swapaxes(key, -1, -2)) * query.dtype.type(scale)
+    scores = xp.matmul(query, xp.swapaxes(key, -1, -2)) * query.dtype.type(
+        query.shape[-1] ** -0.5 if scale is None else scale
+    )
     if is_causal:
         scores = xp.where(xp.tri(query.shape[-2], key.shape[-2], dtype=bool), scores, -xp.inf)
     if masked:
@@ -134,9 +160,12 @@ scaled_dot_product_attention = Op(
     _NAME,
     doc=(
         "softmax(query @ key.T * scale + mask) @ value; rows with nothing to look at give 0.  "
-        "[..., n, e], [..., m, e], [..., m, v] (, mask [..., n, m]) -> [..., n, v]; with dropout also the new generator state."
+        "[..., n, e], [..., m, e], [..., m, v] (, mask [..., n, m]) -> [..., n, v]; with dropout also the new state."
     ),
-    signature="(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False, *, state=None)",
+    signature=(
+        "(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False, *, "
+        "state=None)"
+    ),
     prepare=_prepare,
     infer=_infer,
     reference=rounded(_reference),
@@ -145,9 +174,14 @@ scaled_dot_product_attention = Op(
     attrs=("masked", "dropout_p", "is_causal", "scale"),
     dtypes=FLOATING,
     samples=(
-        call(*_QKV), call(fill(3, 4), fill(3, 4), fill(3, 4), is_causal=True), call(*_QKV, _MASK), call(*_QKV, fill(2, 3, 5)),
-        call(fill(2, 4, 3, 8), fill(2, 2, 3, 8), fill(2, 2, 3, 8), enable_gqa=True), call(*_QKV, scale=0.5),
-        call(*_QKV, dropout_p=0.4, state=STATE), call(fill(1, 33, 2), fill(1, 33, 2), fill(1, 33, 1), is_causal=True),
+        call(*_QKV),
+        call(fill(3, 4), fill(3, 4), fill(3, 4), is_causal=True),
+        call(*_QKV, _MASK),
+        call(*_QKV, fill(2, 3, 5)),
+        call(fill(2, 4, 3, 8), fill(2, 2, 3, 8), fill(2, 2, 3, 8), enable_gqa=True),
+        call(*_QKV, scale=0.5),
+        call(*_QKV, dropout_p=0.4, state=STATE),
+        call(fill(1, 33, 2), fill(1, 33, 2), fill(1, 33, 1), is_causal=True),
     ),
     bad=(
         Bad((fill(3, 4), fill(3, 5), fill(3, 4)), RuntimeError, "query and key must have one feature size"),
@@ -158,4 +192,4 @@ scaled_dot_product_attention = Op(
     ),
     methods=(),
     functions=(),
-)  # fmt: skip
+)

@@ -14,11 +14,19 @@ import numpy as np
 from graphc.dims import product
 from graphc.dtypes import float32, int64
 from graphc.ir.loops import Expr
-from graphc.ir.op import Bad, Composite, Element, Op, Shape, Size, TensorType
+from graphc.ir.op import Bad, Composite, Element, Op, Shape, TensorType
 from graphc.ops.activation import log_softmax_of, total
 from graphc.ops.arguments import (
-    cast, constant, gradient_in_compute_dtype, in_compute_dtype, number, of_type, require_floating, rounded, tensor,
-)  # fmt: skip
+    cast,
+    constant,
+    gradient_in_compute_dtype,
+    in_compute_dtype,
+    number,
+    of_type,
+    require_floating,
+    rounded,
+    tensor,
+)
 from graphc.ops.arithmetic import add, div, kept, mul, neg, sub
 from graphc.ops.comparison import eq, logical_and, ne, where
 from graphc.ops.declare import FLOATING, call, fill
@@ -34,7 +42,7 @@ from graphc.ops.reduce import fold, reduce_sum
 from graphc.ops.statistics import positions
 from graphc.ops.transcendental import exp
 
-# ---- the score of each sample's class -----------------------------------------------------------------------------------------------
+# ---- the score of each sample's class ------------------------------------------------------------------------------
 
 
 def class_dim(rank: int) -> int:
@@ -49,7 +57,9 @@ def _pick_infer(x: TensorType, target: TensorType, ignore_index: int) -> TensorT
     return TensorType(x.dtype, target.shape)
 
 
-def _pick_rule(load: Any, index: Index, in_types: Sequence[TensorType], out_type: TensorType, ignore_index: int) -> Expr:
+def _pick_rule(
+    load: Any, index: Index, in_types: Sequence[TensorType], out_type: TensorType, ignore_index: int
+) -> Expr:
     dim, classes = class_dim(in_types[0].rank), in_types[0].shape
     target = load.let(converted(load(1, index), int64))
     ignored = fn("eq", target, literal(ignore_index, int64))
@@ -82,10 +92,12 @@ def _pick_grad(g: Any, out: Any, x: Any, target: Any, ignore_index: int) -> tupl
 
 pick_class = Op(
     "pick_class",
-    doc="The score of each sample's class; 0 where the class is ignore_index.  [N, C, ...], integers [N, ...] -> [N, ...].",
+    doc="The score of each sample's class; 0 where the class is ignore_index.  [N, C, ...], integers [N, ...] -> "
+    "[N, ...].",
     signature="(x, target, ignore_index=-100)",
     prepare=lambda x, target, ignore_index=-100: (
-        (tensor("pick_class", "x", x), tensor("pick_class", "target", target)), {"ignore_index": ignore_index}
+        (tensor("pick_class", "x", x), tensor("pick_class", "target", target)),
+        {"ignore_index": ignore_index},
     ),
     infer=_pick_infer,
     reference=_pick_reference,
@@ -94,7 +106,10 @@ pick_class = Op(
     attrs=("ignore_index",),
     dtypes=FLOATING,
     samples=(
-        call(fill(3, 4), places(4, 3)), call(fill(4), places(4)), call(fill(2, 33, 3), places(33, 2, 3)), call(fill(5, 3), places(3, 5), 1),
+        call(fill(3, 4), places(4, 3)),
+        call(fill(4), places(4)),
+        call(fill(2, 33, 3), places(33, 2, 3)),
+        call(fill(5, 3), places(3, 5), 1),
         call(fill(0, 3), places(3, 0)),
     ),
     bad=(
@@ -103,7 +118,7 @@ pick_class = Op(
     ),
     methods=(),
     functions=(),
-)  # fmt: skip
+)
 
 
 def _per_sample_weight(x: Any, target: Any, weight: Any, ignore_index: int) -> Any:
@@ -139,7 +154,9 @@ def _per_sample_gradient(g: Any, weights: Any, reduction: str) -> Any:
     return expand.run(g, shape=tuple(weights.shape))
 
 
-def _nll_grad(g: Any, out: Any, x: Any, target: Any, weight: Any = None, *, ignore_index: int, reduction: str) -> tuple[Any, ...]:
+def _nll_grad(
+    g: Any, out: Any, x: Any, target: Any, weight: Any = None, *, ignore_index: int, reduction: str
+) -> tuple[Any, ...]:
     weights = _per_sample_weight(x, target, weight, ignore_index)
     each = neg(mul(_per_sample_gradient(g, weights, reduction), weights))
     gx = kept(hits(x, target, ignore_index), unsqueeze.run(each, dim=class_dim(x.ndim)))
@@ -150,7 +167,9 @@ def _class_targets(name: str, x: Any, target: Any, weight: Any) -> tuple[Any, ..
     """(x, integer target[, weight]), checked.  Raises RuntimeError or ValueError."""
     dim = class_dim(x.ndim)
     if x.ndim == 0 or tuple(target.shape) != (*x.shape[:dim], *x.shape[dim + 1 :]):
-        raise ValueError(f"{name}: target must be of the shape of x without dim {dim}: {of_type(x)} and {of_type(target)}")
+        raise ValueError(
+            f"{name}: target must be of the shape of x without dim {dim}: {of_type(x)} and {of_type(target)}"
+        )
     return x, target, *_class_weight(name, x, weight)
 
 
@@ -160,11 +179,15 @@ def _class_weight(name: str, x: Any, weight: Any) -> tuple[Any, ...]:
         return ()
     weight, classes = tensor(name, "weight", weight), x.shape[class_dim(x.ndim)]
     if tuple(weight.shape) != (classes,) or weight.dtype is not x.dtype:
-        raise RuntimeError(f"{name}: weight must be one {x.dtype.short} a class, {classes}: {of_type(x)} and {of_type(weight)}")
+        raise RuntimeError(
+            f"{name}: weight must be one {x.dtype.short} a class, {classes}: {of_type(x)} and {of_type(weight)}"
+        )
     return (weight,)
 
 
-def _nll_prepare(x: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> Prepared:
+def _nll_prepare(
+    x: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean"
+) -> Prepared:
     x, target = require_floating("nll_loss", "x", x), tensor("nll_loss", "target", target)
     if target.dtype.kind not in "iu":
         raise RuntimeError(f"nll_loss: target must be class indices (int64), got {of_type(target)}")
@@ -187,11 +210,16 @@ def _nll_array(xp: Any, logp: Any, target: Any, weight: Any, ignore_index: int, 
 
 
 _CLASSES_SAMPLES = (
-    call(fill(3, 4), places(4, 3)), call(fill(4), places(4)), call(fill(2, 33, 3), places(33, 2, 3)),
-    call(fill(5, 3), places(3, 5), reduction="sum"), call(fill(5, 3), places(3, 5), reduction="none"),
-    call(fill(9, 3), places(3, 9), ignore_index=1), call(fill(9, 3), places(3, 9), fill(3, **FIXED), ignore_index=2),
-    call(fill(9, 3), places(3, 9), fill(3, **FIXED), reduction="none"), call(fill(1, 1), places(1, 1)),
-)  # fmt: skip
+    call(fill(3, 4), places(4, 3)),
+    call(fill(4), places(4)),
+    call(fill(2, 33, 3), places(33, 2, 3)),
+    call(fill(5, 3), places(3, 5), reduction="sum"),
+    call(fill(5, 3), places(3, 5), reduction="none"),
+    call(fill(9, 3), places(3, 9), ignore_index=1),
+    call(fill(9, 3), places(3, 9), fill(3, **FIXED), ignore_index=2),
+    call(fill(9, 3), places(3, 9), fill(3, **FIXED), reduction="none"),
+    call(fill(1, 1), places(1, 1)),
+)
 
 
 def _bad_classes(name: str) -> tuple[Bad, ...]:
@@ -205,31 +233,46 @@ def _bad_classes(name: str) -> tuple[Bad, ...]:
 
 nll_loss = Op(
     "nll_loss",
-    doc="Mean of minus the log probability of each sample's class, weighted by class.  [N, C, ...], integers [N, ...] -> [] or [N, ...].",
+    doc="Mean of minus the log probability of each sample's class, weighted by class.  [N, C, ...], integers [N, "
+    "...] -> [] or [N, ...].",
     signature="(x, target, weight=None, ignore_index=-100, reduction='mean')",
     prepare=_nll_prepare,
     infer=_class_loss_infer,
-    reference=rounded(lambda xp, x, target, weight=None, *, ignore_index, reduction: (
-        _nll_array(xp, x, target, weight, ignore_index, reduction)
-    )),
+    reference=rounded(
+        lambda xp, x, target, weight=None, *, ignore_index, reduction: _nll_array(
+            xp, x, target, weight, ignore_index, reduction
+        )
+    ),
     grad=gradient_in_compute_dtype(_nll_grad),
-    lowering=Composite(in_compute_dtype(lambda x, target, weight=None, *, ignore_index, reduction: (
-        _nll_of(x, target, weight, ignore_index, reduction)
-    ))),
+    lowering=Composite(
+        in_compute_dtype(
+            lambda x, target, weight=None, *, ignore_index, reduction: _nll_of(
+                x, target, weight, ignore_index, reduction
+            )
+        )
+    ),
     attrs=("ignore_index", "reduction"),
     dtypes=FLOATING,
     samples=_CLASSES_SAMPLES,
-    bad=(*_bad_classes("nll_loss"), Bad((fill(3, 4), fill(3, dtype=float32)), RuntimeError, "nll_loss: target must be class indices")),
+    bad=(
+        *_bad_classes("nll_loss"),
+        Bad((fill(3, 4), fill(3, dtype=float32)), RuntimeError, "nll_loss: target must be class indices"),
+    ),
     methods=(),
     functions=(),
-)  # fmt: skip
+)
 
 
-# ---- cross_entropy ------------------------------------------------------------------------------------------------------------------
+# ---- cross_entropy -------------------------------------------------------------------------------------------------
 
 
 def _cross_entropy_prepare(
-    x: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0
+    x: Any,
+    target: Any,
+    weight: Any = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
 ) -> Prepared:
     name = "cross_entropy"
     x, target = require_floating(name, "x", x), tensor(name, "target", target)
@@ -240,7 +283,10 @@ def _cross_entropy_prepare(
     if target.dtype.kind in "iu":
         return _class_targets(name, x, target, weight), attrs
     if target.dtype.kind != "f" or tuple(target.shape) != tuple(x.shape) or x.ndim == 0:
-        raise RuntimeError(f"{name}: target must be class indices, or probabilities of the shape of x: {of_type(x)} and {of_type(target)}")
+        raise RuntimeError(
+            f"{name}: target must be class indices, or probabilities of the shape of x: "
+            f"{of_type(x)} and {of_type(target)}"
+        )
     return (x, cast(target, x.dtype), *_class_weight(name, x, weight)), attrs
 
 
@@ -284,7 +330,15 @@ def _cross_entropy(
 
 
 def _cross_entropy_grad(
-    g: Any, out: Any, x: Any, target: Any, weight: Any = None, *, ignore_index: int, reduction: str, label_smoothing: float
+    g: Any,
+    out: Any,
+    x: Any,
+    target: Any,
+    weight: Any = None,
+    *,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
 ) -> tuple[Any, ...]:
     """(softmax(x) * sum(q) - q) * g of each sample, where q is the weighted target distribution."""
     dim = class_dim(x.ndim)
@@ -328,13 +382,19 @@ def _cross_entropy_reference(
     if target.dtype.kind not in "iu":
         smooth = target * (1 - label_smoothing) + label_smoothing / classes
         loss = -(logp * smooth * by_class).sum(axis=dim).astype(x.dtype)
-        return reduced_array(xp, loss, reduction) if reduction != "mean" else (loss.sum() / max(loss.size, 1)).astype(x.dtype)
+        return (
+            reduced_array(xp, loss, reduction)
+            if reduction != "mean"
+            else (loss.sum() / max(loss.size, 1)).astype(x.dtype)
+        )
     exact = _nll_array(xp, logp, target, weight, ignore_index, reduction)
     if not label_smoothing:
         return exact
     smooth = xp.where(target == ignore_index, 0, -(logp * by_class).sum(axis=dim))
     if reduction == "mean":
-        weights = (target != ignore_index) * (1 if weight is None else weight[xp.where(target == ignore_index, 0, target)])
+        weights = (target != ignore_index) * (
+            1 if weight is None else weight[xp.where(target == ignore_index, 0, target)]
+        )
         smooth = smooth.sum() / weights.sum()
     else:
         smooth = reduced_array(xp, smooth, reduction)
@@ -345,7 +405,8 @@ _UNIT = {"low": 0.0, "high": 1.0}
 
 cross_entropy = Op(
     "cross_entropy",
-    doc="nll_loss of log_softmax, for class indices or class probabilities.  [N, C, ...], [N, ...] or [N, C, ...] -> [] or [N, ...].",
+    doc="nll_loss of log_softmax, for class indices or class probabilities.  [N, C, ...], [N, ...] or [N, C, ...] "
+    "-> [] or [N, ...].",
     signature="(x, target, weight=None, ignore_index=-100, reduction='mean', label_smoothing=0.0)",
     prepare=_cross_entropy_prepare,
     infer=_class_loss_infer,
@@ -367,7 +428,12 @@ cross_entropy = Op(
     bad=(
         *_bad_classes("cross_entropy"),
         Bad((fill(3, 4), fill(3, 5)), RuntimeError, "cross_entropy: target must be class indices, or probabilities"),
-        Bad((fill(3, 4), places(4, 3)), RuntimeError, "cross_entropy: label_smoothing must be between", {"label_smoothing": 1.5}),
+        Bad(
+            (fill(3, 4), places(4, 3)),
+            RuntimeError,
+            "cross_entropy: label_smoothing must be between",
+            {"label_smoothing": 1.5},
+        ),
     ),
     methods=(),
     functions=(),

@@ -22,7 +22,7 @@ from graphc.ops.expressions import call as fn
 from graphc.ops.expressions import constant as literal
 from graphc.ops.expressions import converted
 
-# ---- comparisons --------------------------------------------------------------------------------------------------------------
+# ---- comparisons ---------------------------------------------------------------------------------------------------
 
 _EQUAL = call(fill(3, 4, low=0, high=3, dtype=int32), fill(3, 4, low=0, high=3, dtype=int32))
 
@@ -51,7 +51,7 @@ gt = _comparison("gt", "x > other.", "greater", "greater")
 ge = _comparison("ge", "x >= other.", "greater_equal", "greater_equal")
 
 
-# ---- logic ---------------------------------------------------------------------------------------------------------------------
+# ---- logic ---------------------------------------------------------------------------------------------------------
 
 
 def _truth(x: Expr) -> Expr:
@@ -86,12 +86,15 @@ logical_not = elementwise(
 )
 
 
-# ---- bits ----------------------------------------------------------------------------------------------------------------------
+# ---- bits ----------------------------------------------------------------------------------------------------------
 
 _BITS = (
-    call(fill(3, 4, low=-99, high=99), fill(3, 4, low=-99, high=99)), call(fill(2, 1, 3, low=-9, high=9), fill(4, 1, low=-9, high=9)),
-    call(fill(), fill(33, low=0, high=99)), call(fill(0, 3), fill(3)), call(fill(5, low=-99, high=99), 1),
-)  # fmt: skip
+    call(fill(3, 4, low=-99, high=99), fill(3, 4, low=-99, high=99)),
+    call(fill(2, 1, 3, low=-9, high=9), fill(4, 1, low=-9, high=9)),
+    call(fill(), fill(33, low=0, high=99)),
+    call(fill(0, 3), fill(3)),
+    call(fill(5, low=-99, high=99), 1),
+)
 
 
 def _bitwise(name: str, primitive: str) -> Op:
@@ -105,7 +108,13 @@ def _bitwise(name: str, primitive: str) -> Op:
         kinds="bui",
         dtypes=INTEGRAL,
         samples=_BITS,
-        bad=(Bad((fill(2, dtype=float32), fill(2, dtype=float32)), RuntimeError, f"{name}: not defined for floating tensors"),),
+        bad=(
+            Bad(
+                (fill(2, dtype=float32), fill(2, dtype=float32)),
+                RuntimeError,
+                f"{name}: not defined for floating tensors",
+            ),
+        ),
         inplace=True,
     )
 
@@ -164,19 +173,28 @@ def _shift(name: str, primitive: str, doc: str) -> Op:
         kinds="ui",
         dtypes=(int32, int64),
         samples=(
-            call(fill(3, 4, low=-99, high=99), fill(3, 4, low=0, high=8)), call(fill(33, low=-99, high=99), fill(low=0, high=70)),
-            call(fill(0, 3), fill(3, low=0)), call(fill(5, low=-99, high=99), 2), call(fill(5, low=-99, high=99), fill(5, low=-3, high=70)),
+            call(fill(3, 4, low=-99, high=99), fill(3, 4, low=0, high=8)),
+            call(fill(33, low=-99, high=99), fill(low=0, high=70)),
+            call(fill(0, 3), fill(3, low=0)),
+            call(fill(5, low=-99, high=99), 2),
+            call(fill(5, low=-99, high=99), fill(5, low=-3, high=70)),
         ),
-        bad=(Bad((fill(2, dtype=float32), fill(2, dtype=float32)), RuntimeError, f"{name}: not defined for floating tensors"),),
+        bad=(
+            Bad(
+                (fill(2, dtype=float32), fill(2, dtype=float32)),
+                RuntimeError,
+                f"{name}: not defined for floating tensors",
+            ),
+        ),
         inplace=True,
-    )  # fmt: skip
+    )
 
 
 bitwise_left_shift = _shift("bitwise_left_shift", "shl", "x * 2**other, wrapping.")
 bitwise_right_shift = _shift("bitwise_right_shift", "shr", "x / 2**other rounded down.")
 
 
-# ---- tests of floats -----------------------------------------------------------------------------------------------------------
+# ---- tests of floats -----------------------------------------------------------------------------------------------
 
 
 def _float_test(name: str, doc: str, rule: Any, of_integers: bool) -> Op:
@@ -197,8 +215,12 @@ def _float_test(name: str, doc: str, rule: Any, of_integers: bool) -> Op:
 
 _INF = float("inf")
 isnan = _float_test("isnan", "Whether x is NaN.", lambda x: fn("ne", x, x), False)
-isinf = _float_test("isinf", "Whether x is +inf or -inf.", lambda x: fn("eq", fn("abs", x), literal(_INF, x.dtype)), False)
-isfinite = _float_test("isfinite", "Whether x is neither infinite nor NaN.", lambda x: fn("lt", fn("abs", x), literal(_INF, x.dtype)), True)
+isinf = _float_test(
+    "isinf", "Whether x is +inf or -inf.", lambda x: fn("eq", fn("abs", x), literal(_INF, x.dtype)), False
+)
+isfinite = _float_test(
+    "isfinite", "Whether x is neither infinite nor NaN.", lambda x: fn("lt", fn("abs", x), literal(_INF, x.dtype)), True
+)
 
 
 def _isclose(x: Any, other: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Any:
@@ -220,16 +242,22 @@ isclose = Shorthand(
     doc="Whether |x - other| <= atol + rtol * |other|; integers must be equal.  [...] , [...] -> bool broadcast.",
     rule=_isclose,
     reference=lambda xp, x, other, rtol=1e-05, atol=1e-08, equal_nan=False: (
-        xp.isclose(x.astype(np.float64), other.astype(np.float64), rtol, atol, equal_nan) if x.dtype.kind not in "iub" else x == other
+        xp.isclose(x.astype(np.float64), other.astype(np.float64), rtol, atol, equal_nan)
+        if x.dtype.kind not in "iub"
+        else x == other
     ),
     grad=None,
     dtypes=(float32, float64, int32, int64),
-    samples=(call(fill(3, 4), fill(3, 4)), call(fill(3), fill(3), rtol=0.5, atol=0.5), call(fill(5, special=True), fill(5, special=True))),
+    samples=(
+        call(fill(3, 4), fill(3, 4)),
+        call(fill(3), fill(3), rtol=0.5, atol=0.5),
+        call(fill(5, special=True), fill(5, special=True)),
+    ),
     bad=(Bad((fill(2), 1.0), TypeError, "isclose: argument 'other'"),),
 )
 
 
-# ---- where ---------------------------------------------------------------------------------------------------------------------
+# ---- where ---------------------------------------------------------------------------------------------------------
 
 
 def _where_prepare(condition: Any, x: Any, other: Any) -> Prepared:
@@ -260,8 +288,12 @@ where = Op(
     lowering=Scalar(lambda condition, x, other: fn("select", condition, x, other)),
     dtypes=EVERY,
     samples=(
-        call(fill(3, 4, **_MASK), fill(3, 4), fill(3, 4)), call(fill(4, **_MASK), fill(3, 1), fill()), call(fill(**_MASK), fill(33), 0),
-        call(fill(0, 3, **_MASK), fill(3), fill(1)), call(fill(5, **_MASK), 1, fill(5)), call(fill(5, **_MASK), fill(5, special=True), 2),
+        call(fill(3, 4, **_MASK), fill(3, 4), fill(3, 4)),
+        call(fill(4, **_MASK), fill(3, 1), fill()),
+        call(fill(**_MASK), fill(33), 0),
+        call(fill(0, 3, **_MASK), fill(3), fill(1)),
+        call(fill(5, **_MASK), 1, fill(5)),
+        call(fill(5, **_MASK), fill(5, special=True), 2),
     ),
     bad=(
         Bad((fill(2), fill(2, dtype=float32), fill(2)), RuntimeError, "where: expected condition to be a bool tensor"),
@@ -269,7 +301,7 @@ where = Op(
         Bad((fill(2, **_MASK), fill(3), fill(4)), RuntimeError, "where: shapes .* do not broadcast"),
     ),
     methods=(),
-)  # fmt: skip
+)
 
 
 def _masked_fill(x: Any, mask: Any, value: Any) -> Any:
@@ -285,13 +317,19 @@ masked_fill = Shorthand(
     rule=_masked_fill,
     reference=lambda xp, x, mask, value: xp.where(mask, xp.asarray(value).astype(x.dtype), x),
     dtypes=EVERY,
-    samples=(call(fill(3, 4), fill(3, 4, **_MASK), 1), call(fill(3, 4), fill(4, **_MASK), 0), call(fill(0, 4), fill(4, **_MASK), 0)),
-    bad=(Bad((fill(2), fill(2, dtype=int32), 1.0), RuntimeError, "masked_fill: argument 'mask' must be a bool tensor"),),
+    samples=(
+        call(fill(3, 4), fill(3, 4, **_MASK), 1),
+        call(fill(3, 4), fill(4, **_MASK), 0),
+        call(fill(0, 4), fill(4, **_MASK), 0),
+    ),
+    bad=(
+        Bad((fill(2), fill(2, dtype=int32), 1.0), RuntimeError, "masked_fill: argument 'mask' must be a bool tensor"),
+    ),
     inplace=True,
 )
 
 
-# ---- conversion ------------------------------------------------------------------------------------------------------------------
+# ---- conversion ----------------------------------------------------------------------------------------------------
 
 
 def _cast_reference(xp: Any, x: Any, dtype: DType) -> Any:
@@ -321,13 +359,21 @@ cast = Op(
     attrs=("dtype",),
     dtypes=EVERY,
     samples=(
-        call(fill(3, 4, low=-9, high=9), float32), call(fill(), float64), call(fill(0, 3), int32), call(fill(33, low=-9, high=9), int64),
-        call(fill(5, low=-1, high=2), bool_), call(fill(8, special=True), float64), call(fill(8, special=True), int32),
+        call(fill(3, 4, low=-9, high=9), float32),
+        call(fill(), float64),
+        call(fill(0, 3), int32),
+        call(fill(33, low=-9, high=9), int64),
+        call(fill(5, low=-1, high=2), bool_),
+        call(fill(8, special=True), float64),
+        call(fill(8, special=True), int32),
     ),
-    bad=(Bad((fill(2), "float"), TypeError, "cast: argument 'dtype'"), Bad((2.0, float32), TypeError, "cast: argument 'x'")),
+    bad=(
+        Bad((fill(2), "float"), TypeError, "cast: argument 'dtype'"),
+        Bad((2.0, float32), TypeError, "cast: argument 'x'"),
+    ),
     methods=(),
     functions=(),
-)  # fmt: skip
+)
 
 clone = elementwise(
     "clone",

@@ -2,8 +2,8 @@
 
 Enters: tensors.  Leaves: operators.  Never here: tiling; normalisation and attention.
 
-Each element of a matmul is one chain of fused multiply-adds in order of k inside fixed blocks (ir.loops); float16 and bfloat16
-accumulate in float32 and are rounded once.
+Each element of a matmul is one chain of fused multiply-adds in order of k inside fixed blocks (ir.loops); float16 and
+bfloat16 accumulate in float32 and are rounded once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from graphc.ops.declare import FLOATING, NUMERIC, Routed, Shorthand, call, fill
 from graphc.ops.elementwise import Prepared
 from graphc.ops.movement import permute, reshape, squeeze, summed_to, unsqueeze
 
-# ---- matmul -------------------------------------------------------------------------------------------------------------------
+# ---- matmul --------------------------------------------------------------------------------------------------------
 
 
 def _matmul_infer(x: TensorType, y: TensorType) -> TensorType:
@@ -71,7 +71,8 @@ def _matmul_route(op: Op, x: Any, other: Any) -> Any:
 
 matmul = Routed(
     "matmul",
-    doc="Matrix product; vectors count as a row or column, leading dims broadcast.  [..., n, k] @ [..., k, m] -> [..., n, m].",
+    doc="Matrix product; vectors count as a row or column, leading dims broadcast.  [..., n, k] @ [..., k, m] -> "
+    "[..., n, m].",
     signature="(x, other)",
     route=_matmul_route,
     prepare=lambda x, other: (matrices("matmul", x, other), {}),
@@ -81,9 +82,18 @@ matmul = Routed(
     lowering=Anchor("matmul"),
     dtypes=NUMERIC,
     samples=(
-        call(fill(3, 4), fill(4, 5)), call(fill(2, 3, 4), fill(4, 2)), call(fill(2, 1, 3, 4), fill(5, 4, 2)), call(fill(33, 7), fill(7, 33)),
-        call(fill(1, 1), fill(1, 1)), call(fill(0, 3), fill(3, 2)), call(fill(2, 0), fill(0, 3)),
-        call(fill(4), fill(4)), call(fill(4), fill(4, 3)), call(fill(3, 4), fill(4)), call(fill(2, 3, 4), fill(4)), call(fill(3), fill(2, 3, 5)),
+        call(fill(3, 4), fill(4, 5)),
+        call(fill(2, 3, 4), fill(4, 2)),
+        call(fill(2, 1, 3, 4), fill(5, 4, 2)),
+        call(fill(33, 7), fill(7, 33)),
+        call(fill(1, 1), fill(1, 1)),
+        call(fill(0, 3), fill(3, 2)),
+        call(fill(2, 0), fill(0, 3)),
+        call(fill(4), fill(4)),
+        call(fill(4), fill(4, 3)),
+        call(fill(3, 4), fill(4)),
+        call(fill(2, 3, 4), fill(4)),
+        call(fill(3), fill(2, 3, 5)),
     ),
     bad=(
         Bad((fill(2, 3), fill(4, 5)), RuntimeError, r"matmul: inner sizes differ: .*\[2, 3\] @ .*\[4, 5\]"),
@@ -92,17 +102,19 @@ matmul = Routed(
         Bad((fill(2, 3), 2.0), TypeError, "matmul: argument 'other' must be a Tensor"),
         Bad((fill(2, 3), fill(3, 4, dtype=bool_)), RuntimeError, "matmul: expected both operands to have one dtype"),
     ),
-)  # fmt: skip
+)
 
 
-# ---- strict ranks -------------------------------------------------------------------------------------------------------------
+# ---- strict ranks --------------------------------------------------------------------------------------------------
 
 
 def _ranked(name: str, doc: str, ranks: tuple[int, int], samples: Any, bad: Any) -> Shorthand:
     def rule(x: Any, other: Any) -> Any:
         x, other = matrices(name, x, other)
         if (x.ndim, other.ndim) != ranks:
-            raise RuntimeError(f"{name}: expected tensors of rank {ranks[0]} and {ranks[1]}, got {of_type(x)} and {of_type(other)}")
+            raise RuntimeError(
+                f"{name}: expected tensors of rank {ranks[0]} and {ranks[1]}, got {of_type(x)} and {of_type(other)}"
+            )
         if name == "bmm" and x.shape[0] != other.shape[0]:
             raise RuntimeError(f"{name}: batch sizes differ: {of_type(x)} @ {of_type(other)}")
         if x.shape[-1] != other.shape[-2 if ranks[1] > 1 else 0]:
@@ -110,33 +122,53 @@ def _ranked(name: str, doc: str, ranks: tuple[int, int], samples: Any, bad: Any)
         return matmul(x, other)
 
     return Shorthand(
-        name, doc=doc, rule=rule, reference=rounded(lambda xp, x, other: xp.matmul(x, other)), dtypes=NUMERIC, samples=samples, bad=bad
+        name,
+        doc=doc,
+        rule=rule,
+        reference=rounded(lambda xp, x, other: xp.matmul(x, other)),
+        dtypes=NUMERIC,
+        samples=samples,
+        bad=bad,
     )
 
 
 mm = _ranked(
-    "mm", "Product of two matrices.  [n, k] @ [k, m] -> [n, m].", (2, 2),
+    "mm",
+    "Product of two matrices.  [n, k] @ [k, m] -> [n, m].",
+    (2, 2),
     (call(fill(3, 4), fill(4, 5)), call(fill(1, 33), fill(33, 1)), call(fill(0, 2), fill(2, 3))),
-    (Bad((fill(3), fill(3, 2)), RuntimeError, "mm: expected tensors of rank 2 and 2"),
-     Bad((fill(2, 3), fill(2, 3)), RuntimeError, "mm: inner sizes differ")),
-)  # fmt: skip
+    (
+        Bad((fill(3), fill(3, 2)), RuntimeError, "mm: expected tensors of rank 2 and 2"),
+        Bad((fill(2, 3), fill(2, 3)), RuntimeError, "mm: inner sizes differ"),
+    ),
+)
 bmm = _ranked(
-    "bmm", "Products of matrices in a batch.  [b, n, k] @ [b, k, m] -> [b, n, m].", (3, 3),
+    "bmm",
+    "Products of matrices in a batch.  [b, n, k] @ [b, k, m] -> [b, n, m].",
+    (3, 3),
     (call(fill(2, 3, 4), fill(2, 4, 5)), call(fill(1, 1, 33), fill(1, 33, 2)), call(fill(0, 2, 3), fill(0, 3, 1))),
-    (Bad((fill(2, 3, 4), fill(3, 4, 5)), RuntimeError, "bmm: batch sizes differ"),
-     Bad((fill(3, 4), fill(4, 5)), RuntimeError, "bmm: expected tensors of rank 3 and 3")),
-)  # fmt: skip
+    (
+        Bad((fill(2, 3, 4), fill(3, 4, 5)), RuntimeError, "bmm: batch sizes differ"),
+        Bad((fill(3, 4), fill(4, 5)), RuntimeError, "bmm: expected tensors of rank 3 and 3"),
+    ),
+)
 mv = _ranked(
-    "mv", "Matrix times vector.  [n, k] @ [k] -> [n].", (2, 1),
+    "mv",
+    "Matrix times vector.  [n, k] @ [k] -> [n].",
+    (2, 1),
     (call(fill(3, 4), fill(4)), call(fill(33, 5), fill(5)), call(fill(0, 2), fill(2))),
     (Bad((fill(3, 4), fill(3)), RuntimeError, "mv: inner sizes differ"),),
-)  # fmt: skip
+)
 dot = _ranked(
-    "dot", "Inner product of two vectors.  [k] @ [k] -> [].", (1, 1),
+    "dot",
+    "Inner product of two vectors.  [k] @ [k] -> [].",
+    (1, 1),
     (call(fill(4), fill(4)), call(fill(33), fill(33)), call(fill(0), fill(0))),
-    (Bad((fill(4), fill(3)), RuntimeError, "dot: inner sizes differ"),
-     Bad((fill(2, 2), fill(2)), RuntimeError, "dot: expected tensors of rank 1 and 1")),
-)  # fmt: skip
+    (
+        Bad((fill(4), fill(3)), RuntimeError, "dot: inner sizes differ"),
+        Bad((fill(2, 2), fill(2)), RuntimeError, "dot: expected tensors of rank 1 and 1"),
+    ),
+)
 
 
 def _outer(x: Any, other: Any) -> Any:
@@ -159,7 +191,7 @@ outer = Shorthand(
 )
 
 
-# ---- with an addend ------------------------------------------------------------------------------------------------------------
+# ---- with an addend ------------------------------------------------------------------------------------------------
 
 
 def _scaled_sum(name: str, x: Any, beta: Any, product_: Any, alpha: Any) -> Any:
@@ -182,23 +214,36 @@ def _with_addend(name: str, product_op: Op, doc: str, samples: Any) -> Shorthand
         return x.dtype.type(beta) * x + x.dtype.type(alpha) * xp.matmul(first, second)
 
     return Shorthand(
-        name, doc=doc, rule=rule, reference=rounded(reference), dtypes=NUMERIC, samples=samples,
+        name,
+        doc=doc,
+        rule=rule,
+        reference=rounded(reference),
+        dtypes=NUMERIC,
+        samples=samples,
         bad=(Bad((2.0, fill(2, 2), fill(2, 2)), TypeError, f"{name}: argument 'x' must be a Tensor"),),
         inplace=True,
-    )  # fmt: skip
+    )
 
 
 addmm = _with_addend(
-    "addmm", mm, "beta * x + alpha * (first @ second).  [n, m], [n, k], [k, m] -> [n, m].",
-    (call(fill(3, 5), fill(3, 4), fill(4, 5)), call(fill(5), fill(33, 4), fill(4, 5)), call(fill(2, 2), fill(2, 2), fill(2, 2), beta=2, alpha=3)),
-)  # fmt: skip
+    "addmm",
+    mm,
+    "beta * x + alpha * (first @ second).  [n, m], [n, k], [k, m] -> [n, m].",
+    (
+        call(fill(3, 5), fill(3, 4), fill(4, 5)),
+        call(fill(5), fill(33, 4), fill(4, 5)),
+        call(fill(2, 2), fill(2, 2), fill(2, 2), beta=2, alpha=3),
+    ),
+)
 baddbmm = _with_addend(
-    "baddbmm", bmm, "beta * x + alpha * (first @ second).  [b, n, m], [b, n, k], [b, k, m] -> [b, n, m].",
+    "baddbmm",
+    bmm,
+    "beta * x + alpha * (first @ second).  [b, n, m], [b, n, k], [b, k, m] -> [b, n, m].",
     (call(fill(2, 3, 5), fill(2, 3, 4), fill(2, 4, 5)), call(fill(5), fill(1, 3, 4), fill(1, 4, 5), beta=2, alpha=3)),
-)  # fmt: skip
+)
 
 
-# ---- linear ---------------------------------------------------------------------------------------------------------------------
+# ---- linear --------------------------------------------------------------------------------------------------------
 
 
 def _linear_prepare(x: Any, weight: Any, bias: Any = None) -> Prepared:
@@ -253,8 +298,12 @@ linear = Op(
     lowering=Composite(_linear),
     dtypes=FLOATING,
     samples=(
-        call(fill(3, 4), fill(5, 4), fill(5)), call(fill(3, 4), fill(5, 4)), call(fill(4), fill(2, 4), fill(2)),
-        call(fill(2, 3, 7), fill(33, 7), fill(33)), call(fill(0, 4), fill(5, 4), fill(5)), call(fill(1, 1), fill(1, 1), fill(1)),
+        call(fill(3, 4), fill(5, 4), fill(5)),
+        call(fill(3, 4), fill(5, 4)),
+        call(fill(4), fill(2, 4), fill(2)),
+        call(fill(2, 3, 7), fill(33, 7), fill(33)),
+        call(fill(0, 4), fill(5, 4), fill(5)),
+        call(fill(1, 1), fill(1, 1), fill(1)),
     ),
     bad=(
         Bad((fill(3, 4), fill(4, 5)), RuntimeError, "linear: x has 4 features, weight takes 5"),
@@ -263,4 +312,4 @@ linear = Op(
     ),
     methods=(),
     functions=(),
-)  # fmt: skip
+)

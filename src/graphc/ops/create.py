@@ -36,7 +36,7 @@ def dtype_of_number(value: Any) -> DType:
     return int64 if isinstance(value, Dim) else default_for_scalar(value)
 
 
-# ---- full -----------------------------------------------------------------------------------------------------------------
+# ---- full ----------------------------------------------------------------------------------------------------------
 
 
 def _full_rule(load: Any, index: tuple[Size, ...], in_types: Any, out_type: TensorType, value: Any, **_: Any) -> Expr:
@@ -78,7 +78,7 @@ full = Op(
 )
 
 
-# ---- iota -----------------------------------------------------------------------------------------------------------------
+# ---- iota ----------------------------------------------------------------------------------------------------------
 
 
 def _iota_prepare(size: Any, dtype: DType = int64) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -103,7 +103,7 @@ iota = Op(
 )
 
 
-# ---- arange, linspace, eye --------------------------------------------------------------------------------------------------
+# ---- arange, linspace, eye -----------------------------------------------------------------------------------------
 
 
 def _arange_prepare(
@@ -120,7 +120,9 @@ def _arange_prepare(
         length = -((start - end) // step)
     else:
         if (end - start) * step < 0:
-            raise RuntimeError(f"arange: upper bound and lower bound inconsistent with step sign: {start}, {end}, {step}")
+            raise RuntimeError(
+                f"arange: upper bound and lower bound inconsistent with step sign: {start}, {end}, {step}"
+            )
         length = math.ceil((end - start) / step)
     if dtype is None:
         dtype = get_default_dtype() if any(isinstance(v, float) for v in (start, end, step)) else int64
@@ -146,7 +148,8 @@ def _arange_reference(xp: Any, start: Any, step: Any, size: int, dtype: DType) -
 
 arange = Op(
     "arange",
-    doc="start, start + step, ... below end; floating values are computed in float64 and rounded once.  () -> [ceil((end - start) / step)].",
+    doc="start, start + step, ... below end; floating values are computed in float64 and rounded once.  () -> "
+    "[ceil((end - start) / step)].",
     signature="(start, end=None, step=1, *, dtype=None)",
     prepare=_arange_prepare,
     infer=lambda start, step, size, dtype: TensorType(dtype, (size,)),
@@ -166,7 +169,9 @@ arange = Op(
 )
 
 
-def _linspace_prepare(start: Any, end: Any, steps: Any, *, dtype: DType | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _linspace_prepare(
+    start: Any, end: Any, steps: Any, *, dtype: DType | None = None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     steps = one_size("linspace", "steps", steps)
     if isinstance(steps, int) and steps < 0:
         raise RuntimeError(f"linspace: number of steps must be non-negative, got {steps}")
@@ -203,7 +208,10 @@ linspace = Op(
     attrs=("start", "end", "size", "dtype"),
     dtypes=(float32,),
     samples=(call(0, 1, 5), call(-2.0, 3.0, 33), call(1, 2, 1), call(1, 2, 0), call(5, 0, 7, dtype=float64)),
-    bad=(Bad((0, 1, -1), RuntimeError, "linspace: number of steps"), Bad((0, 1, 2.5), TypeError, "linspace: argument 'steps'")),
+    bad=(
+        Bad((0, 1, -1), RuntimeError, "linspace: number of steps"),
+        Bad((0, 1, 2.5), TypeError, "linspace: argument 'steps'"),
+    ),
     methods=(),
     functions=(),
 )
@@ -239,7 +247,7 @@ eye = Op(
 )
 
 
-# ---- shorthands ---------------------------------------------------------------------------------------------------------
+# ---- shorthands ----------------------------------------------------------------------------------------------------
 
 
 def _shape_prepare(name: str) -> Any:

@@ -41,7 +41,7 @@ def infer_through(rule: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Routed(Op):
-    """An operator whose public function may call other operators around, or instead of, its own: ``route(op, *args)``."""
+    """An operator whose public function may call others around it, or instead of it: ``route(op, *args)``."""
 
     def __init__(self, name: str, *, route: Callable[..., Any], **declaration: Any) -> None:
         super().__init__(name, **declaration)
@@ -59,8 +59,12 @@ class Shorthand(Op):
 
     def __init__(self, name: str, *, rule: Callable[..., Any], prepare: Any = None, **declaration: Any) -> None:
         signature = inspect.signature(rule)
-        shown = str(signature.replace(parameters=[p.replace(annotation=p.empty) for p in signature.parameters.values()],
-                                      return_annotation=signature.empty))  # fmt: skip
+        shown = str(
+            signature.replace(
+                parameters=[p.replace(annotation=p.empty) for p in signature.parameters.values()],
+                return_annotation=signature.empty,
+            )
+        )
         super().__init__(
             name,
             signature=declaration.pop("signature", shown),

@@ -1,6 +1,6 @@
-"""Declaring elementwise operators: one call gives promotion, broadcasting, the type rule and the rounding of 16-bit floats.
+"""Declaring elementwise operators: one call gives promotion, broadcasting, type rule and rounding of 16-bit floats.
 
-Enters: a scalar rule, a NumPy reference, a gradient.  Leaves: `Op`s.  Never here: any particular operator (see the files beside).
+Enters: a scalar rule, a NumPy reference, a gradient.  Leaves: `Op`s.  Never here: any particular operator.
 """
 
 from __future__ import annotations
@@ -70,7 +70,11 @@ def elementwise(
 
 
 def preparation(
-    name: str, operands: Sequence[str], promotion: Promotion, defaults: dict[str, Any], check: Callable[..., None] | None
+    name: str,
+    operands: Sequence[str],
+    promotion: Promotion,
+    defaults: dict[str, Any],
+    check: Callable[..., None] | None,
 ) -> Callable[..., Prepared]:
     """Public arguments -> promoted tensors and attributes."""
     arity, keywords = len(operands), tuple(defaults)
@@ -91,7 +95,12 @@ def preparation(
 
 
 def _bound(
-    name: str, accepted: tuple[str, ...], arity: int, defaults: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    name: str,
+    accepted: tuple[str, ...],
+    arity: int,
+    defaults: dict[str, Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and keyword arguments in their places.  Raises TypeError."""
     if len(args) > len(accepted):
@@ -148,12 +157,19 @@ def unary_samples(low: float = -2.0, high: float = 2.0) -> tuple[Sample, ...]:
     return (*(call(fill(*s, low=low, high=high)) for s in shapes), call(fill(5, 7, special=True)))
 
 
-def binary_samples(low: float = -2.0, high: float = 2.0, low2: float | None = None, high2: float | None = None) -> tuple[Sample, ...]:
+def binary_samples(
+    low: float = -2.0, high: float = 2.0, low2: float | None = None, high2: float | None = None
+) -> tuple[Sample, ...]:
     """The usual pairs of shapes, with values in the given ranges."""
     low2, high2 = low if low2 is None else low2, high if high2 is None else high2
     pairs: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
-        ((3, 4), (3, 4)), ((2, 1, 3), (4, 1)), ((), (33,)), ((0, 3), (3,)), ((1,), (5, 1)), ((), ()),
-    )  # fmt: skip
+        ((3, 4), (3, 4)),
+        ((2, 1, 3), (4, 1)),
+        ((), (33,)),
+        ((0, 3), (3,)),
+        ((1,), (5, 1)),
+        ((), ()),
+    )
     samples = tuple(call(fill(*a, low=low, high=high), fill(*b, low=low2, high=high2)) for a, b in pairs)
     return (*samples, call(fill(2, 3, low=low, high=high), 2), call(fill(7, special=True), fill(5, 1, special=True)))
 

@@ -1,6 +1,6 @@
 """Writing scalar rules: loop IR expressions with their dtypes filled in.
 
-Enters: expressions and Python numbers.  Leaves: `Expr`.  Never here: rounding to storage dtypes (the lowering does that).
+Enters: expressions and Python numbers.  Leaves: `Expr`.  Never here: rounding to storage dtypes.
 """
 
 from __future__ import annotations

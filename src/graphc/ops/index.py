@@ -1,8 +1,8 @@
 """Reading and adding at places that tensors of indices name.
 
-Enters: tensors and integer tensors.  Leaves: operators.  Never here: negative indices from the end (basic indexing's business).
+Enters: tensors and integer tensors.  Leaves: operators.  Never here: negative indices (basic indexing's business).
 
-An index out of range is reported with IndexError when the call ends; what was read in its place never leaves the tensor.
+An index out of range is reported with IndexError when the call ends; what is read in its place is inside the tensor.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _out_of_range(name: str) -> str:
     return f"{name}: index out of range"
 
 
-# ---- gather -------------------------------------------------------------------------------------------------------------------
+# ---- gather --------------------------------------------------------------------------------------------------------
 
 
 def _indexed(name: str, x: TensorType, index: TensorType, dim: int) -> None:
@@ -87,7 +87,8 @@ gather = Op(
     doc="out[i, j] = x[index[i, j], j] for dim 0, and so on.  [...] , integers [...] -> shape of index.",
     signature="(x, dim, index)",
     prepare=lambda x, dim, index: (
-        (tensor("gather", "x", x), index_tensor("gather", "index", index)), {"dim": one_dim("gather", dim, x.ndim)}
+        (tensor("gather", "x", x), index_tensor("gather", "index", index)),
+        {"dim": one_dim("gather", dim, x.ndim)},
     ),
     infer=_gather_infer,
     reference=_gather_reference,
@@ -96,8 +97,12 @@ gather = Op(
     attrs=("dim",),
     dtypes=EVERY,
     samples=(
-        call(fill(3, 4), 0, places(3, 2, 4)), call(fill(3, 4), -1, places(4, 3, 6)), call(fill(33), 0, places(33, 5)),
-        call(fill(2, 3, 4), 1, places(3, 1, 2, 3)), call(fill(3, 4), 0, places(3, 0, 4)), call(fill(1), 0, places(1, 4)),
+        call(fill(3, 4), 0, places(3, 2, 4)),
+        call(fill(3, 4), -1, places(4, 3, 6)),
+        call(fill(33), 0, places(33, 5)),
+        call(fill(2, 3, 4), 1, places(3, 1, 2, 3)),
+        call(fill(3, 4), 0, places(3, 0, 4)),
+        call(fill(1), 0, places(1, 4)),
     ),
     bad=(
         Bad((fill(3), 0, places(9, 4, low=5)), IndexError, "gather: index out of range"),
@@ -106,7 +111,7 @@ gather = Op(
         Bad((fill(3, 4), 0, places(3, 2, 5)), RuntimeError, "gather: index .* is larger than x"),
         Bad((fill(3), 1, places(3, 3)), IndexError, "gather: Dimension out of range"),
     ),
-)  # fmt: skip
+)
 
 
 def _take_along_dim(x: Any, indices: Any, dim: Any = None) -> Any:
@@ -127,15 +132,20 @@ take_along_dim = Shorthand(
     "take_along_dim",
     doc="gather with the other dims broadcast; of the flattened tensor without dim.  [...] , integers [...] -> [...].",
     rule=_take_along_dim,
-    reference=lambda xp, x, indices, dim=None: xp.take_along_axis(x, indices, axis=dim) if dim is not None
-    else x.ravel()[indices.ravel()],
+    reference=lambda xp, x, indices, dim=None: (
+        xp.take_along_axis(x, indices, axis=dim) if dim is not None else x.ravel()[indices.ravel()]
+    ),
     dtypes=EVERY,
-    samples=(call(fill(3, 4), places(3, 2, 1), 0), call(fill(3, 4), places(12, 5)), call(fill(1, 33), places(33, 2, 5), -1)),
+    samples=(
+        call(fill(3, 4), places(3, 2, 1), 0),
+        call(fill(3, 4), places(12, 5)),
+        call(fill(1, 33), places(33, 2, 5), -1),
+    ),
     bad=(Bad((fill(3, 4), places(3, 2), 0), RuntimeError, "take_along_dim: x and indices must have as many dims"),),
-)  # fmt: skip
+)
 
 
-# ---- scatter_add ----------------------------------------------------------------------------------------------------------------
+# ---- scatter_add ---------------------------------------------------------------------------------------------------
 
 
 def _scatter_add_prepare(x: Any, dim: Any, index: Any, src: Any) -> Prepared:
@@ -146,7 +156,8 @@ def _scatter_add_prepare(x: Any, dim: Any, index: Any, src: Any) -> Prepared:
         raise RuntimeError(f"{name}: x and src must have one dtype, got {of_type(x)} and {of_type(src)}")
     k = one_dim(name, dim, x.ndim)
     _indexed(name, of_type(x), of_type(index), k)
-    if src.ndim != index.ndim or any(isinstance(a, int) and isinstance(b, int) and a > b for a, b in zip(index.shape, src.shape)):  # noqa: B905
+    pairs = [] if src.ndim != index.ndim else list(zip(index.shape, src.shape, strict=True))
+    if src.ndim != index.ndim or any(isinstance(a, int) and isinstance(b, int) and a > b for a, b in pairs):
         raise RuntimeError(f"{name}: index {of_type(index)} does not fit src {of_type(src)}")
     if tuple(src.shape) != tuple(index.shape):
         src = slice_.run(src, starts=(0,) * src.ndim, stops=tuple(index.shape), steps=(1,) * src.ndim)
@@ -172,9 +183,10 @@ def _scatter_add_reference(xp: Any, x: Any, index: Any, src: Any, dim: int) -> A
     return result
 
 
-scatter_add = Op(
+scatter_add: Op = Op(
     "scatter_add",
-    doc="x with src[i, j] added at [index[i, j], j] for dim 0, and so on, in row-major order of index.  [...] , [...] , [...] -> [...].",
+    doc="x with src[i, j] added at [index[i, j], j] for dim 0, and so on, in row-major order of index.  [...] , "
+    "[...] , [...] -> [...].",
     signature="(x, dim, index, src)",
     prepare=_scatter_add_prepare,
     infer=_scatter_add_infer,
@@ -184,16 +196,21 @@ scatter_add = Op(
     attrs=("dim",),
     dtypes=NUMERIC,
     samples=(
-        call(fill(3, 4), 0, places(3, 5, 4), fill(5, 4)), call(fill(3, 4), -1, places(4, 3, 6), fill(3, 6)),
-        call(fill(5), 0, places(5, 33), fill(33)), call(fill(2, 3), 1, places(3, 1, 2), fill(2, 5)), call(fill(3), 0, places(3, 0), fill(0)),
+        call(fill(3, 4), 0, places(3, 5, 4), fill(5, 4)),
+        call(fill(3, 4), -1, places(4, 3, 6), fill(3, 6)),
+        call(fill(5), 0, places(5, 33), fill(33)),
+        call(fill(2, 3), 1, places(3, 1, 2), fill(2, 5)),
+        call(fill(3), 0, places(3, 0), fill(0)),
     ),
     bad=(
         Bad((fill(3), 0, places(9, 4, low=5), fill(4)), IndexError, "scatter_add: index out of range"),
         Bad((fill(3), 0, places(3, 4), fill(2)), RuntimeError, "scatter_add: index .* does not fit src"),
-        Bad((fill(3), 0, places(3, 2), fill(2, dtype=bool_)), RuntimeError, "scatter_add: x and src must have one dtype"),
+        Bad(
+            (fill(3), 0, places(3, 2), fill(2, dtype=bool_)), RuntimeError, "scatter_add: x and src must have one dtype"
+        ),
     ),
     inplace=True,
-)  # fmt: skip
+)
 
 
 def along(index: Any, dim: int, shape: Any) -> Any:
@@ -217,7 +234,9 @@ def _index_add_prepare(x: Any, dim: Any, index: Any, source: Any, *, alpha: Any 
     if source.dtype is not x.dtype:
         raise RuntimeError(f"{name}: x and source must have one dtype, got {of_type(x)} and {of_type(source)}")
     if tuple(source.shape) != (*x.shape[:k], index.shape[0], *x.shape[k + 1 :]):
-        raise RuntimeError(f"{name}: source {of_type(source)} does not fit x {of_type(x)} and index {of_type(index)} at dim {k}")
+        raise RuntimeError(
+            f"{name}: source {of_type(source)} does not fit x {of_type(x)} and index {of_type(index)} at dim {k}"
+        )
     return (x, index, source), {"dim": k, "alpha": number(name, "alpha", alpha)}
 
 
@@ -236,7 +255,8 @@ def _index_add_reference(xp: Any, x: Any, index: Any, source: Any, dim: int, alp
 
 index_add = Shorthand(
     "index_add",
-    doc="x with alpha * source[i] added at [index[i]] along dim.  [..., n, ...] , integers [m], [..., m, ...] -> [..., n, ...].",
+    doc="x with alpha * source[i] added at [index[i]] along dim.  [..., n, ...] , integers [m], [..., m, ...] -> "
+    "[..., n, ...].",
     signature="(x, dim, index, source, *, alpha=1)",
     rule=index_add_along,
     prepare=_index_add_prepare,
@@ -244,18 +264,20 @@ index_add = Shorthand(
     reference=rounded(_index_add_reference),
     dtypes=NUMERIC,
     samples=(
-        call(fill(3, 4), 0, places(3, 5), fill(5, 4)), call(fill(3, 4), 1, places(4, 6), fill(3, 6), alpha=2),
-        call(fill(5), 0, places(5, 33), fill(33)), call(fill(3), 0, places(3, 0), fill(0)),
+        call(fill(3, 4), 0, places(3, 5), fill(5, 4)),
+        call(fill(3, 4), 1, places(4, 6), fill(3, 6), alpha=2),
+        call(fill(5), 0, places(5, 33), fill(33)),
+        call(fill(3), 0, places(3, 0), fill(0)),
     ),
     bad=(
         Bad((fill(3), 0, places(3, 2), fill(3)), RuntimeError, "index_add: source .* does not fit"),
         Bad((fill(3), 0, places(3, 2, 2), fill(3)), IndexError, "index_add: index must be a vector"),
     ),
     inplace=True,
-)  # fmt: skip
+)
 
 
-# ---- index_select, embedding -----------------------------------------------------------------------------------------------------
+# ---- index_select, embedding ---------------------------------------------------------------------------------------
 
 
 def _index_select_infer(x: TensorType, index: TensorType, dim: int) -> TensorType:
@@ -280,7 +302,8 @@ index_select = Op(
     doc="The slices of x along dim that a vector names.  [..., n, ...] , integers [m] -> [..., m, ...].",
     signature="(x, dim, index)",
     prepare=lambda x, dim, index: (
-        (tensor("index_select", "x", x), _vector("index_select", index)), {"dim": one_dim("index_select", dim, x.ndim)}
+        (tensor("index_select", "x", x), _vector("index_select", index)),
+        {"dim": one_dim("index_select", dim, x.ndim)},
     ),
     infer=_index_select_infer,
     reference=_index_select_reference,
@@ -289,15 +312,22 @@ index_select = Op(
     attrs=("dim",),
     dtypes=EVERY,
     samples=(
-        call(fill(3, 4), 0, places(3, 5)), call(fill(3, 4), -1, places(4, 2)), call(fill(33), 0, places(33)), call(fill(2, 3, 4), 1, places(3, 7)),
+        call(fill(3, 4), 0, places(3, 5)),
+        call(fill(3, 4), -1, places(4, 2)),
+        call(fill(33), 0, places(33)),
+        call(fill(2, 3, 4), 1, places(3, 7)),
         call(fill(3, 4), 0, places(3, 0)),
     ),
     bad=(
         Bad((fill(3), 0, places(9, 4, low=5)), IndexError, "index_select: index out of range"),
         Bad((fill(3), 0, places(3, 2, 2)), IndexError, "index_select: index must be a vector"),
-        Bad((fill(3), 0, fill(2, dtype=float32)), RuntimeError, "index_select: argument 'index' must be an integer tensor"),
+        Bad(
+            (fill(3), 0, fill(2, dtype=float32)),
+            RuntimeError,
+            "index_select: argument 'index' must be an integer tensor",
+        ),
     ),
-)  # fmt: skip
+)
 
 
 def _embedding_prepare(x: Any, weight: Any, padding_idx: Any = None) -> Prepared:
@@ -317,7 +347,9 @@ def _embedding_infer(x: TensorType, weight: TensorType, padding_idx: Size | None
     return TensorType(weight.dtype, (*x.shape, weight.shape[1]))
 
 
-def _embedding_rule(load: Any, index: Index, in_types: Sequence[TensorType], out_type: TensorType, padding_idx: Any) -> Expr:
+def _embedding_rule(
+    load: Any, index: Index, in_types: Sequence[TensorType], out_type: TensorType, padding_idx: Any
+) -> Expr:
     place = checked(load, load(0, index[:-1]), in_types[1].shape[0], _out_of_range("embedding"))
     value: Expr = load(1, (place, index[-1]))
     return value
@@ -348,31 +380,41 @@ embedding = Op(
     attrs=("padding_idx",),
     dtypes=(int64, int32),
     samples=(
-        call(places(5, 3), fill(5, 4, dtype=float32)), call(places(5, 2, 3), fill(5, 33, dtype=float32)),
-        call(places(5), fill(5, 1, dtype=float32)), call(places(5, 0), fill(5, 2, dtype=float32)),
+        call(places(5, 3), fill(5, 4, dtype=float32)),
+        call(places(5, 2, 3), fill(5, 33, dtype=float32)),
+        call(places(5), fill(5, 1, dtype=float32)),
+        call(places(5, 0), fill(5, 2, dtype=float32)),
     ),
     bad=(
         Bad((places(9, 3, low=6), fill(5, 4, dtype=float32)), IndexError, "embedding: index out of range"),
-        Bad((fill(3, dtype=float32), fill(5, 4, dtype=float32)), RuntimeError, "embedding: argument 'x' must be an integer tensor"),
+        Bad(
+            (fill(3, dtype=float32), fill(5, 4, dtype=float32)),
+            RuntimeError,
+            "embedding: argument 'x' must be an integer tensor",
+        ),
         Bad((places(5, 3), fill(5, dtype=float32)), RuntimeError, "embedding: expected integers and a matrix"),
     ),
     methods=(),
     functions=(),
-)  # fmt: skip
+)
 
 
-# ---- one_hot, tril, triu -----------------------------------------------------------------------------------------------------------
+# ---- one_hot, tril, triu -------------------------------------------------------------------------------------------
 
 
 def _one_hot_prepare(x: Any, num_classes: Any = -1) -> Prepared:
     x = index_tensor("one_hot", "x", x)
     num_classes = one_size("one_hot", "num_classes", num_classes)
     if isinstance(num_classes, int) and num_classes < 1:
-        raise ValueError("one_hot: num_classes must be given and positive: the result's shape cannot depend on the data")
+        raise ValueError(
+            "one_hot: num_classes must be given and positive: the result's shape cannot depend on the data"
+        )
     return (x,), {"num_classes": num_classes}
 
 
-def _one_hot_rule(load: Any, index: Index, in_types: Sequence[TensorType], out_type: TensorType, num_classes: Size) -> Expr:
+def _one_hot_rule(
+    load: Any, index: Index, in_types: Sequence[TensorType], out_type: TensorType, num_classes: Size
+) -> Expr:
     place = checked(load, load(0, index[:-1]), num_classes, "one_hot: class out of range")
     return converted(fn("eq", size_value(place), size_value(index[-1])), int64)
 
@@ -394,7 +436,12 @@ one_hot = Op(
     lowering=Element(_one_hot_rule),
     attrs=("num_classes",),
     dtypes=(int64, int32),
-    samples=(call(fill(3, low=0, high=4), 4), call(fill(2, 3, low=0, high=4), 33), call(fill(low=0, high=1), 1), call(fill(0, low=0), 3)),
+    samples=(
+        call(fill(3, low=0, high=4), 4),
+        call(fill(2, 3, low=0, high=4), 33),
+        call(fill(low=0, high=1), 1),
+        call(fill(0, low=0), 3),
+    ),
     bad=(
         Bad((places(9, 3, low=6), 5), IndexError, "one_hot: class out of range"),
         Bad((places(5, 3), 0), ValueError, "one_hot: num_classes must be given"),

@@ -22,7 +22,7 @@ from graphc.ops.expressions import size as size_value
 from graphc.ops.movement import Index, expand, reshape, slice_
 from graphc.ops.views import part
 
-# ---- cat ------------------------------------------------------------------------------------------------------------------------
+# ---- cat -----------------------------------------------------------------------------------------------------------
 
 
 def _cat_prepare(tensors_: Any, dim: Any = 0) -> Prepared:
@@ -40,7 +40,9 @@ def _cat_infer(*types: TensorType, dim: int) -> TensorType:
     dtype = same_dtype("cat", types)
     first, total = types[0].shape, types[0].shape[dim]
     for other in types[1:]:
-        rest = len(other.shape) == len(first) and all(a == b for k, (a, b) in enumerate(zip(first, other.shape, strict=True)) if k != dim)
+        rest = len(other.shape) == len(first) and all(
+            a == b for k, (a, b) in enumerate(zip(first, other.shape, strict=True)) if k != dim
+        )
         if not rest:
             raise RuntimeError(f"cat: sizes must match except in dim {dim}: {types[0]} and {other}")
         total = total + other.shape[dim]
@@ -56,7 +58,9 @@ def _cat_rule(load: Any, index: Index, in_types: Sequence[TensorType], out_type:
         size = in_types[i].shape[dim]
         start = end - size
         if not is_zero(size):
-            place = index[dim] if size == out_type.shape[dim] else clamped(load, fn("sub", here, size_value(start)), size)
+            place = (
+                index[dim] if size == out_type.shape[dim] else clamped(load, fn("sub", here, size_value(start)), size)
+            )
             value = load(i, (*index[:dim], place, *index[dim + 1 :]))
             result = value if result is None else select(fn("lt", here, size_value(end)), value, result)
         end = start
@@ -74,7 +78,8 @@ def _cat_grad(g: Any, out: Any, *inputs: Any, dim: int) -> tuple[Any, ...]:
 
 cat = Op(
     "cat",
-    doc="Tensors joined along an existing dim, promoted to one dtype.  [..., n, ...] , [..., m, ...] -> [..., n + m, ...].",
+    doc="Tensors joined along an existing dim, promoted to one dtype.  [..., n, ...] , [..., m, ...] -> [..., n + "
+    "m, ...].",
     signature="(tensors, dim=0)",
     prepare=_cat_prepare,
     infer=_cat_infer,
@@ -84,8 +89,13 @@ cat = Op(
     attrs=("dim",),
     dtypes=EVERY,
     samples=(
-        call([fill(2, 3), fill(1, 3)]), call([fill(2, 3), fill(2, 33), fill(2, 1)], -1), call([fill(4)]), call([fill(0, 3), fill(2, 3)]),
-        call([fill(2, 0), fill(2, 0)], 1), call([fill(0), fill(2, 3)], 1), call([fill(3), fill(2, dtype=int64, grad=False)]),
+        call([fill(2, 3), fill(1, 3)]),
+        call([fill(2, 3), fill(2, 33), fill(2, 1)], -1),
+        call([fill(4)]),
+        call([fill(0, 3), fill(2, 3)]),
+        call([fill(2, 0), fill(2, 0)], 1),
+        call([fill(0), fill(2, 3)], 1),
+        call([fill(3), fill(2, dtype=int64, grad=False)]),
     ),
     bad=(
         Bad(([fill(2, 3), fill(2, 4)],), RuntimeError, "cat: sizes must match except in dim 0"),
@@ -97,7 +107,7 @@ cat = Op(
     ),
     methods=(),
     functions=("cat", "concat", "concatenate"),
-)  # fmt: skip
+)
 
 
 def _stack_prepare(tensors_: Any, dim: Any = 0) -> Prepared:
@@ -122,17 +132,20 @@ stack = Shorthand(
     reference=lambda xp, *arrays, dim: xp.stack(arrays, axis=dim),
     dtypes=EVERY,
     samples=(
-        call([fill(2, 3), fill(2, 3)]), call([fill(33), fill(33), fill(33)], -1), call([fill(), fill()]), call([fill(0, 2), fill(0, 2)], 1),
+        call([fill(2, 3), fill(2, 3)]),
+        call([fill(33), fill(33), fill(33)], -1),
+        call([fill(), fill()]),
+        call([fill(0, 2), fill(0, 2)], 1),
     ),
     bad=(
         Bad(([fill(2), fill(3)],), RuntimeError, "stack: all tensors must be of one shape"),
         Bad(([fill(2)], 2), IndexError, "stack: Dimension out of range"),
     ),
     methods=(),
-)  # fmt: skip
+)
 
 
-# ---- pad ------------------------------------------------------------------------------------------------------------------------
+# ---- pad -----------------------------------------------------------------------------------------------------------
 
 
 Pads = list[tuple[int, Size, Size]]  # dim, before, after
@@ -164,9 +177,10 @@ def _pad(x: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
     x = tensor("pad", "x", x)
     x, pads = _cropped(x, _pads(x, pad))
     if mode == "constant":
-        starts, grown = [0] * x.ndim, list(x.shape)
+        starts: list[Size] = [0] * x.ndim
+        grown: list[Size] = list(x.shape)
         for dim, before, after in pads:
-            starts[dim], grown[dim] = before, before + x.shape[dim] + after  # type: ignore[call-overload]
+            starts[dim], grown[dim] = before, before + x.shape[dim] + after
         if tuple(grown) == tuple(x.shape):
             return x
         value = 0 if value is None else number("pad", "value", value)
@@ -183,7 +197,9 @@ def _padded_by_index(x: Any, dim: int, before: Size, after: Size, mode: str) -> 
     """One dim padded with elements of its own, chosen by arithmetic on the index."""
     size = x.shape[dim]
     limit = size - 1 if mode == "reflect" else size
-    if mode != "replicate" and any(isinstance(p, int) and isinstance(limit, int) and p > limit for p in (before, after)):
+    if mode != "replicate" and any(
+        isinstance(p, int) and isinstance(limit, int) and p > limit for p in (before, after)
+    ):
         raise RuntimeError(f"pad: {mode} pads {before}, {after} are too large for dim {dim} of {of_type(x)}")
     if is_zero(size):
         raise RuntimeError(f"pad: {mode} of an empty dim: {of_type(x)}")
@@ -199,7 +215,13 @@ def _padded_by_index(x: Any, dim: int, before: Size, after: Size, mode: str) -> 
 
 
 def _pad_constant_rule(
-    load: Any, index: Index, in_types: Sequence[TensorType], out_type: TensorType, starts: Shape, shape: Shape, value: Any
+    load: Any,
+    index: Index,
+    in_types: Sequence[TensorType],
+    out_type: TensorType,
+    starts: Shape,
+    shape: Shape,
+    value: Any,
 ) -> Expr:
     """x where the index lies in it, else value; the index into x is forced inside it."""
     (x,) = in_types
@@ -240,7 +262,9 @@ def _pad_constant_prepare(x: Any, starts: Any, shape: Any, value: Any = 0) -> Pr
         raise RuntimeError(f"pad_constant: starts and shape must give all {x.ndim} dims of {of_type(x)}")
     for start, size, whole in zip(starts, x.shape, shape, strict=True):
         if all(isinstance(v, int) for v in (start, size, whole)) and not 0 <= start <= whole - size:
-            raise RuntimeError(f"pad_constant: {of_type(x)} at {shape_text(starts)} does not fit shape {shape_text(shape)}")
+            raise RuntimeError(
+                f"pad_constant: {of_type(x)} at {shape_text(starts)} does not fit shape {shape_text(shape)}"
+            )
     return (x,), {"starts": starts, "shape": shape, "value": number("pad_constant", "value", value)}
 
 
@@ -256,12 +280,15 @@ pad_constant = Op(
     attrs=("starts", "shape", "value"),
     dtypes=EVERY,
     samples=(
-        call(fill(2, 3), (1, 0), (4, 3)), call(fill(33), (2,), (40,), 1), call(fill(0, 2), (0, 1), (1, 4), 1), call(fill(), (), ()),
+        call(fill(2, 3), (1, 0), (4, 3)),
+        call(fill(33), (2,), (40,), 1),
+        call(fill(0, 2), (0, 1), (1, 4), 1),
+        call(fill(), (), ()),
     ),
     bad=(Bad((fill(3), (2,), (4,)), RuntimeError, "pad_constant: .* does not fit shape"),),
     methods=(),
     functions=(),
-)  # fmt: skip
+)
 
 
 def _pad_reference(xp: Any, x: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
@@ -278,13 +305,19 @@ def _pad_reference(xp: Any, x: Any, pad: Any, mode: str = "constant", value: Any
 
 pad = Shorthand(
     "pad",
-    doc="Dims grown at both ends, pad sizes two a dim from the last dim; negative sizes crop.  [..., n] -> [..., before + n + after].",
+    doc="Dims grown at both ends, pad sizes two a dim from the last dim; negative sizes crop.  [..., n] -> [..., "
+    "before + n + after].",
     rule=_pad,
     reference=_pad_reference,
     dtypes=EVERY,
     samples=(
-        call(fill(2, 3), (1, 2)), call(fill(2, 3), (1, 0, 0, 2), value=1), call(fill(2, 33), (-1, 2)), call(fill(0, 2), (1, 1)),
-        call(fill(2, 5), (2, 3), mode="reflect"), call(fill(2, 5), (2, 3), mode="replicate"), call(fill(2, 5), (2, 3), mode="circular"),
+        call(fill(2, 3), (1, 2)),
+        call(fill(2, 3), (1, 0, 0, 2), value=1),
+        call(fill(2, 33), (-1, 2)),
+        call(fill(0, 2), (1, 1)),
+        call(fill(2, 5), (2, 3), mode="reflect"),
+        call(fill(2, 5), (2, 3), mode="replicate"),
+        call(fill(2, 5), (2, 3), mode="circular"),
         call(fill(3), ()),
     ),
     bad=(
@@ -295,10 +328,10 @@ pad = Shorthand(
     ),
     methods=(),
     functions=(),
-)  # fmt: skip
+)
 
 
-# ---- roll, repeat -----------------------------------------------------------------------------------------------------------------
+# ---- roll, repeat --------------------------------------------------------------------------------------------------
 
 
 def _roll(x: Any, shifts: Any, dims: Any = None) -> Any:
@@ -326,7 +359,13 @@ roll = Shorthand(
     rule=_roll,
     reference=lambda xp, x, shifts, dims=None: xp.roll(x, shifts, dims),
     dtypes=EVERY,
-    samples=(call(fill(3, 4), 1, 0), call(fill(33), -5, 0), call(fill(3, 4), (1, -2), (0, 1)), call(fill(3, 4), 5), call(fill(0, 2), 1, 0)),
+    samples=(
+        call(fill(3, 4), 1, 0),
+        call(fill(33), -5, 0),
+        call(fill(3, 4), (1, -2), (0, 1)),
+        call(fill(3, 4), 5),
+        call(fill(0, 2), 1, 0),
+    ),
     bad=(
         Bad((fill(3), (1, 2), 0), RuntimeError, "roll: 2 shifts but 1 dims"),
         Bad((fill(3), 1, 1), IndexError, "roll: Dimension out of range"),
@@ -362,8 +401,17 @@ repeat = Shorthand(
     attrs=("repeats",),
     reference=lambda xp, x, repeats: xp.tile(x, repeats),
     dtypes=EVERY,
-    samples=(call(fill(2, 3), 2, 1), call(fill(3), (2, 2)), call(fill(), 3), call(fill(33), 0), call(fill(1, 2), 4, 3, 2)),
-    bad=(Bad((fill(2, 3), 2), RuntimeError, "repeat: 1 repeats given"), Bad((fill(2), -1), RuntimeError, "repeat: negative repeat")),
+    samples=(
+        call(fill(2, 3), 2, 1),
+        call(fill(3), (2, 2)),
+        call(fill(), 3),
+        call(fill(33), 0),
+        call(fill(1, 2), 4, 3, 2),
+    ),
+    bad=(
+        Bad((fill(2, 3), 2), RuntimeError, "repeat: 1 repeats given"),
+        Bad((fill(2), -1), RuntimeError, "repeat: negative repeat"),
+    ),
     functions=(),
 )
 
@@ -408,8 +456,10 @@ def _meshgrid(*inputs: Any, indexing: str) -> tuple[Any, ...]:
     rank = len(inputs)
     flipped = indexing == "xy" and rank > 1
     places = [1, 0, *range(2, rank)] if flipped else list(range(rank))
-    rows = [reshape.run(x, shape=tuple(x.shape[0] if k == place else 1 for k in range(rank)))
-            for x, place in zip(inputs, places, strict=True)]  # fmt: skip
+    rows = [
+        reshape.run(x, shape=tuple(x.shape[0] if k == place else 1 for k in range(rank)))
+        for x, place in zip(inputs, places, strict=True)
+    ]
     shape = broadcast_shapes("meshgrid", [tuple(r.shape) for r in rows])
     return tuple(expand.run(r, shape=shape) for r in rows)
 

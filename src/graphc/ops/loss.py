@@ -7,30 +7,31 @@ Enters: predictions and targets.  Leaves: operators.  Never here: classes (`clas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from graphc.dims import product
-from graphc.dtypes import float32, int64
-from graphc.ir.loops import Expr
-from graphc.ir.op import THROUGH, Bad, Composite, Element, Op, Shape, TensorType, broadcast_shapes
+from graphc.ir.op import THROUGH, Bad, Composite, Op, TensorType, broadcast_shapes
 from graphc.ops.arguments import (
-    cast, constant, gradient_in_compute_dtype, in_compute_dtype, number, of_type, promoted, require_floating, rounded, tensor,
-)  # fmt: skip
-from graphc.ops.arithmetic import absolute, add, div, kept, maximum, mul, neg, square, sub
-from graphc.ops.comparison import eq, logical_and, lt, ne, where
+    cast,
+    constant,
+    gradient_in_compute_dtype,
+    in_compute_dtype,
+    number,
+    of_type,
+    promoted,
+    require_floating,
+    rounded,
+    tensor,
+)
+from graphc.ops.arithmetic import absolute, add, div, maximum, mul, neg, square, sub
+from graphc.ops.comparison import lt, where
 from graphc.ops.declare import FLOATING, call, fill
 from graphc.ops.elementwise import Prepared
-from graphc.ops.expressions import both, clamped, converted, select
-from graphc.ops.expressions import call as fn
-from graphc.ops.expressions import constant as literal
-from graphc.ops.expressions import size as size_value
-from graphc.ops.index import index_select, places
-from graphc.ops.movement import Index, expand, reshape, unsqueeze
+from graphc.ops.movement import expand
 from graphc.ops.reduce import fold, mean_of, reduce_sum
-from graphc.ops.statistics import positions
 from graphc.ops.transcendental import exp, log1p, sigmoid, sigmoid_array
 
 
@@ -55,11 +56,15 @@ def check_reduction(name: str, reduction: Any) -> str:
 BAD_REDUCTION: dict[str, Any] = {"reduction": "median"}
 
 
-# ---- regression -------------------------------------------------------------------------------------------------------------------
+# ---- regression ----------------------------------------------------------------------------------------------------
 
 
 def _regression(
-    name: str, doc: str, rule: Callable[..., Any], reference: Callable[..., Any], parameter: tuple[str, float] | None = None
+    name: str,
+    doc: str,
+    rule: Callable[..., Any],
+    reference: Callable[..., Any],
+    parameter: tuple[str, float] | None = None,
 ) -> Op:
     """A loss of differences: rule(x, target) gives each element's."""
     extra = {} if parameter is None else dict([parameter])
@@ -86,14 +91,22 @@ def _regression(
         signature=f"(x, target, reduction='mean'{keywords})",
         prepare=prepare,
         infer=infer,
-        reference=rounded(lambda xp, x, target, reduction, **how: reduced_array(xp, reference(xp, x, target, **how), reduction)),
+        reference=rounded(
+            lambda xp, x, target, reduction, **how: reduced_array(xp, reference(xp, x, target, **how), reduction)
+        ),
         grad=THROUGH,
-        lowering=Composite(in_compute_dtype(lambda x, target, reduction, **how: reduced(rule(x, target, **how), reduction))),
+        lowering=Composite(
+            in_compute_dtype(lambda x, target, reduction, **how: reduced(rule(x, target, **how), reduction))
+        ),
         attrs=("reduction", *extra),
         dtypes=FLOATING,
         samples=(
-            call(fill(3, 4), fill(3, 4)), call(fill(3, 4), fill(3, 4), reduction="sum"), call(fill(33), fill(33), reduction="none"),
-            call(fill(), fill()), call(fill(3, 4), fill(4)), *(call(fill(9), fill(9), **{k: 0.5}) for k in extra),
+            call(fill(3, 4), fill(3, 4)),
+            call(fill(3, 4), fill(3, 4), reduction="sum"),
+            call(fill(33), fill(33), reduction="none"),
+            call(fill(), fill()),
+            call(fill(3, 4), fill(4)),
+            *(call(fill(9), fill(9), **{k: 0.5}) for k in extra),
         ),
         bad=(
             Bad((fill(3), fill(4)), RuntimeError, f"{name}: shapes .* do not broadcast"),
@@ -102,14 +115,20 @@ def _regression(
         ),
         methods=(),
         functions=(),
-    )  # fmt: skip
+    )
 
 
 mse_loss = _regression(
-    "mse_loss", "Mean squared error.", lambda x, target: square(sub(x, target)), lambda xp, x, target: xp.square(x - target)
+    "mse_loss",
+    "Mean squared error.",
+    lambda x, target: square(sub(x, target)),
+    lambda xp, x, target: xp.square(x - target),
 )
 l1_loss = _regression(
-    "l1_loss", "Mean absolute error.", lambda x, target: absolute(sub(x, target)), lambda xp, x, target: xp.abs(x - target)
+    "l1_loss",
+    "Mean absolute error.",
+    lambda x, target: absolute(sub(x, target)),
+    lambda xp, x, target: xp.abs(x - target),
 )
 
 
@@ -127,11 +146,15 @@ def _smooth_l1_reference(xp: Any, x: Any, target: Any, beta: float) -> Any:
 
 
 smooth_l1_loss = _regression(
-    "smooth_l1_loss", "Squared below beta, absolute above (Girshick 2015).", _smooth_l1, _smooth_l1_reference, ("beta", 1.0)
+    "smooth_l1_loss",
+    "Squared below beta, absolute above (Girshick 2015).",
+    _smooth_l1,
+    _smooth_l1_reference,
+    ("beta", 1.0),
 )
 
 
-# ---- binary cross entropy ---------------------------------------------------------------------------------------------------------
+# ---- binary cross entropy ------------------------------------------------------------------------------------------
 
 
 def _bce_prepare(x: Any, target: Any, weight: Any = None, reduction: str = "mean", pos_weight: Any = None) -> Prepared:
@@ -193,7 +216,8 @@ FIXED = {"low": 0.5, "high": 2.0, "grad": False}
 
 binary_cross_entropy_with_logits = Op(
     "binary_cross_entropy_with_logits",
-    doc="-(pos_weight * t * log(sigmoid(x)) + (1 - t) * log(1 - sigmoid(x))), times weight.  [...] , [...] -> [] or [...].",
+    doc="-(pos_weight * t * log(sigmoid(x)) + (1 - t) * log(1 - sigmoid(x))), times weight.  [...] , [...] -> [] or "
+    "[...].",
     signature="(x, target, weight=None, reduction='mean', pos_weight=None)",
     prepare=_bce_prepare,
     infer=lambda x, target, *rest, weighted, reduction: TensorType(x.dtype, x.shape if reduction == "none" else ()),
@@ -203,8 +227,11 @@ binary_cross_entropy_with_logits = Op(
     attrs=("weighted", "reduction"),
     dtypes=FLOATING,
     samples=(
-        call(fill(3, 4), fill(3, 4, **_UNIT)), call(fill(33), fill(33, **_UNIT), reduction="none"), call(fill(), fill(**_UNIT), reduction="sum"),
-        call(fill(3, 4), fill(3, 4, **_UNIT), fill(4, **FIXED)), call(fill(3, 4), fill(3, 4, **_UNIT), pos_weight=fill(4, **FIXED)),
+        call(fill(3, 4), fill(3, 4, **_UNIT)),
+        call(fill(33), fill(33, **_UNIT), reduction="none"),
+        call(fill(), fill(**_UNIT), reduction="sum"),
+        call(fill(3, 4), fill(3, 4, **_UNIT), fill(4, **FIXED)),
+        call(fill(3, 4), fill(3, 4, **_UNIT), pos_weight=fill(4, **FIXED)),
         call(fill(3, 4), fill(3, 4, **_UNIT), fill(3, 1, **FIXED), pos_weight=fill(4, **FIXED), reduction="none"),
     ),
     bad=(
@@ -213,4 +240,4 @@ binary_cross_entropy_with_logits = Op(
     ),
     methods=(),
     functions=(),
-)  # fmt: skip
+)

@@ -22,7 +22,7 @@ from graphc.ops.expressions import size as size_value
 Index = tuple[Size, ...]
 
 
-# ---- reshape ------------------------------------------------------------------------------------------------------------------
+# ---- reshape -------------------------------------------------------------------------------------------------------
 
 
 def matched_groups(a: Sequence[Size], b: Sequence[Size]) -> list[tuple[range, range]]:
@@ -57,8 +57,10 @@ def _less(a: Size, b: Size) -> bool:
 
 
 def _reshape_index(index: Index, in_type: TensorType, out_type: TensorType, shape: Shape) -> Index:
-    """Row-major position in the output, taken apart by the input's sizes, group by group; dims of size 1 do not count."""
+    """Row-major position in the output, taken apart by the input's sizes, group by group, without dims of size 1."""
     result: list[Size] = [0] * in_type.rank
+    if 0 in in_type.shape:
+        return tuple(result)
     in_dims = [k for k, size in enumerate(in_type.shape) if size != 1]
     out_dims = [k for k, size in enumerate(out_type.shape) if size != 1]
     groups = matched_groups([in_type.shape[k] for k in in_dims], [out_type.shape[k] for k in out_dims])
@@ -100,7 +102,7 @@ def _reshape_prepare(x: Any, *shape: Any, **kwargs: Any) -> Prepared:
     return (x,), {"shape": resolved_shape("reshape", of_type(x), given)}
 
 
-reshape = Op(
+reshape: Op = Op(
     "reshape",
     doc="The same elements in row-major order with another shape; one size may be -1.  [...] -> shape.",
     signature="(x, *shape)",
@@ -112,8 +114,14 @@ reshape = Op(
     attrs=("shape",),
     dtypes=EVERY,
     samples=(
-        call(fill(3, 4), (2, 6)), call(fill(3, 4), -1), call(fill(), (1, 1)), call(fill(0, 4), (2, 0)), call(fill(2, 3, 5), 6, -1),
-        call(fill(33), (3, 11)), call(fill(1), ()), call(fill(4, 6), (2, 2, 3, 2)),
+        call(fill(3, 4), (2, 6)),
+        call(fill(3, 4), -1),
+        call(fill(), (1, 1)),
+        call(fill(0, 4), (2, 0)),
+        call(fill(2, 3, 5), 6, -1),
+        call(fill(33), (3, 11)),
+        call(fill(1), ()),
+        call(fill(4, 6), (2, 2, 3, 2)),
     ),
     bad=(
         Bad((fill(3, 4), (5, 2)), RuntimeError, r"reshape: shape \[5, 2\] is invalid for input of size 12"),
@@ -121,10 +129,10 @@ reshape = Op(
         Bad((fill(3, 4), (-1, 5)), RuntimeError, "reshape: shape .* is invalid"),
         Bad((fill(3), 1.5), TypeError, "reshape: argument 'shape' must be ints"),
     ),
-)  # fmt: skip
+)
 
 
-# ---- permute ------------------------------------------------------------------------------------------------------------------
+# ---- permute -------------------------------------------------------------------------------------------------------
 
 
 def inverse(order: Sequence[int]) -> tuple[int, ...]:
@@ -143,7 +151,7 @@ def _permute_prepare(x: Any, *dims: Any) -> Prepared:
     return (x,), {"dims": order}
 
 
-permute = Op(
+permute: Op = Op(
     "permute",
     doc="Dims in another order.  [d0, d1, ...] -> [d[dims[0]], d[dims[1]], ...].",
     signature="(x, *dims)",
@@ -154,7 +162,13 @@ permute = Op(
     lowering=Movement(lambda index, in_type, out_type, dims: tuple(index[k] for k in inverse(dims))),
     attrs=("dims",),
     dtypes=EVERY,
-    samples=(call(fill(3, 4), 1, 0), call(fill(2, 3, 5), (2, 0, 1)), call(fill(), ()), call(fill(0, 3), -1, 0), call(fill(33), 0)),
+    samples=(
+        call(fill(3, 4), 1, 0),
+        call(fill(2, 3, 5), (2, 0, 1)),
+        call(fill(), ()),
+        call(fill(0, 3), -1, 0),
+        call(fill(33), 0),
+    ),
     bad=(
         Bad((fill(3, 4), 0), RuntimeError, "permute: 1 dims given"),
         Bad((fill(3, 4), 0, 0), RuntimeError, "permute: duplicate dims"),
@@ -163,7 +177,7 @@ permute = Op(
 )
 
 
-# ---- expand -------------------------------------------------------------------------------------------------------------------
+# ---- expand --------------------------------------------------------------------------------------------------------
 
 
 def _expanded(x: TensorType, shape: Shape) -> Shape:
@@ -218,18 +232,23 @@ expand = Op(
     attrs=("shape",),
     dtypes=EVERY,
     samples=(
-        call(fill(3, 1), 3, 4), call(fill(3), (2, -1)), call(fill(), (2, 2)), call(fill(1, 4), -1, 4), call(fill(1), 0),
-        call(fill(2, 1, 3), (2, 33, 3)), call(fill(4), 4),
+        call(fill(3, 1), 3, 4),
+        call(fill(3), (2, -1)),
+        call(fill(), (2, 2)),
+        call(fill(1, 4), -1, 4),
+        call(fill(1), 0),
+        call(fill(2, 1, 3), (2, 33, 3)),
+        call(fill(4), 4),
     ),
     bad=(
         Bad((fill(3, 4), 3, 5), RuntimeError, "expand: size 5 at dim 1 does not fit"),
         Bad((fill(3, 4), 4), RuntimeError, "expand: 1 sizes given"),
         Bad((fill(3), -1, 3), RuntimeError, "expand: size -1 at dim 0"),
     ),
-)  # fmt: skip
+)
 
 
-# ---- squeeze, unsqueeze -------------------------------------------------------------------------------------------------------
+# ---- squeeze, unsqueeze --------------------------------------------------------------------------------------------
 
 
 def _squeeze_prepare(x: Any, dim: Any = None) -> Prepared:
@@ -269,11 +288,19 @@ squeeze = Op(
     attrs=("dims",),
     dtypes=EVERY,
     samples=(
-        call(fill(1, 3, 1)), call(fill(1, 3, 1), 0), call(fill(1, 3, 1), (0, -1)), call(fill(3), 0), call(fill()), call(fill(0, 1)),
+        call(fill(1, 3, 1)),
+        call(fill(1, 3, 1), 0),
+        call(fill(1, 3, 1), (0, -1)),
+        call(fill(3), 0),
+        call(fill()),
+        call(fill(0, 1)),
     ),
-    bad=(Bad((fill(3, 1), 2), IndexError, "squeeze: Dimension out of range"), Bad((fill(3), 1.0), TypeError, "squeeze: argument 'dim'")),
+    bad=(
+        Bad((fill(3, 1), 2), IndexError, "squeeze: Dimension out of range"),
+        Bad((fill(3), 1.0), TypeError, "squeeze: argument 'dim'"),
+    ),
     inplace=True,
-)  # fmt: skip
+)
 
 
 def _unsqueeze_prepare(x: Any, dim: Any) -> Prepared:
@@ -293,12 +320,15 @@ unsqueeze = Op(
     attrs=("dim",),
     dtypes=EVERY,
     samples=(call(fill(3, 4), 0), call(fill(3, 4), -1), call(fill(), 0), call(fill(0, 2), 1), call(fill(33), -2)),
-    bad=(Bad((fill(3), 3), IndexError, "unsqueeze: Dimension out of range"), Bad((fill(3), None), TypeError, "unsqueeze: argument 'dim'")),
+    bad=(
+        Bad((fill(3), 3), IndexError, "unsqueeze: Dimension out of range"),
+        Bad((fill(3), None), TypeError, "unsqueeze: argument 'dim'"),
+    ),
     inplace=True,
 )
 
 
-# ---- flip ---------------------------------------------------------------------------------------------------------------------
+# ---- flip ----------------------------------------------------------------------------------------------------------
 
 
 def _flip_prepare(x: Any, *dims: Any) -> Prepared:
@@ -310,7 +340,7 @@ def _flip_prepare(x: Any, *dims: Any) -> Prepared:
     return (x,), {"dims": chosen if x.ndim else ()}
 
 
-flip = Op(
+flip: Op = Op(
     "flip",
     doc="Elements in reverse order along `dims`.  [...] -> [...].",
     signature="(x, *dims)",
@@ -319,11 +349,20 @@ flip = Op(
     reference=lambda xp, x, dims: xp.flip(x, dims),
     grad=lambda g, out, x, dims: (flip.run(g, dims=dims),),
     lowering=Movement(
-        lambda index, in_type, out_type, dims: tuple(in_type.shape[k] - 1 - i if k in dims else i for k, i in enumerate(index))
+        lambda index, in_type, out_type, dims: tuple(
+            in_type.shape[k] - 1 - i if k in dims else i for k, i in enumerate(index)
+        )
     ),
     attrs=("dims",),
     dtypes=EVERY,
-    samples=(call(fill(3, 4), 0), call(fill(3, 4), (0, -1)), call(fill(33), 0), call(fill(0, 2), 1), call(fill(2, 3), ()), call(fill(), ())),
+    samples=(
+        call(fill(3, 4), 0),
+        call(fill(3, 4), (0, -1)),
+        call(fill(33), 0),
+        call(fill(0, 2), 1),
+        call(fill(2, 3), ()),
+        call(fill(), ()),
+    ),
     bad=(
         Bad((fill(3), 1), IndexError, "flip: Dimension out of range"),
         Bad((fill(3, 4), 0, 0), RuntimeError, "flip: a dim appears multiple times"),
@@ -331,7 +370,7 @@ flip = Op(
 )
 
 
-# ---- slice and its inverse ------------------------------------------------------------------------------------------------------
+# ---- slice and its inverse -----------------------------------------------------------------------------------------
 
 
 def _length(start: Size, stop: Size, step: Size) -> Size:
@@ -340,7 +379,7 @@ def _length(start: Size, stop: Size, step: Size) -> Size:
 
 
 def _canonical_slices(name: str, x: Any, starts: Any, stops: Any, steps: Any) -> dict[str, Shape]:
-    """Per-dim starts, stops and steps for all dims.  Raises RuntimeError unless 0 <= start <= stop <= size and step > 0."""
+    """Starts, stops and steps of all dims.  Raises RuntimeError unless 0 <= start <= stop <= size and step > 0."""
     rank = x.ndim
     steps = (1,) * rank if steps is None else steps
     given = {"starts": starts, "stops": stops, "steps": steps}
@@ -366,7 +405,7 @@ def _slice_infer(x: TensorType, starts: Shape, stops: Shape, steps: Shape) -> Te
 
 def python_slices(starts: Shape, stops: Shape, steps: Shape) -> tuple[slice, ...]:
     """The attributes as Python slices."""
-    return tuple(map(slice, starts, stops, steps))  # type: ignore[arg-type]
+    return tuple(map(slice, starts, stops, steps))
 
 
 def _slice_grad(g: Any, out: Any, x: Any, starts: Shape, stops: Shape, steps: Shape) -> tuple[Any]:
@@ -374,22 +413,30 @@ def _slice_grad(g: Any, out: Any, x: Any, starts: Shape, stops: Shape, steps: Sh
 
 
 _SLICES = (
-    ((3, 4), (0, 1), (3, 3), (1, 1)), ((33,), (2,), (31,), (3,)), ((2, 3), (1, 0), (1, 3), (1, 2)), ((), (), (), ()),
-    ((4, 5), (1, 0), (4, 5), (2, 4)), ((0, 3), (0, 0), (0, 2), (1, 1)),
-)  # fmt: skip
+    ((3, 4), (0, 1), (3, 3), (1, 1)),
+    ((33,), (2,), (31,), (3,)),
+    ((2, 3), (1, 0), (1, 3), (1, 2)),
+    ((), (), (), ()),
+    ((4, 5), (1, 0), (4, 5), (2, 4)),
+    ((0, 3), (0, 0), (0, 2), (1, 1)),
+)
 
 slice_ = Op(
     "slice",
-    doc="Basic slicing of every dim with 0 <= start <= stop <= size and step > 0.  [...] -> [ceil((stop - start) / step), ...].",
+    doc="Basic slicing of every dim with 0 <= start <= stop <= size and step > 0.  [...] -> [ceil((stop - start) / "
+    "step), ...].",
     signature="(x, starts, stops, steps=None)",
     prepare=lambda x, starts, stops, steps=None: (
-        (tensor("slice", "x", x),), _canonical_slices("slice", x, starts, stops, steps)
+        (tensor("slice", "x", x),),
+        _canonical_slices("slice", x, starts, stops, steps),
     ),
     infer=_slice_infer,
     reference=lambda xp, x, starts, stops, steps: x[python_slices(starts, stops, steps) or ...],
     grad=_slice_grad,
     lowering=Movement(
-        lambda index, in_type, out_type, starts, stops, steps: tuple(b + i * s for i, b, s in zip(index, starts, steps, strict=True))
+        lambda index, in_type, out_type, starts, stops, steps: tuple(
+            b + i * s for i, b, s in zip(index, starts, steps, strict=True)
+        )
     ),
     attrs=("starts", "stops", "steps"),
     dtypes=EVERY,
@@ -401,7 +448,7 @@ slice_ = Op(
     ),
     methods=(),
     functions=(),
-)  # fmt: skip
+)
 
 
 def _slice_scatter_infer(x: TensorType, src: TensorType, starts: Shape, stops: Shape, steps: Shape) -> TensorType:
@@ -414,7 +461,13 @@ def _slice_scatter_infer(x: TensorType, src: TensorType, starts: Shape, stops: S
 
 
 def _slice_scatter_rule(
-    load: Any, index: Index, in_types: Sequence[TensorType], out_type: TensorType, starts: Shape, stops: Shape, steps: Shape
+    load: Any,
+    index: Index,
+    in_types: Sequence[TensorType],
+    out_type: TensorType,
+    starts: Shape,
+    stops: Shape,
+    steps: Shape,
 ) -> Expr:
     """src where the index lies in the slice, else x; the index into src is forced inside it."""
     condition: Expr | None = None
@@ -444,7 +497,9 @@ def _slice_scatter_reference(xp: Any, x: Any, src: Any, starts: Shape, stops: Sh
     return result
 
 
-def _slice_scatter_grad(g: Any, out: Any, x: Any, src: Any, starts: Shape, stops: Shape, steps: Shape) -> tuple[Any, Any]:
+def _slice_scatter_grad(
+    g: Any, out: Any, x: Any, src: Any, starts: Shape, stops: Shape, steps: Shape
+) -> tuple[Any, Any]:
     where = {"starts": starts, "stops": stops, "steps": steps}
     hole = constant(0, g.dtype, tuple(src.shape))
     return slice_scatter.run(g, hole, **where), slice_.run(g, **where)
@@ -467,7 +522,8 @@ slice_scatter = Op(
     attrs=("starts", "stops", "steps"),
     dtypes=EVERY,
     samples=tuple(
-        call(fill(*shape), fill(*(len(range(a, b, s)) for a, b, s in zip(*how, strict=True))), *how) for shape, *how in _SLICES
+        call(fill(*shape), fill(*(len(range(a, b, s)) for a, b, s in zip(*how, strict=True))), *how)
+        for shape, *how in _SLICES
     ),
     bad=(
         Bad((fill(3), fill(2), (0,), (1,)), RuntimeError, r"slice_scatter: the slice is \[1\], src is"),

@@ -11,8 +11,16 @@ import numpy as np
 
 from graphc.ir.op import Bad, Composite, Op, Shape, TensorType, shape_text
 from graphc.ops.arguments import (
-    constant, gradient_in_compute_dtype, in_compute_dtype, number, of_type, require_floating, rounded, shape_of, tensor,
-)  # fmt: skip
+    constant,
+    gradient_in_compute_dtype,
+    in_compute_dtype,
+    number,
+    of_type,
+    require_floating,
+    rounded,
+    shape_of,
+    tensor,
+)
 from graphc.ops.arithmetic import add, mul, sub
 from graphc.ops.declare import FLOATING, call, fill
 from graphc.ops.elementwise import Prepared
@@ -38,16 +46,20 @@ def _infer(name: str) -> Any:
         for p in parameters:
             if p.dtype is not x.dtype or p.shape != normalized_shape:
                 shown = ", ".join(map(str, (x, *parameters)))
-                raise RuntimeError(f"{name}: weight and bias must be {x.dtype.short}{shape_text(normalized_shape)}: {shown}")
+                raise RuntimeError(
+                    f"{name}: weight and bias must be {x.dtype.short}{shape_text(normalized_shape)}: {shown}"
+                )
         return x
 
     return infer
 
 
-# ---- layer_norm -------------------------------------------------------------------------------------------------------------------
+# ---- layer_norm ----------------------------------------------------------------------------------------------------
 
 
-def _layer_norm_prepare(x: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-05) -> Prepared:
+def _layer_norm_prepare(
+    x: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-05
+) -> Prepared:
     x = require_floating("layer_norm", "x", x)
     shape = _normalized("layer_norm", x, normalized_shape)
     if weight is None and bias is not None:
@@ -71,7 +83,9 @@ def _layer_norm(x: Any, *parameters: Any, normalized_shape: Shape, eps: float) -
     return add(out, parameters[1]) if len(parameters) > 1 else out
 
 
-def _layer_norm_grad(g: Any, out: Any, x: Any, *parameters: Any, normalized_shape: Shape, eps: float) -> tuple[Any, ...]:
+def _layer_norm_grad(
+    g: Any, out: Any, x: Any, *parameters: Any, normalized_shape: Shape, eps: float
+) -> tuple[Any, ...]:
     dims = _last(x.ndim, normalized_shape)
     y, scale = _standardised(x, dims, eps)
     weighted = mul(g, parameters[0]) if parameters else g
@@ -97,7 +111,8 @@ _SHAPES_BAD = (
 
 layer_norm = Op(
     "layer_norm",
-    doc="(x - mean) / sqrt(variance + eps) over the last dims, times weight plus bias (Ba, Kiros and Hinton 2016).  [..., n] -> [..., n].",
+    doc="(x - mean) / sqrt(variance + eps) over the last dims, times weight plus bias (Ba, Kiros and Hinton 2016).  "
+    "[..., n] -> [..., n].",
     signature="(x, normalized_shape, weight=None, bias=None, eps=1e-05)",
     prepare=_layer_norm_prepare,
     infer=_infer("layer_norm"),
@@ -107,16 +122,20 @@ layer_norm = Op(
     attrs=("normalized_shape", "eps"),
     dtypes=FLOATING,
     samples=(
-        call(fill(3, 4), 4), call(fill(3, 4), (4,), fill(4), fill(4)), call(fill(2, 3, 5), (3, 5), fill(3, 5), fill(3, 5)),
-        call(fill(2, 33), (33,), fill(33)), call(fill(2, 33), (33,), None, fill(33), 0.1), call(fill(0, 4), (4,), fill(4), fill(4)),
+        call(fill(3, 4), 4),
+        call(fill(3, 4), (4,), fill(4), fill(4)),
+        call(fill(2, 3, 5), (3, 5), fill(3, 5), fill(3, 5)),
+        call(fill(2, 33), (33,), fill(33)),
+        call(fill(2, 33), (33,), None, fill(33), 0.1),
+        call(fill(0, 4), (4,), fill(4), fill(4)),
         call(fill(5), 5),
     ),
     bad=_SHAPES_BAD,
     methods=(),
-)  # fmt: skip
+)
 
 
-# ---- rms_norm ---------------------------------------------------------------------------------------------------------------------
+# ---- rms_norm ------------------------------------------------------------------------------------------------------
 
 
 def _rms_norm_prepare(x: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Prepared:
@@ -136,7 +155,9 @@ def _rms_norm(x: Any, weight: Any = None, *, normalized_shape: Shape, eps: float
     return out if weight is None else mul(out, weight)
 
 
-def _rms_norm_grad(g: Any, out: Any, x: Any, weight: Any = None, *, normalized_shape: Shape, eps: float) -> tuple[Any, ...]:
+def _rms_norm_grad(
+    g: Any, out: Any, x: Any, weight: Any = None, *, normalized_shape: Shape, eps: float
+) -> tuple[Any, ...]:
     dims = _last(x.ndim, normalized_shape)
     scale = _inverse_rms(x, dims, eps)
     y = mul(x, scale)
@@ -152,7 +173,8 @@ def _rms_norm_reference(xp: Any, x: Any, weight: Any = 1, *, normalized_shape: S
 
 rms_norm = Op(
     "rms_norm",
-    doc="x / sqrt(mean of squares + eps) over the last dims, times weight (Zhang and Sennrich 2019).  [..., n] -> [..., n].",
+    doc="x / sqrt(mean of squares + eps) over the last dims, times weight (Zhang and Sennrich 2019).  [..., n] -> "
+    "[..., n].",
     signature="(x, normalized_shape, weight=None, eps=None)",
     prepare=_rms_norm_prepare,
     infer=_infer("rms_norm"),
@@ -162,9 +184,12 @@ rms_norm = Op(
     attrs=("normalized_shape", "eps"),
     dtypes=FLOATING,
     samples=(
-        call(fill(3, 4), 4), call(fill(3, 4), (4,), fill(4)), call(fill(2, 3, 5), (3, 5), fill(3, 5), 0.1), call(fill(2, 33), (33,), fill(33)),
+        call(fill(3, 4), 4),
+        call(fill(3, 4), (4,), fill(4)),
+        call(fill(2, 3, 5), (3, 5), fill(3, 5), 0.1),
+        call(fill(2, 33), (33,), fill(33)),
         call(fill(0, 4), (4,), fill(4)),
     ),
     bad=_SHAPES_BAD,
     methods=(),
-)  # fmt: skip
+)

@@ -3,8 +3,9 @@
 Enters: a state, uint64 [2] = (seed, offset), and shapes.  Leaves: operators giving (values, new state).
 Never here: whose state it is (the eager layer's generator).
 
-Element k of the bits is word k % 4 of Philox4x32-10 with the seed as key and offset + k // 4 as counter, so values depend on
-the state and the position alone.  Source: Salmon, Moraes, Dror and Shaw, Parallel random numbers: as easy as 1, 2, 3 (2011).
+Element k of the bits is word k % 4 of Philox4x32-10 with the seed as key and offset + k // 4 as counter, so values
+depend on the state and the position alone.
+Source: Salmon, Moraes, Dror and Shaw, Parallel random numbers: as easy as 1, 2, 3 (2011).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def state_of(name: str, state: Any) -> Any:
     return state
 
 
-# ---- bits -------------------------------------------------------------------------------------------------------------------------
+# ---- bits ----------------------------------------------------------------------------------------------------------
 
 
 def philox_words(xp: Any, seed: Any, counter: Any) -> tuple[Any, Any, Any, Any]:
@@ -60,13 +61,18 @@ def philox_words(xp: Any, seed: Any, counter: Any) -> tuple[Any, Any, Any, Any]:
     for _ in range(10):
         low, high = c0 * xp.uint64(0xD2511F53), c2 * xp.uint64(0xCD9E8D57)
         c0, c1, c2, c3 = (
-            (high >> shift) ^ c1 ^ xp.uint64(key0), high & mask, (low >> shift) ^ c3 ^ xp.uint64(key1), low & mask,
-        )  # fmt: skip
+            (high >> shift) ^ c1 ^ xp.uint64(key0),
+            high & mask,
+            (low >> shift) ^ c3 ^ xp.uint64(key1),
+            low & mask,
+        )
         key0, key1 = (key0 + 0x9E3779B9) & 0xFFFFFFFF, (key1 + 0xBB67AE85) & 0xFFFFFFFF
     return c0, c1, c2, c3
 
 
-def _bits_rule(load: Any, index: tuple[Size, ...], in_types: Sequence[TensorType], out_type: TensorType, shape: Shape) -> Expr:
+def _bits_rule(
+    load: Any, index: tuple[Size, ...], in_types: Sequence[TensorType], out_type: TensorType, shape: Shape
+) -> Expr:
     linear: Size = 0
     for place, extent in zip(index, shape, strict=True):
         linear = linear * extent + place
@@ -74,18 +80,18 @@ def _bits_rule(load: Any, index: tuple[Size, ...], in_types: Sequence[TensorType
     key0 = load.let(converted(seed, uint32))
     key1 = load.let(converted(fn("shr", seed, literal(32, uint64)), uint32))
     counter = load.let(fn("add", offset, converted(size_value(linear // 4), uint64)))
-    which = size_value(linear % 4)
     words = [Call("philox", (key0, key1, counter, literal(k, uint32)), uint32) for k in range(4)]
-    if not isinstance(which, Index):
-        return words[which.value]  # type: ignore[union-attr]
+    which = linear % 4
+    if isinstance(which, int):
+        return words[which]
     result: Expr = words[3]
     for k in (2, 1, 0):
-        result = select(fn("eq", which, literal(k, int64)), words[k], result)
+        result = select(fn("eq", Index(which), literal(k, int64)), words[k], result)
     return result
 
 
-def _bits_reference(xp: Any, state: Any, shape: Shape) -> Any:
-    count = int(product(shape))
+def _bits_reference(xp: Any, state: Any, shape: tuple[int, ...]) -> Any:
+    count = math.prod(shape)
     blocks = xp.arange((count + 3) // 4, dtype=np.uint64) + state[1]
     words = xp.stack(philox_words(xp, state[0], blocks), axis=1).reshape(-1)[:count]
     return words.astype(np.uint32).reshape(shape)
@@ -133,7 +139,10 @@ advance_state = Op(
     "advance_state",
     doc="The state with `count` added to its offset.  u64 [2] -> u64 [2].",
     signature="(state, count)",
-    prepare=lambda state, count: ((state_of("advance_state", state),), {"count": one_size("advance_state", "count", count)}),
+    prepare=lambda state, count: (
+        (state_of("advance_state", state),),
+        {"count": one_size("advance_state", "count", count)},
+    ),
     infer=_advance_infer,
     reference=lambda xp, state, count: state + xp.asarray([0, count], np.uint64),
     grad=None,
@@ -153,7 +162,7 @@ def drawn(state: Any, shape: Shape) -> tuple[Any, Any]:
     return random_bits.run(state, shape=shape), advance_state.run(state, count=blocks)
 
 
-# ---- uniform ----------------------------------------------------------------------------------------------------------------------
+# ---- uniform -------------------------------------------------------------------------------------------------------
 
 _UNIFORM_BITS = {float64: 53, float32: 24, float16: 11}  # bfloat16 has 8
 
@@ -193,13 +202,13 @@ def _uniform_array(xp: Any, words: Any, dtype: DType) -> Any:
     return ((words[0] >> np.uint32(32 - bits)).astype(np.float32) * np.float32(2.0**-bits)).astype(dtype.numpy)
 
 
-def rand_array(xp: Any, state: Any, shape: Shape, dtype: DType) -> Any:
+def rand_array(xp: Any, state: Any, shape: tuple[int, ...], dtype: DType) -> Any:
     words = (word_count(dtype), *shape)
     return _uniform_array(xp, _bits_reference(xp, state, words), dtype), _advanced(xp, state, words)
 
 
-def _advanced(xp: Any, state: Any, shape: Shape) -> Any:
-    return state + xp.asarray([0, (int(product(shape)) + 3) // 4], np.uint64)
+def _advanced(xp: Any, state: Any, shape: tuple[int, ...]) -> Any:
+    return state + xp.asarray([0, (math.prod(shape) + 3) // 4], np.uint64)
 
 
 def _sampler(name: str, doc: str, rule: Callable[..., Any], reference: Callable[..., Any]) -> Op:
@@ -227,7 +236,11 @@ def _sampler(name: str, doc: str, rule: Callable[..., Any], reference: Callable[
         attrs=("shape", "dtype"),
         dtypes=(uint64,),
         samples=(
-            call(STATE, (3, 5)), call(STATE, ()), call(STATE, (0, 2)), call(STATE, 33, float64), call(STATE, (2, 3), float16),
+            call(STATE, (3, 5)),
+            call(STATE, ()),
+            call(STATE, (0, 2)),
+            call(STATE, 33, float64),
+            call(STATE, (2, 3), float16),
         ),
         bad=(
             Bad((STATE, (2,), int64), RuntimeError, f"{name}: dtype must be floating"),
@@ -235,13 +248,13 @@ def _sampler(name: str, doc: str, rule: Callable[..., Any], reference: Callable[
         ),
         methods=(),
         functions=(),
-    )  # fmt: skip
+    )
 
 
 rand = _sampler("rand", "Uniform in [0, 1).", _rand, rand_array)
 
 
-# ---- normal -----------------------------------------------------------------------------------------------------------------------
+# ---- normal --------------------------------------------------------------------------------------------------------
 
 
 def _randn(state: Any, shape: Shape, dtype: DType) -> tuple[Any, Any]:
@@ -249,13 +262,16 @@ def _randn(state: Any, shape: Shape, dtype: DType) -> tuple[Any, Any]:
     wide = dtype.compute
     count = word_count(wide)
     words, state = drawn(state, (2 * count, *shape))
-    half = [slice_.run(words, starts=(k, *(0 for _ in shape)), stops=(k + count, *shape), steps=(1,) * words.ndim) for k in (0, count)]
+    half = [
+        slice_.run(words, starts=(k, *(0 for _ in shape)), stops=(k + count, *shape), steps=(1,) * words.ndim)
+        for k in (0, count)
+    ]
     u, v = (uniform_from(w, wide) for w in half)
     radius = sqrt(mul(log(sub(1, u)), -2))
     return cast(mul(radius, cos(mul(v, 2 * math.pi))), dtype), state
 
 
-def _randn_array(xp: Any, state: Any, shape: Shape, dtype: DType) -> Any:
+def _randn_array(xp: Any, state: Any, shape: tuple[int, ...], dtype: DType) -> Any:
     wide = dtype.compute
     count = word_count(wide)
     words = _bits_reference(xp, state, (2 * count, *shape))
@@ -267,7 +283,7 @@ def _randn_array(xp: Any, state: Any, shape: Shape, dtype: DType) -> Any:
 randn = _sampler("randn", "Normal of mean 0 and variance 1.", _randn, _randn_array)
 
 
-# ---- integers ---------------------------------------------------------------------------------------------------------------------
+# ---- integers ------------------------------------------------------------------------------------------------------
 
 
 def _randint_prepare(state: Any, low: Any, high: Any, shape: Any, dtype: DType = int64) -> Prepared:
@@ -293,21 +309,24 @@ def _randint(state: Any, low: Size, high: Size, shape: Shape, dtype: DType) -> t
     return cast(add(remainder(value, constant(high - low, int64)), constant(low, int64)), dtype), state
 
 
-def _randint_reference(xp: Any, state: Any, low: int, high: int, shape: Shape, dtype: DType) -> Any:
+def _randint_reference(xp: Any, state: Any, low: int, high: int, shape: tuple[int, ...], dtype: DType) -> Any:
     count = _randint_words(low, high)
     words = _bits_reference(xp, state, (count, *shape)).astype(np.int64)
     value = words[0] if count == 1 else (words[1] >> np.int64(1) << np.int64(32)) | words[0]
     return xp.asarray(value % (high - low) + low).astype(dtype.numpy), _advanced(xp, state, (count, *shape))
 
 
-def _randint_infer(state: TensorType, low: Size, high: Size, shape: Shape, dtype: DType) -> tuple[TensorType, TensorType]:
+def _randint_infer(
+    state: TensorType, low: Size, high: Size, shape: Shape, dtype: DType
+) -> tuple[TensorType, TensorType]:
     _check_state("randint", state)
     return TensorType(dtype, shape), state
 
 
 randint = Op(
     "randint",
-    doc="Integers in [low, high), from the remainder of 32 bits (63 where the range needs them).  u64 [2] -> shape, u64 [2].",
+    doc="Integers in [low, high), from the remainder of 32 bits (63 where the range needs them).  u64 [2] -> shape, "
+    "u64 [2].",
     signature="(state, low, high, shape, dtype=int64)",
     prepare=_randint_prepare,
     infer=_randint_infer,
@@ -317,16 +336,19 @@ randint = Op(
     attrs=("low", "high", "shape", "dtype"),
     dtypes=(uint64,),
     samples=(
-        call(STATE, 0, 10, (3, 5)), call(STATE, -5, 5, ()), call(STATE, 0, 2**40, (33,)), call(STATE, 3, 4, (0, 2)),
+        call(STATE, 0, 10, (3, 5)),
+        call(STATE, -5, 5, ()),
+        call(STATE, 0, 2**40, (33,)),
+        call(STATE, 3, 4, (0, 2)),
         call(STATE, 0, 100, (4,), float32),
     ),
     bad=(Bad((STATE, 3, 3, (2,)), RuntimeError, "randint: expects 'low' to be less than 'high'"),),
     methods=(),
     functions=(),
-)  # fmt: skip
+)
 
 
-# ---- from tensors -------------------------------------------------------------------------------------------------------------------
+# ---- from tensors --------------------------------------------------------------------------------------------------
 
 
 def _bernoulli(state: Any, p: Any) -> tuple[Any, Any]:
@@ -404,8 +426,12 @@ dropout = Op(
     attrs=("p",),
     dtypes=(uint64,),
     samples=(
-        call(STATE, fill(3, 5, dtype=float32)), call(STATE, fill(33, dtype=float64), 0.2), call(STATE, fill(0, 2, dtype=float32)),
-        call(STATE, fill(dtype=float32), 0.0), call(STATE, fill(4, dtype=float32), 1.0), call(STATE, fill(9, dtype=float16), 0.3),
+        call(STATE, fill(3, 5, dtype=float32)),
+        call(STATE, fill(33, dtype=float64), 0.2),
+        call(STATE, fill(0, 2, dtype=float32)),
+        call(STATE, fill(dtype=float32), 0.0),
+        call(STATE, fill(4, dtype=float32), 1.0),
+        call(STATE, fill(9, dtype=float16), 0.3),
     ),
     bad=(
         Bad((STATE, fill(3, dtype=float32), 1.5), ValueError, "dropout: probability has to be between 0 and 1"),
@@ -413,4 +439,4 @@ dropout = Op(
     ),
     methods=(),
     functions=(),
-)  # fmt: skip
+)

@@ -1,8 +1,8 @@
 """Reductions: one primitive per fold over a single dim, and the public operators over any dims.
 
-Enters: tensors.  Leaves: operators.  Never here: the order of folding (ir.loops), statistics and arguments of extrema (`statistics`).
+Enters: tensors.  Leaves: operators.  Never here: the order of folding (ir.loops); `statistics`.
 
-Adjacent dims are merged by reshape and reduced by one primitive; separate groups are reduced one after the other, innermost first.
+Adjacent dims are merged by reshape and reduced by one primitive; separate groups one after the other, innermost first.
 float16 and bfloat16 accumulate in float32 inside a primitive and are rounded at its end.
 """
 
@@ -19,11 +19,11 @@ from graphc.ops.arguments import dims as canonical_dims
 from graphc.ops.arithmetic import div, kept, mul
 from graphc.ops.comparison import eq, ne, where
 from graphc.ops.create import require_dtype
-from graphc.ops.declare import EVERY, FLOATING, NUMERIC, call, fill, infer_through
+from graphc.ops.declare import EVERY, FLOATING, NUMERIC, call, fill
 from graphc.ops.elementwise import Prepared
 from graphc.ops.movement import expand, reshape, unsqueeze
 
-# ---- primitives: one dim, removed -------------------------------------------------------------------------------------------
+# ---- primitives: one dim, removed ----------------------------------------------------------------------------------
 
 
 def _without(shape: Shape, dim: int) -> Shape:
@@ -35,7 +35,9 @@ def spread(g: Any, x: Any, dim: int) -> Any:
     return expand.run(unsqueeze.run(g, dim=dim), shape=tuple(x.shape))
 
 
-def _primitive(name: str, fold: str, doc: str, reference: str, grad: Any, dtypes: Sequence[DType], empty_allowed: bool) -> Op:
+def _primitive(
+    name: str, fold: str, doc: str, reference: str, grad: Any, dtypes: Sequence[DType], empty_allowed: bool
+) -> Op:
     def infer(x: TensorType, dim: int) -> TensorType:
         if not 0 <= dim < x.rank:
             raise IndexError(f"{name}: Dimension out of range: {dim} of {x}")
@@ -59,13 +61,21 @@ def _primitive(name: str, fold: str, doc: str, reference: str, grad: Any, dtypes
         attrs=("dim",),
         dtypes=dtypes,
         samples=(
-            call(fill(3, 4), 0), call(fill(3, 4), -1), call(fill(33), 0), call(fill(2, 3, 5), 1), call(fill(1, 4), 0), call(fill(0, 3), 1),
+            call(fill(3, 4), 0),
+            call(fill(3, 4), -1),
+            call(fill(33), 0),
+            call(fill(2, 3, 5), 1),
+            call(fill(1, 4), 0),
+            call(fill(0, 3), 1),
             *((call(fill(2, 0), 1), call(fill(0), 0)) if empty_allowed else ()),
         ),
-        bad=(Bad((fill(3), 1), IndexError, f"{name}: Dimension out of range"), Bad((2.0, 0), TypeError, f"{name}: argument 'x'")),
+        bad=(
+            Bad((fill(3), 1), IndexError, f"{name}: Dimension out of range"),
+            Bad((2.0, 0), TypeError, f"{name}: argument 'x'"),
+        ),
         methods=(),
         functions=(),
-    )  # fmt: skip
+    )
 
 
 def _product_gradient(g: Any, out: Any, x: Any, dim: int) -> tuple[Any]:
@@ -98,7 +108,7 @@ reduce_any = _primitive("reduce_any", "or", "Logical or", "any", None, (bool_,),
 reduce_all = _primitive("reduce_all", "and", "Logical and", "all", None, (bool_,), True)
 
 
-# ---- over several dims ------------------------------------------------------------------------------------------------------
+# ---- over several dims ---------------------------------------------------------------------------------------------
 
 
 def groups(dims: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -173,9 +183,15 @@ def _prepare(name: str) -> Callable[..., Prepared]:
 
 
 SHAPES = (
-    call(fill(3, 4)), call(fill(3, 4), 0), call(fill(3, 4), -1, True), call(fill(2, 3, 5), (0, 2)), call(fill(2, 3, 5), (1, 2), keepdim=True),
-    call(fill(33)), call(fill()), call(fill(1, 1), 0),
-)  # fmt: skip
+    call(fill(3, 4)),
+    call(fill(3, 4), 0),
+    call(fill(3, 4), -1, True),
+    call(fill(2, 3, 5), (0, 2)),
+    call(fill(2, 3, 5), (1, 2), keepdim=True),
+    call(fill(33)),
+    call(fill()),
+    call(fill(1, 1), 0),
+)
 EMPTY = (call(fill(0, 3)), call(fill(0, 3), 0), call(fill(2, 0), 1, True))
 
 
@@ -198,7 +214,7 @@ def _reference(function: str) -> Callable[..., Any]:
 
 
 def _integers_to_int64(x: Any) -> DType:
-    return x.dtype if x.dtype.kind == "f" else int64  # type: ignore[no-any-return]
+    return x.dtype if x.dtype.kind == "f" else int64
 
 
 def _reduction(name: str, primitive: Op, doc: str, reference: str, **declaration: Any) -> Op:
@@ -282,7 +298,7 @@ amax = _extremum("amax", reduce_max, "Largest element, NaN if any is,", "max")
 amin = _extremum("amin", reduce_min, "Smallest element, NaN if any is,", "min")
 
 
-# ---- any, all ---------------------------------------------------------------------------------------------------------------
+# ---- any, all ------------------------------------------------------------------------------------------------------
 
 
 def _truth(name: str, primitive: Op, doc: str) -> Op:
@@ -297,7 +313,9 @@ def _truth(name: str, primitive: Op, doc: str) -> Op:
         infer=folded_type(name, True, bool_),
         reference=reference,
         grad=None,
-        lowering=Composite(lambda x, dims, keepdim: fold(primitive, x if x.dtype is bool_ else ne(x, 0), dims, keepdim)),
+        lowering=Composite(
+            lambda x, dims, keepdim: fold(primitive, x if x.dtype is bool_ else ne(x, 0), dims, keepdim)
+        ),
         attrs=("dims", "keepdim"),
         dtypes=EVERY,
         samples=(*SHAPES, *EMPTY, call(fill(4, 5, special=True), 1)),
@@ -309,7 +327,7 @@ any_ = _truth("any", reduce_any, "any")
 all_ = _truth("all", reduce_all, "every")
 
 
-# ---- mean -------------------------------------------------------------------------------------------------------------------
+# ---- mean ----------------------------------------------------------------------------------------------------------
 
 
 def mean_of(x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
@@ -326,7 +344,9 @@ def floating_or_given(name: str) -> Callable[[Any], DType]:
 
     def dtype_of(x: Any) -> DType:
         if x.dtype.kind != "f":
-            raise RuntimeError(f"{name}: expected a floating tensor, got {of_type(x)}; give dtype, for instance {get_default_dtype()}")
+            raise RuntimeError(
+                f"{name}: expected a floating tensor, got {of_type(x)}; give dtype, for instance {get_default_dtype()}"
+            )
         return x.dtype  # type: ignore[no-any-return]
 
     return dtype_of
@@ -338,14 +358,16 @@ mean = Op(
     signature="(x, dim=None, keepdim=False, *, dtype=None)",
     prepare=_prepare_with_dtype("mean", floating_or_given("mean")),
     infer=folded_type("mean", True),
-    reference=rounded(lambda xp, x, dims, keepdim: (
-        xp.sum(x, axis=dims or None, keepdims=keepdim, dtype=x.dtype) / x.dtype.type(product(x.shape[d] for d in dims))
-    )),
+    reference=rounded(
+        lambda xp, x, dims, keepdim: (
+            xp.sum(x, axis=dims or None, keepdims=keepdim, dtype=x.dtype)
+            / x.dtype.type(product(x.shape[d] for d in dims))
+        )
+    ),
     grad=_mean_grad,
     lowering=Composite(in_compute_dtype(mean_of)),
     attrs=("dims", "keepdim"),
     dtypes=FLOATING,
     samples=(*SHAPES, call(fill(2, 0), 0), call(fill(5, dtype=int64, grad=False), dtype=float32)),
     bad=(*bad_dims("mean"), Bad((fill(3, dtype=int64),), RuntimeError, "mean: expected a floating tensor")),
-)  # fmt: skip
-
+)

@@ -11,9 +11,21 @@ from typing import Any
 from graphc.dims import Dim, product
 from graphc.dtypes import DType, bool_, float32, int64
 from graphc.ir.op import Anchor, Bad, Composite, Op, TensorType
-from graphc.ops.arguments import cast, constant, gradient_in_compute_dtype, in_compute_dtype, is_tensor, is_zero, number, of_type
+from graphc.ops.arguments import (
+    cast,
+    constant,
+    gradient_in_compute_dtype,
+    in_compute_dtype,
+    is_tensor,
+    is_zero,
+    number,
+    of_type,
+    one_dim,
+    require_floating,
+    rounded,
+    tensor,
+)
 from graphc.ops.arguments import dims as canonical_dims
-from graphc.ops.arguments import one_dim, require_floating, rounded, tensor
 from graphc.ops.arithmetic import add, div, kept, maximum, minimum, mul, sub
 from graphc.ops.comparison import eq, isnan, logical_or, where
 from graphc.ops.create import iota, require_dtype
@@ -21,11 +33,23 @@ from graphc.ops.declare import EVERY, FLOATING, Routed, Shorthand, call, fill
 from graphc.ops.elementwise import Prepared
 from graphc.ops.movement import flip, reshape, unsqueeze
 from graphc.ops.reduce import (
-    SHAPES, amax, amin, bad_dims, element_count, fold, folded_type, mean_of, put_back, reduce_max, reduce_min, reduce_sum, spread,
-)  # fmt: skip
+    SHAPES,
+    amax,
+    amin,
+    bad_dims,
+    element_count,
+    fold,
+    folded_type,
+    mean_of,
+    put_back,
+    reduce_max,
+    reduce_min,
+    reduce_sum,
+    spread,
+)
 from graphc.ops.transcendental import exp, log, sqrt
 
-# ---- where the extremum is ------------------------------------------------------------------------------------------------------
+# ---- where the extremum is -----------------------------------------------------------------------------------------
 
 
 def positions(x: Any, dim: int) -> Any:
@@ -76,7 +100,8 @@ def _arg(name: str, primitive: Op, doc: str) -> Op:
 
     return Op(
         name,
-        doc=f"Index of the first {doc} of a dim, or of the flattened tensor; NaN counts as such.  [..., n, ...] -> int64 [..., ...].",
+        doc=f"Index of the first {doc} of a dim, or of the flattened tensor; NaN counts as such.  [..., n, ...] -> "
+        "int64 [..., ...].",
         signature="(x, dim=None, keepdim=False)",
         prepare=prepare,
         infer=_arg_infer(name),
@@ -86,14 +111,21 @@ def _arg(name: str, primitive: Op, doc: str) -> Op:
         attrs=("dim", "keepdim"),
         dtypes=EVERY,
         samples=(
-            call(fill(3, 4)), call(fill(3, 4), 0), call(fill(3, 4), -1, True), call(fill(33, low=0, high=3), 0), call(fill()),
-            call(fill(2, 3, 5), 1), call(fill(4, 5, special=True), 1), call(fill(2, 3), keepdim=True), call(fill(0, 3), 1),
+            call(fill(3, 4)),
+            call(fill(3, 4), 0),
+            call(fill(3, 4), -1, True),
+            call(fill(33, low=0, high=3), 0),
+            call(fill()),
+            call(fill(2, 3, 5), 1),
+            call(fill(4, 5, special=True), 1),
+            call(fill(2, 3), keepdim=True),
+            call(fill(0, 3), 1),
         ),
         bad=(
             Bad((fill(3), 1), IndexError, f"{name}: Dimension out of range"),
             Bad((fill(0),), IndexError, f"{name}: expected reduction dim to have non-zero size"),
         ),
-    )  # fmt: skip
+    )
 
 
 argmax = _arg("argmax", reduce_max, "largest element")
@@ -136,7 +168,8 @@ def _with_index(name: str, primitive: Op, doc: str) -> Op:
 
     return Op(
         name,
-        doc=f"The {doc} element of one dim (NaN if any is) and the index of its first occurrence.  [..., n, ...] -> values, int64 indices.",
+        doc=f"The {doc} element of one dim (NaN if any is) and the index of its first occurrence.  [..., n, ...] -> "
+        "values, int64 indices.",
         signature="(x, dim, keepdim=False)",
         prepare=prepare,
         infer=infer,
@@ -146,7 +179,12 @@ def _with_index(name: str, primitive: Op, doc: str) -> Op:
         attrs=("dim", "keepdim"),
         dtypes=EVERY,
         samples=(
-            call(fill(3, 4), 0), call(fill(3, 4), -1, True), call(fill(33), 0), call(fill(), 0), call(fill(2, 3, 5), 1), call(fill(0, 3), 1),
+            call(fill(3, 4), 0),
+            call(fill(3, 4), -1, True),
+            call(fill(33), 0),
+            call(fill(), 0),
+            call(fill(2, 3, 5), 1),
+            call(fill(0, 3), 1),
             call(fill(4, 5, special=True), 1),
         ),
         bad=(
@@ -155,7 +193,7 @@ def _with_index(name: str, primitive: Op, doc: str) -> Op:
         ),
         methods=(),
         functions=(),
-    )  # fmt: skip
+    )
 
 
 max_dim = _with_index("max_dim", reduce_max, "largest")
@@ -183,11 +221,19 @@ def _overloaded(name: str, everything: Op, with_index: Op, pairwise: Op, doc: st
 
     return Shorthand(
         name,
-        doc=f"The {doc} element of all; with dim, of that dim with its index; with another tensor, of each pair.  [...] -> [] or [...].",
+        doc=f"The {doc} element of all; with dim, of that dim with its index; with another tensor, of each pair.  "
+        "[...] -> [] or [...].",
         rule=rule,
         reference=reference,
         dtypes=EVERY,
-        samples=(call(fill(3, 4)), call(fill(3, 4), 0), call(fill(3, 4), -1, True), call(fill(3, 4), fill(4)), call(fill()), call(fill(33))),
+        samples=(
+            call(fill(3, 4)),
+            call(fill(3, 4), 0),
+            call(fill(3, 4), -1, True),
+            call(fill(3, 4), fill(4)),
+            call(fill()),
+            call(fill(33)),
+        ),
         bad=(
             Bad((fill(0),), RuntimeError, f"{name}: expected a non-empty tensor"),
             Bad((fill(3), 1), IndexError, f"{name}_dim: Dimension out of range"),
@@ -199,7 +245,7 @@ max_ = _overloaded("max", amax, max_dim, maximum, "largest")
 min_ = _overloaded("min", amin, min_dim, minimum, "smallest")
 
 
-# ---- variance ---------------------------------------------------------------------------------------------------------------------
+# ---- variance ------------------------------------------------------------------------------------------------------
 
 
 def _freedom(x: Any, dims: tuple[int, ...], correction: Any) -> Any:
@@ -268,18 +314,22 @@ def _spread_measure(name: str, rule: Callable[..., Any], grad: Callable[..., Any
         attrs=("dims", "correction", "keepdim"),
         dtypes=FLOATING,
         samples=(
-            *SHAPES[:6], call(fill(3, 4), 0, correction=0), call(fill(3, 4), unbiased=False), call(fill(3, 1, grad=False), 1), call(fill(0, 3)),
+            *SHAPES[:6],
+            call(fill(3, 4), 0, correction=0),
+            call(fill(3, 4), unbiased=False),
+            call(fill(3, 1, grad=False), 1),
+            call(fill(0, 3)),
             call(fill(3, 4), False),
         ),
         bad=(*bad_dims(name), Bad((fill(3, dtype=int64),), RuntimeError, f"{name}: argument 'x' must be floating")),
-    )  # fmt: skip
+    )
 
 
 var = _spread_measure("var", _variance, _variance_grad, "Variance")
 std = _spread_measure("std", lambda x, **how: sqrt(_variance(x, **how)), _deviation_grad, "Standard deviation")
 
 
-# ---- logsumexp --------------------------------------------------------------------------------------------------------------------
+# ---- logsumexp -----------------------------------------------------------------------------------------------------
 
 
 def _logsumexp(x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
@@ -319,14 +369,22 @@ logsumexp = Op(
     attrs=("dims", "keepdim"),
     dtypes=FLOATING,
     samples=(
-        call(fill(3, 4), 0), call(fill(3, 4), -1, True), call(fill(2, 3, 5), (0, 2)), call(fill(33, high=50.0), 0), call(fill(), 0),
-        call(fill(2, 0), 1), call(fill(4, 6, special=True), 1),
+        call(fill(3, 4), 0),
+        call(fill(3, 4), -1, True),
+        call(fill(2, 3, 5), (0, 2)),
+        call(fill(33, high=50.0), 0),
+        call(fill(), 0),
+        call(fill(2, 0), 1),
+        call(fill(4, 6, special=True), 1),
     ),
-    bad=(Bad((fill(3), 1), IndexError, "logsumexp: Dimension out of range"), Bad((fill(3, dtype=int64), 0), RuntimeError, "logsumexp: argument")),
-)  # fmt: skip
+    bad=(
+        Bad((fill(3), 1), IndexError, "logsumexp: Dimension out of range"),
+        Bad((fill(3, dtype=int64), 0), RuntimeError, "logsumexp: argument"),
+    ),
+)
 
 
-# ---- cumsum -----------------------------------------------------------------------------------------------------------------------
+# ---- cumsum --------------------------------------------------------------------------------------------------------
 
 
 def _cumsum_prepare(x: Any, dim: Any, *, dtype: DType | None = None) -> Prepared:
@@ -340,7 +398,7 @@ def _cumsum_route(op: Op, x: Any, dim: Any, *, dtype: DType | None = None) -> An
     return op.run(x, **attrs) if x.ndim else x
 
 
-cumsum = Routed(
+cumsum: Op = Routed(
     "cumsum",
     doc="Sums of all elements up to each, along dim (of integers as int64).  [..., n, ...] -> [..., n, ...].",
     signature="(x, dim, *, dtype=None)",
@@ -353,8 +411,17 @@ cumsum = Routed(
     attrs=("dim",),
     dtypes=EVERY,
     samples=(
-        call(fill(3, 4), 0), call(fill(3, 4), -1), call(fill(33), 0), call(fill(2, 3, 5), 1), call(fill(0, 3), 0), call(fill(), 0),
-        call(fill(4, dtype=bool_, low=0, high=2, grad=False), 0), call(fill(4), 0, dtype=float32),
+        call(fill(3, 4), 0),
+        call(fill(3, 4), -1),
+        call(fill(33), 0),
+        call(fill(2, 3, 5), 1),
+        call(fill(0, 3), 0),
+        call(fill(), 0),
+        call(fill(4, dtype=bool_, low=0, high=2, grad=False), 0),
+        call(fill(4), 0, dtype=float32),
     ),
-    bad=(Bad((fill(3), 1), IndexError, "cumsum: Dimension out of range"), Bad(([1.0], 0), TypeError, "cumsum: argument 'x' must be a Tensor")),
-)  # fmt: skip
+    bad=(
+        Bad((fill(3), 1), IndexError, "cumsum: Dimension out of range"),
+        Bad(([1.0], 0), TypeError, "cumsum: argument 'x' must be a Tensor"),
+    ),
+)

@@ -48,7 +48,7 @@ def function(
     )
 
 
-# ---- exponentials and logarithms ----------------------------------------------------------------------------------------
+# ---- exponentials and logarithms -----------------------------------------------------------------------------------
 
 exp = function("exp", "e to the x.", lambda out, x: out)
 exp2 = function("exp2", "2 to the x.", lambda out, x: mul(out, math.log(2.0)))
@@ -59,25 +59,39 @@ log2 = function("log2", "Logarithm to base 2.", lambda out, x: reciprocal(mul(x,
 log10 = function("log10", "Logarithm to base 10.", lambda out, x: reciprocal(mul(x, math.log(10.0))), domain=(0.2, 3.0))
 sqrt = function("sqrt", "Square root, correctly rounded.", lambda out, x: reciprocal(mul(out, 2)), domain=(0.2, 3.0))
 rsqrt = function(
-    "rsqrt", "1 / sqrt(x).", lambda out, x: mul(mul(out, square(out)), -0.5), domain=(0.2, 3.0),
+    "rsqrt",
+    "1 / sqrt(x).",
+    lambda out, x: mul(mul(out, square(out)), -0.5),
+    domain=(0.2, 3.0),
     reference=lambda xp, x: xp.divide(x.dtype.type(1), xp.sqrt(x)),
-)  # fmt: skip
+)
 
-# ---- trigonometry -----------------------------------------------------------------------------------------------------------
+# ---- trigonometry --------------------------------------------------------------------------------------------------
 
 sin = function("sin", "Sine.", lambda out, x: cos(x))
-cos = function("cos", "Cosine.", lambda out, x: neg(sin(x)))
+cos: Op = function("cos", "Cosine.", lambda out, x: neg(sin(x)))
 tan = function("tan", "Tangent.", lambda out, x: add(square(out), 1), domain=(-1.2, 1.2))
 asin = function(
-    "asin", "Inverse sine.", lambda out, x: rsqrt(sub(1, square(x))), domain=(-0.9, 0.9), reference="arcsin", aliases=("arcsin",)
+    "asin",
+    "Inverse sine.",
+    lambda out, x: rsqrt(sub(1, square(x))),
+    domain=(-0.9, 0.9),
+    reference="arcsin",
+    aliases=("arcsin",),
 )
 acos = function(
-    "acos", "Inverse cosine.", lambda out, x: neg(rsqrt(sub(1, square(x)))), domain=(-0.9, 0.9), reference="arccos",
+    "acos",
+    "Inverse cosine.",
+    lambda out, x: neg(rsqrt(sub(1, square(x)))),
+    domain=(-0.9, 0.9),
+    reference="arccos",
     aliases=("arccos",),
-)  # fmt: skip
-atan = function("atan", "Inverse tangent.", lambda out, x: reciprocal(add(square(x), 1)), reference="arctan", aliases=("arctan",))
+)
+atan = function(
+    "atan", "Inverse tangent.", lambda out, x: reciprocal(add(square(x), 1)), reference="arctan", aliases=("arctan",)
+)
 sinh = function("sinh", "Hyperbolic sine.", lambda out, x: cosh(x))
-cosh = function("cosh", "Hyperbolic cosine.", lambda out, x: sinh(x))
+cosh: Op = function("cosh", "Hyperbolic cosine.", lambda out, x: sinh(x))
 tanh = function("tanh", "Hyperbolic tangent.", lambda out, x: sub(1, square(out)))
 
 
@@ -101,7 +115,7 @@ atan2 = elementwise(
     inplace=True,
 )
 
-# ---- sigmoid, erf -----------------------------------------------------------------------------------------------------------
+# ---- sigmoid, erf --------------------------------------------------------------------------------------------------
 
 
 def sigmoid_array(xp: Any, x: Any) -> Any:
@@ -121,7 +135,7 @@ erf = function(
     "erf", "Error function.", lambda out, x: mul(exp(neg(square(x))), 2.0 / math.sqrt(math.pi)), reference=erf_array
 )
 
-# ---- pow --------------------------------------------------------------------------------------------------------------------
+# ---- pow -----------------------------------------------------------------------------------------------------------
 
 _SHORTCUTS: dict[float, Callable[[Any], Any]] = {
     2: square,
@@ -174,13 +188,16 @@ pow_ = elementwise(
     grad=gradient_in_compute_dtype(_pow_grad),
     kinds="uif",
     samples=(
-        *binary_samples(0.3, 2.0), call(fill(3, 4, low=0.2), 2), call(fill(3, 4, low=0.2), 3), call(fill(3, 4, low=0.2), 0.5),
-        call(fill(5, low=0.3), 1.7), call(2, fill(5, low=0.0)), call(fill(4), 0),
+        *binary_samples(0.3, 2.0),
+        call(fill(3, 4, low=0.2), 2),
+        call(fill(3, 4, low=0.2), 3),
+        call(fill(3, 4, low=0.2), 0.5),
+        call(fill(5, low=0.3), 1.7),
+        call(2, fill(5, low=0.0)),
+        call(fill(4), 0),
     ),
-    bad=(
-        Bad((fill(2, dtype=bool_), fill(2, dtype=bool_)), RuntimeError, "pow: not defined for bool"),
-    ),
+    bad=(Bad((fill(2, dtype=bool_), fill(2, dtype=bool_)), RuntimeError, "pow: not defined for bool"),),
     methods=("pow",),
     functions=("pow",),
     inplace=True,
-)  # fmt: skip
+)

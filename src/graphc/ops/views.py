@@ -48,19 +48,35 @@ def _like(name: str, target: Op, doc: str, reference: Any) -> Shorthand:
         return target(tensor(name, "x", x), tuple(tensor(name, "other", other).shape))
 
     return _shorthand(
-        name, doc, rule, reference,
-        (call(fill(2, 1, 3), fill(2, 1, 3, grad=False)), call(fill(), fill(1, 1, grad=False)), call(fill(1, 1), fill(1, 1, grad=False))),
+        name,
+        doc,
+        rule,
+        reference,
+        (
+            call(fill(2, 1, 3), fill(2, 1, 3, grad=False)),
+            call(fill(), fill(1, 1, grad=False)),
+            call(fill(1, 1), fill(1, 1, grad=False)),
+        ),
         (Bad((fill(2), 3), TypeError, f"{name}: argument 'other' must be a Tensor"),),
-        functions=(), grad=None,
-    )  # fmt: skip
+        functions=(),
+        grad=None,
+    )
 
 
-view_as = _like("view_as", reshape, "reshape to the shape of other.  [...] , [...] -> [...].", lambda xp, x, o: x.reshape(o.shape))
+view_as = _like(
+    "view_as", reshape, "reshape to the shape of other.  [...] , [...] -> [...].", lambda xp, x, o: x.reshape(o.shape)
+)
 reshape_as = _like(
-    "reshape_as", reshape, "reshape to the shape of other.  [...] , [...] -> [...].", lambda xp, x, o: x.reshape(o.shape)
+    "reshape_as",
+    reshape,
+    "reshape to the shape of other.  [...] , [...] -> [...].",
+    lambda xp, x, o: x.reshape(o.shape),
 )
 expand_as = _like(
-    "expand_as", expand, "expand to the shape of other.  [...] , [...] -> [...].", lambda xp, x, o: xp.broadcast_to(x, o.shape)
+    "expand_as",
+    expand,
+    "expand to the shape of other.  [...] , [...] -> [...].",
+    lambda xp, x, o: xp.broadcast_to(x, o.shape),
 )
 broadcast_to = _shorthand(
     "broadcast_to",
@@ -72,7 +88,7 @@ broadcast_to = _shorthand(
 )
 
 
-# ---- order of dims ----------------------------------------------------------------------------------------------------------
+# ---- order of dims -------------------------------------------------------------------------------------------------
 
 
 def _transpose(x: Any, dim0: int, dim1: int) -> Any:
@@ -89,7 +105,13 @@ transpose = _shorthand(
     "Two dims exchanged.  [..., a, ..., b, ...] -> [..., b, ..., a, ...].",
     _transpose,
     lambda xp, x, dim0, dim1: xp.swapaxes(x, dim0, dim1) if x.ndim else x,
-    (call(fill(3, 4), 0, 1), call(fill(2, 3, 5), -1, 0), call(fill(), 0, -1), call(fill(0, 3), 0, 1), call(fill(33), 0, 0)),
+    (
+        call(fill(3, 4), 0, 1),
+        call(fill(2, 3, 5), -1, 0),
+        call(fill(), 0, -1),
+        call(fill(0, 3), 0, 1),
+        call(fill(33), 0, 0),
+    ),
     (Bad((fill(3), 0, 1), IndexError, "transpose: Dimension out of range"),),
     methods=("transpose", "swapaxes", "swapdims"),
     functions=("transpose", "swapaxes", "swapdims"),
@@ -143,7 +165,7 @@ movedim = _shorthand(
 )
 
 
-# ---- merging and splitting dims -----------------------------------------------------------------------------------------------
+# ---- merging and splitting dims ------------------------------------------------------------------------------------
 
 
 def _flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
@@ -168,7 +190,14 @@ flatten = _shorthand(
     "Dims start_dim..end_dim merged into one.  [..., a, ..., b, ...] -> [..., a*...*b, ...].",
     _flatten,
     _flatten_reference,
-    (call(fill(2, 3, 4)), call(fill(2, 3, 4), 1), call(fill(2, 3, 4), 0, 1), call(fill()), call(fill(0, 3)), call(fill(33))),
+    (
+        call(fill(2, 3, 4)),
+        call(fill(2, 3, 4), 1),
+        call(fill(2, 3, 4), 0, 1),
+        call(fill()),
+        call(fill(0, 3)),
+        call(fill(33)),
+    ),
     (
         Bad((fill(2, 3), 1, 0), RuntimeError, "flatten: start_dim 1 comes after end_dim 0"),
         Bad((fill(2, 3), 2), IndexError, "flatten: Dimension out of range"),
@@ -199,13 +228,14 @@ unflatten = _shorthand(
     functions=("unflatten",),
 )
 
-# ---- parts of one dim -----------------------------------------------------------------------------------------------------------
+# ---- parts of one dim ----------------------------------------------------------------------------------------------
 
 
 def part(x: Any, dim: int, start: Size, stop: Size) -> Any:
     """x[start:stop] along a canonical dim."""
-    starts, stops = [0] * x.ndim, list(x.shape)
-    starts[dim], stops[dim] = start, stop  # type: ignore[call-overload]
+    starts: list[Size] = [0] * x.ndim
+    stops: list[Size] = list(x.shape)
+    starts[dim], stops[dim] = start, stop
     return slice_.run(x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * x.ndim)
 
 
@@ -224,7 +254,7 @@ def _narrow(x: Any, dim: int, start: Any, length: Any) -> Any:
     if isinstance(size, int) and isinstance(start, int) and start < 0:
         start += size
     known = all(isinstance(v, int) for v in (size, start, length))
-    if known and not (0 <= start and 0 <= length and start + length <= size):
+    if known and (min(start, length) < 0 or start + length > size):
         raise RuntimeError(f"narrow: start {start} and length {length} exceed dim {k} of {of_type(x)}")
     return part(x, k, start, start + length)
 
@@ -330,7 +360,13 @@ split = _shorthand(
     "Parts of one dim, of one size (the last may be smaller) or of given sizes.  [..., n, ...] -> parts.",
     _split,
     _split_reference,
-    (call(fill(5, 3), 2), call(fill(3, 33), 11, -1), call(fill(6), [1, 2, 3]), call(fill(4), (4, 0)), call(fill(3, 2), 5)),
+    (
+        call(fill(5, 3), 2),
+        call(fill(3, 33), 11, -1),
+        call(fill(6), [1, 2, 3]),
+        call(fill(4), (4, 0)),
+        call(fill(3, 2), 5),
+    ),
     (
         Bad((fill(5), 0), RuntimeError, "split: split_size must be positive"),
         Bad((fill(5), [2, 2]), RuntimeError, r"split: sizes \[2, 2\] must sum to 5"),

@@ -88,9 +88,7 @@ def _plain(result: np.ndarray[Any, Any], out: TensorType) -> Number:
     return number
 
 
-def _by_power_of_two(
-    builder: Builder, op: Op, inputs: tuple[Value, ...], attrs: dict[str, Any]
-) -> Sequence[Value] | None:
+def _by_power_of_two(builder: Builder, op: Op, inputs: tuple[Value, ...], attrs: dict[str, Any]) -> Sequence[Value] | None:
     """``div(x, 8)`` --> ``mul(x, 0.125)``: the same number, rounded once either way."""
     x, divisor = inputs
     number = constant_of(divisor)

@@ -48,6 +48,12 @@ class Plan:
     def slots(self) -> int:
         return FIRST_SLOT + sum(map(len, (self.inputs, self.outputs, self.arena_offsets, self.temporaries, self.sizes)))
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of inputs, outputs and arena; sizes must be static."""
+        specs = (*self.inputs, *self.outputs)
+        return self.arena_nbytes + sum(int(dims.product(s.shape)) * s.dtype.itemsize for s in specs)  # type: ignore[arg-type]
+
     def to_json(self) -> dict[str, Any]:
         data = asdict(self)
         for side in ("inputs", "outputs"):

@@ -7,8 +7,7 @@ program recorded a failure.  Never here: tensors, shapes checks, compilation.
 from __future__ import annotations
 
 import ctypes
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,16 +16,36 @@ from graphc.runtime import threads
 from graphc.runtime.memory import Arena
 from graphc.runtime.plan import FIRST_SLOT, Plan
 
+HELD_NBYTES = 1 << 15  # a program over less memory than this runs without giving up the interpreter lock
+
 
 class Program:
-    """Callable compiled code.  Safe to call from several threads (each concurrent call gets its own table and arena)."""
+    """Callable compiled code.  Safe to call from several threads (each concurrent call gets its own table and arena).
+
+    idle: frames that no call is using; `new_frame()` makes another.   pool: the threads it runs on.
+    """
 
     def __init__(self, plan: Plan, entry: int) -> None:
         self.plan = plan
+        self._address = entry
         self._entry = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(entry)
-        self._idle: list[_Frame] = []
-        self._lock = threading.Lock()
+        self.idle: list[_Frame] = []
+        self.pool = threads.pool()
         self._outputs_at = FIRST_SLOT + len(plan.inputs)
+
+    def new_frame(self) -> _Frame:
+        return _Frame(self.plan)
+
+    @staticmethod
+    def is_long(nbytes: int) -> bool:
+        """Whether other Python threads should run meanwhile, and the pool's threads help."""
+        return nbytes > HELD_NBYTES
+
+    def entry_for(self, nbytes: int) -> Callable[[int, int, int], int]:
+        """The entry as a Python callable for a call that touches `nbytes`: a short one keeps the interpreter lock (0.2 us less)."""
+        if self.is_long(nbytes):
+            return self._entry
+        return ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(self._address)
 
     def __call__(self, inputs: Sequence[int], outputs: Sequence[int], sizes: Sequence[int] = ()) -> None:
         """Run.  `inputs`/`outputs`: addresses of whole contiguous buffers; `sizes`: values of plan.sizes.
@@ -34,18 +53,17 @@ class Program:
         Raises IndexError where a run-time check failed; no state has been written then.
         """
         try:
-            frame = self._idle.pop()
+            frame = self.idle.pop()
         except IndexError:
             frame = _Frame(self.plan)
-        pool = threads.pool()
         table = frame.table
-        table[1] = pool.threads
+        table[1] = self.pool.threads
         table[FIRST_SLOT : self._outputs_at] = inputs
         table[self._outputs_at : self._outputs_at + len(outputs)] = outputs
         held = frame.size_for(self.plan, sizes) if sizes else None
         frame.status.value = 0
-        failed = self._entry(frame.address, pool.run_address, pool.address)
-        self._idle.append(frame)
+        failed = self._entry(frame.address, self.pool.run_address, self.pool.address)
+        self.idle.append(frame)
         del held
         if failed:
             raise IndexError(self.plan.messages[failed - 1])
@@ -59,6 +77,7 @@ class _Frame:
         self.table = (ctypes.c_int64 * plan.slots)()
         self.address = ctypes.addressof(self.table)
         self.table[0] = ctypes.addressof(self.status)
+        self.table[1] = 1
         self.arena = Arena()
         at = FIRST_SLOT + len(plan.inputs) + len(plan.outputs)
         if plan.arena_nbytes:

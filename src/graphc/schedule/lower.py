@@ -194,6 +194,8 @@ class _Region:
         for value in self.group.outputs:
             vote(self.axes(value))
         for node in self.group.members:
+            if not isinstance(node.op.lowering, Scalar | Reduce):
+                continue  # the operands' dims are not those of the result
             out_axes = self.operand_template(node)
             for value in node.inputs:
                 source = self.context.source(value)
@@ -239,7 +241,7 @@ class _Region:
             return self.store_all(dict(enumerate(index)), loops, "pointwise")
         inner = max(count_axes, key=lambda a: (votes.get(a, 0), a), default=None)
         if inner is None:
-            return self.store_all({a: 0 for a in range(len(group.axes))}, [("p", 1), ("v", 1)], "pointwise")
+            return self.store_all(dict.fromkeys(range(len(group.axes)), 0), [("p", 1), ("v", 1)], "pointwise")
         outer = [a for a in range(len(group.axes)) if a != inner]
         length = group.axes[inner]
         chunks = 1 if isinstance(length, int) and length <= CHUNK else (length + CHUNK - 1) // CHUNK
@@ -497,7 +499,9 @@ class _Columns:
             return accumulators
         return self.blocked(accumulators, reset, loop, fold)
 
-    def blocked(self, accumulators: list[tuple[Node, str]], reset: list[Stmt], loop: Stmt, fold: list[Stmt]) -> list[tuple[Node, str]]:
+    def blocked(
+        self, accumulators: list[tuple[Node, str]], reset: list[Stmt], loop: Stmt, fold: list[Stmt]
+    ) -> list[tuple[Node, str]]:
         """Several blocks of rows: each is folded by itself, the results are folded in order."""
         totals = [(n, self.alloc(n.outputs[0].dtype.compute, self.tile)) for n, _ in accumulators]
         for node, name in totals:

@@ -92,7 +92,11 @@ class _Matmul:
         rows_static = self.rows if isinstance(self.rows, int) else ROW_BLOCK // 2
         depth_static = self.k if isinstance(self.k, int) else 256
         work = rows_static * depth_static * self.width_limit / 8
-        note = "matmul" + (", B packed" if packed else "") + (f", epilogue of {len(self.group.members) - 1}" if len(self.group.members) > 1 else "")
+        note = (
+            "matmul"
+            + (", B packed" if packed else "")
+            + (f", epilogue of {len(self.group.members) - 1}" if len(self.group.members) > 1 else "")
+        )
         return finish(self.puller, nest, self.extent, work, self.group, note)
 
     # ---- operands --------------------------------------------------------------------------------------------------
@@ -302,8 +306,6 @@ def _add_in_order(group: Group, node: Node, context: Context) -> Launch:
 
 def _checked_index(raw: Expr, size: Size, node: Node, context: Context, block: Block) -> Size:
     """`raw` as an index into `size` elements: recorded as a failure and clamped where it is outside."""
-
-
 
     index = block.let(cast(raw, int64))
     low, high = Const(0, int64), block.let(Index(size))

@@ -59,7 +59,13 @@ def cast(expr: Expr, dtype: DType) -> Expr:
     """`expr` as `dtype`; nothing where it is that already."""
     if expr.dtype is dtype:
         return expr
-    if isinstance(expr, Const) and dtype.kind == "f" and dtype.itemsize >= 4 and expr.dtype.kind == "f" and expr.dtype.itemsize <= dtype.itemsize:
+    if (
+        isinstance(expr, Const)
+        and dtype.kind == "f"
+        and dtype.itemsize >= 4
+        and expr.dtype.kind == "f"
+        and expr.dtype.itemsize <= dtype.itemsize
+    ):
         return Const(expr.value, dtype)
     return Call("cast", (expr,), dtype)
 
@@ -82,6 +88,8 @@ def linear(index: Position, shape: Position) -> Size:
 
 def delinear(offset: Size, shape: Position) -> Position:
     """The index whose row-major offset is `offset`."""
+    if 0 in shape:
+        return (0,) * len(shape)
     index: list[Size] = []
     for position, (size, stride) in enumerate(zip(shape, strides_of(shape), strict=True)):
         if isinstance(size, int) and size == 1:

@@ -74,7 +74,9 @@ def schedule(graph: Graph) -> Schedule:
             places[copies[0].buffers[1]] = Place("output", i)
     launches.extend(copies)
     arena, temporaries = _place_rest(launches, places)
-    return Schedule(graph, launches, places, arena, temporaries, tuple(sorted(written)), context.checks.messages, parts.unfused, parts.groups)
+    return Schedule(
+        graph, launches, places, arena, temporaries, tuple(sorted(written)), context.checks.messages, parts.unfused, parts.groups
+    )
 
 
 def _in_place(graph: Graph, parts: Partition, launches: list[Launch], context: Context) -> set[Value]:

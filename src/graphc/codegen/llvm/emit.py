@@ -120,9 +120,7 @@ class Emitter:
 
     # ---- instructions ----------------------------------------------------------------------------------------------
 
-    def op(
-        self, text: str, dtype: DType, width: int, operands: Sequence[Value], floor: int = 0, version: int = 0
-    ) -> Value:
+    def op(self, text: str, dtype: DType, width: int, operands: Sequence[Value], floor: int = 0, version: int = 0) -> Value:
         """A pure instruction, no further out than scope `floor`; `version`: how often a loaded buffer was written."""
         depth = floor
         for operand in operands:
@@ -224,9 +222,7 @@ class Emitter:
         vector = register_type(part.dtype, width)
         base = a.text if a else "poison"
         operands = (a, part) if a else (part,)
-        return self.op(
-            f"insertelement {vector} {base}, {part.type} {part.text}, i64 {lane}", part.dtype, width, operands
-        )
+        return self.op(f"insertelement {vector} {base}, {part.type} {part.text}, i64 {lane}", part.dtype, width, operands)
 
     def shuffle(self, a: Value, b: Value | None, lanes: Sequence[int]) -> Value:
         """The named lanes of `a` followed by `b`, in that order."""
@@ -280,9 +276,7 @@ class Emitter:
             lambda values: self._counted(start, end, step, values, writes, body),
         )
 
-    def when(
-        self, condition: Value, carried: Sequence[Value], body: Callable[[list[Value]], list[Value]]
-    ) -> list[Value]:
+    def when(self, condition: Value, carried: Sequence[Value], body: Callable[[list[Value]], list[Value]]) -> list[Value]:
         """if condition: carried = body(carried).  Returns the merged values."""
         taken, after = self.fresh("then"), self.fresh("endif")
         self.scopes.append(Scope(taken, guard=True))
@@ -294,9 +288,7 @@ class Emitter:
         merged = []
         for before, result in zip(carried, results, strict=True):
             name = self.fresh("%v")
-            outer.lines.append(
-                f"  {name} = phi {result.type} [ {before.text}, %{outer.label} ], [ {result.text}, %{inner.label} ]"
-            )
+            outer.lines.append(f"  {name} = phi {result.type} [ {before.text}, %{outer.label} ], [ {result.text}, %{inner.label} ]")
             merged.append(Value(name, result.dtype, result.width, self.depth))
         outer.label = after
         return merged
@@ -323,9 +315,7 @@ class Emitter:
             f"  {index} = phi i64 [ {start.text}, %{outer.label} ], [ {index}.n, %{inner.label} ]",
         ]
         for phi, first, result in zip(phis, carried, results, strict=True):
-            outer.lines.append(
-                f"  {phi.text} = phi {phi.type} [ {first.text}, %{outer.label} ], [ {result.text}, %{inner.label} ]"
-            )
+            outer.lines.append(f"  {phi.text} = phi {phi.type} [ {first.text}, %{outer.label} ], [ {result.text}, %{inner.label} ]")
         outer.lines += inner.lines
         outer.lines += [
             f"  {index}.n = add nuw nsw i64 {index}, {step}",

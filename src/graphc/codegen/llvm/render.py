@@ -225,10 +225,7 @@ class _Renderer:
                 whole = extent.is_literal and int(extent.text) % BLOCK == 0
                 left = self.emit.binary("sub", extent, start)
                 count = integer(BLOCK) if whole else self.emit.intrinsic("smin", int64, left, integer(BLOCK))
-                return [
-                    self._fold(n, t, r)
-                    for n, t, r in zip(names, totals, self._block(loop, names, start, count), strict=True)
-                ]
+                return [self._fold(n, t, r) for n, t, r in zip(names, totals, self._block(loop, names, start, count), strict=True)]
 
             empty = [self._identity(name) for name in names]
             results = self.emit.loop(integer(0), extent, BLOCK, empty, _writes(loop), block)

@@ -66,7 +66,7 @@ def truncated_quotient(x, y):
     return quotient.astype(x.dtype)
 
 
-# ---- fused multiply-add, rounded once (Boldo and Melquiond 2008: the last sum but one is rounded to odd) ---------------------
+# ---- fused multiply-add, rounded once (Boldo and Melquiond 2008: the last sum but one is rounded to odd) ------------
 
 
 def two_sum(x, y):

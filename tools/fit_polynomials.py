@@ -2,8 +2,9 @@
 
 Enters: nothing.  Leaves: on standard output, the text of the tables.  Run `python tools/fit_polynomials.py [NAME ...]`.
 
-Each table is a minimax fit: the exchange algorithm of Remez (1934) on a fixed grid of Chebyshev points, in 40 digits.  A
-coefficient is rounded to its dtype as soon as it is known, lowest power first, and the rest is fitted again around it.
+Each table is a minimax fit: the exchange algorithm of Remez (1934) on a fixed grid of Chebyshev points, in 60 digits.
+A coefficient is rounded to its dtype as soon as it is known, lowest power first, and the rest is fitted again around it
+(on intervals around 0, where that is not possible, all are rounded at the end).
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def solve(fit: Fit) -> tuple[list[float], float]:
     return [float(c) for c in done], float(worst)
 
 
-# ---- what is approximated -----------------------------------------------------------------------------------------------
+# ---- what is approximated -------------------------------------------------------------------------------------------
 # `root` functions are even or odd ones written in the square of their argument; TINY keeps the fit off 0 / 0.
 
 TINY = mpf(10) ** -12
@@ -162,7 +163,7 @@ def tables() -> dict[str, Fit]:
     def log(f: mpf) -> mpf:
         return (mp.log1p(f) - f + f * f / 2) / f**3
 
-    def log_pade(z: mpf) -> mpf:
+    def log_quotient(z: mpf) -> mpf:
         return 2 * (mp.atanh(mp.sqrt(z)) / mp.sqrt(z) - 1) / z
 
     def log2_ratio(z: mpf) -> mpf:
@@ -182,7 +183,7 @@ def tables() -> dict[str, Fit]:
     def erf_shifted(t: mpf) -> mpf:
         return mp.erf(t + ERF_CENTRE_FLOAT32)
 
-    sine, tangent, arcsine = cubic(mp.sin), cubic(mp.atan), cubic(mp.asin)
+    sine, arctangent, arcsine = cubic(mp.sin), cubic(mp.atan), cubic(mp.asin)
     return {
         "EXP_FLOAT32": Fit(exp, -half_ln2, half_ln2, 4, 24, square),
         "EXP_FLOAT64": Fit(exp, -half_ln2, half_ln2, 10, 53, square),
@@ -199,7 +200,7 @@ def tables() -> dict[str, Fit]:
         "ERF_SMALL_FLOAT64": Fit(erf_ratio, TINY, 1, 11, 53),
         "ERFCX_FLOAT64": Fit(erfcx_at, mapped(1.0), mapped(5.95), 12, 53, erfcx_weight),
         "LOG_FLOAT32": Fit(log, log_low, log_high, 8, 24, square),
-        "LOG_FLOAT64": Fit(log_pade, TINY, atanh_square, 6, 53, identity),
+        "LOG_FLOAT64": Fit(log_quotient, TINY, atanh_square, 6, 53, identity),
         "LOG2_SHORT": Fit(log2_ratio, TINY, atanh_square, 5, 53),
         "LOG2_REST": Fit(log2_rest, mpf(10) ** -8, atanh_square, 7, 53, square),
         "SIN_FLOAT32": Fit(sine, TINY, octant_square, 2, 24, identity),
@@ -208,8 +209,8 @@ def tables() -> dict[str, Fit]:
         "COS_SHORT": Fit(cosine, mpf(10) ** -10, octant_square, 2, 53, square),
         "SIN_FLOAT64": Fit(sine, TINY, octant_square, 5, 53, identity),
         "COS_FLOAT64": Fit(cosine, mpf(10) ** -10, octant_square, 5, 53, square),
-        "ATAN_SHORT": Fit(tangent, TINY, mpf("0.1717"), 4, 53, identity),
-        "ATAN_FLOAT64": Fit(tangent, TINY, mpf("0.1717"), 10, 53, identity),
+        "ATAN_SHORT": Fit(arctangent, TINY, mpf("0.1717"), 4, 53, identity),
+        "ATAN_FLOAT64": Fit(arctangent, TINY, mpf("0.1717"), 10, 53, identity),
         "ASIN_SHORT": Fit(arcsine, TINY, 0.25, 5, 53, identity),
         "ASIN_FLOAT64": Fit(arcsine, TINY, 0.25, 12, 53, identity),
     }
@@ -217,8 +218,8 @@ def tables() -> dict[str, Fit]:
 
 HEADER = '''"""Coefficients of the polynomials of `mathlib`, lowest power first, as exact hexadecimal floats.
 
-Enters: nothing.  Leaves: one tuple a table.  Never here: arithmetic.  Written by tools/fit_polynomials.py, which says what each
-one approximates and where; the comment is the largest weighted error.
+Enters: nothing.  Leaves: one tuple a table.  Never here: arithmetic.  Written by tools/fit_polynomials.py, which says
+what each one approximates and where; the comment is the largest weighted error.
 """
 
 from __future__ import annotations
@@ -232,7 +233,7 @@ def _exact(text: str) -> tuple[float, ...]:
 
 def text_of(name: str, coefficients: list[float], worst: float) -> str:
     """The lines of one table."""
-    words = [c.hex() if len({c, float(np.float32(c))}) > 1 else short_hex(c) for c in coefficients]
+    words = [short_hex(c) for c in coefficients]
     lines = [""]
     for word in words:
         if len(lines[-1]) + len(word) > 110:

@@ -48,6 +48,7 @@ from graphc.eager.generator import (
     Generator,
     bernoulli,
     default_generator,
+    dropout,
     fork_rng,
     get_rng_state,
     initial_seed,

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from graphc import dtypes
+from graphc.eager import dispatch
 from graphc.eager.modes import modes
 from graphc.eager.tensor import Tensor
 from graphc.errors import CompileWarning, TraceError, at_user_line
@@ -50,6 +51,7 @@ class Compiled:
         self._variants: dict[Any, Variant] = {}
         self._programs: dict[str, tuple[Built, Program]] = {}
         self._stats: dict[str, Any] = {"compiles": 0, "traces": 0, "cache_hits": 0, "fallbacks": [], "compile_seconds": 0.0}
+        self._eager: dict[Any, int] = {}  # keys that could not be traced, and the epoch of that
         self._last: Variant | None = None
         self._quick: QuickCall | None = None
         if not isinstance(target, type):
@@ -65,6 +67,8 @@ class Compiled:
         leaves, tree = flatten((args, kwargs), is_tensor)
         key = (tree, modes.grad, dtypes.get_default_dtype(), *[(x.dtype, x._array.shape, x.requires_grad) for x in leaves])
         variant = self._variants.get(key)
+        if variant is None and self._eager.get(key) == dispatch.epoch[0]:
+            return self._target(*args, **kwargs)
         if variant is None or not variant.holds(leaves):
             variant = self._specialise(key, args, kwargs)
             if variant is None:
@@ -82,6 +86,7 @@ class Compiled:
         except TraceError as error:
             reason = str(error)
             self._stats["fallbacks"].append(reason)
+            self._eager[key] = dispatch.epoch[0]
             name = getattr(self._target, "__name__", type(self._target).__name__)
             warnings.warn(f"{name} runs eagerly: {reason}", CompileWarning, stacklevel=3)
             return None

@@ -32,7 +32,7 @@ def user_location() -> tuple[str, int]:
     """File name and line of the nearest calling frame outside graphc (for error texts and IR locations)."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno
 
 

@@ -2,8 +2,8 @@
 
 Enters: an operator, arrays, attributes.  Leaves: arrays.  Never here: the tape, NumPy's own kernels, which of the two runs.
 
-Sizes above 1 become symbols, one per distinct size, so one program serves every shape of a kind.  An operator whose attributes speak of
-sizes (a normalized shape, a slice) is compiled for its very shapes instead.
+Sizes above 1 become symbols, one per distinct size, so one program serves every shape of a kind.  An operator whose
+attributes speak of sizes (a normalized shape, a slice) is compiled for its very shapes instead.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def run(op: Op, arrays: Sequence[np.ndarray[Any, Any]], attrs: dict[str, Any], t
             found = _programs[key] = _static(op, arrays, attrs)
     assert isinstance(found, _OneNode)
     held = [np.ascontiguousarray(a) for a in arrays]
-    outputs = [aligned_empty(t.shape, t.dtype.numpy) for t in types]
+    outputs = [aligned_empty(t.shape, t.dtype.numpy) for t in types]  # type: ignore[arg-type]  # an array's sizes are ints
     found.program(
         [a.__array_interface__["data"][0] for a in held], [address for _, address in outputs], [distinct[i] for i in found.sizes]
     )

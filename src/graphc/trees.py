@@ -13,8 +13,11 @@ _LITERALS = (bool, int, float, str, type(None))
 
 
 class Tree:
-    """A structure.  kind: ``leaf``, ``static`` (value: a literal that is part of the structure), ``tuple``, ``list``, ``dict`` (value:
-    its keys), ``named`` (value: the named tuple's type; read back as a tuple from JSON)."""
+    """A structure.
+
+    kind: ``leaf``, ``static`` (value: a literal that is part of the structure), ``tuple``, ``list``, ``dict`` (value: its
+    keys), ``named`` (value: the named tuple's type; read back as a tuple from JSON).
+    """
 
     __slots__ = ("_hash", "children", "kind", "value")
 

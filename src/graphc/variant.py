@@ -6,6 +6,7 @@ Never here: which specialisation a call takes (compiled.py).
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from graphc.eager import dispatch
 from graphc.eager.modes import modes
 from graphc.eager.tape import Node, Step, edge
-from graphc.eager.tensor import Tensor, wrap
+from graphc.eager.tensor import Tensor, address_of, wrap
 from graphc.passes.split_joint import Split
 from graphc.pipeline import Built
 from graphc.runtime.memory import aligned_empty
@@ -45,7 +46,11 @@ class Variant:
         self.backward = backward
         self.epoch = dispatch.epoch[0]
         self.outputs = [(tuple(s.shape), s.dtype) for s in self.built.plan.outputs]
-        self.written = self.built.plan.written
+        self.written = frozenset(self.built.plan.written)
+        self.state_memory: list[list[Any]] = [[None, 0, False] for _ in traced.states]  # array, address, contiguous
+        self.written_starts: list[int] = []
+        self.written_ends: list[int] = []
+        self.writes_arguments = any(i < len(traced.arguments) for i in self.written)
         self.state_flags = [bool(state.tensor._requires_grad) for state in traced.states]
         self.moved = 0 if split is None else len(traced.differentiated)
 
@@ -67,30 +72,67 @@ class Variant:
     def run(self, leaves: list[Tensor]) -> Any:
         """The function's results for argument tensors `leaves`."""
         arrays = [x._array for x in leaves]
-        arrays += [state.array for state in self.traced.states]
-        arrays += [np.asarray(getter(), dtype.numpy) for getter, dtype in self.traced.scalars]
-        held = [a if a.flags.c_contiguous else np.ascontiguousarray(a) for a in arrays]
-        if self.written:
-            self.separate(held)
+        addresses = [address_of(x) for x in leaves]
+        moved = False
+        for state, known in zip(self.traced.states, self.state_memory, strict=True):
+            array = state.array
+            if array is not known[0]:
+                known[:] = array, array_address(array), bool(array.flags.c_contiguous)
+                moved = True
+            arrays.append(array)
+            addresses.append(known[1])
+        for getter, dtype in self.traced.scalars:
+            arrays.append(np.asarray(getter(), dtype.numpy))
+            addresses.append(array_address(arrays[-1]))
+        held = self.contiguous(leaves, arrays, addresses, moved)
         made = [aligned_empty(shape, dtype.numpy) for shape, dtype in self.outputs]  # type: ignore[arg-type]
-        self.program([array_address(a) for a in held], [address for _, address in made])
+        self.program(addresses, [address for _, address in made])
         for i in self.written:
             if held[i] is not arrays[i]:
                 np.copyto(arrays[i], held[i])
             owner = leaves[i]._storage if i < len(leaves) else self.traced.states[i - len(leaves)]
             owner.version += 1
-        return self.deliver(leaves, [array for array, _ in made])
+        return self.deliver(leaves, made)
 
-    def separate(self, held: list[Array]) -> None:
-        """Inputs that share memory with one about to be written are read from a copy."""
-        for i in self.written:
-            for j, other in enumerate(held):
-                if i != j and j not in self.written and np.may_share_memory(held[i], other):
-                    held[j] = other.copy()
+    def contiguous(self, leaves: list[Tensor], arrays: list[Array], addresses: list[int], moved: bool) -> list[Array]:
+        """The arrays that the program reads and writes: copies where one has gaps or shares memory with one to be written."""
+        held = list(arrays)
+        for i, x in enumerate(leaves):
+            if not x._array.flags.c_contiguous:
+                held[i] = np.ascontiguousarray(x._array)
+        for i, known in enumerate(self.state_memory, start=len(leaves)):
+            if not known[2]:
+                held[i] = np.ascontiguousarray(arrays[i])
+        if self.written:
+            if moved or self.writes_arguments:
+                self.find_written(leaves, arrays, addresses)
+            self.separate(held, leaves, addresses)
+        for i, array in enumerate(held):
+            if array is not arrays[i]:
+                addresses[i] = array_address(array)
+        return held
 
-    def deliver(self, leaves: list[Tensor], arrays: list[Array]) -> Any:
+    def separate(self, held: list[Array], leaves: list[Tensor], addresses: list[int]) -> None:
+        """Arguments that share memory with an input about to be written are read from a copy."""
+        for j in range(len(leaves)):
+            if j not in self.written:
+                end = addresses[j] + held[j].nbytes
+                at = bisect_left(self.written_ends, addresses[j] + 1)
+                if at < len(self.written_starts) and self.written_starts[at] < end:
+                    held[j] = held[j].copy()
+
+    def find_written(self, leaves: list[Tensor], arrays: list[Array], addresses: list[int]) -> None:
+        """Remember where the inputs to be written lie, in order of address (no two of them overlap)."""
+        spans = sorted((addresses[i], addresses[i] + arrays[i].nbytes) for i in self.written)
+        self.written_starts, self.written_ends = [s for s, _ in spans], [e for _, e in spans]
+
+    def deliver(self, leaves: list[Tensor], made: list[tuple[Array, int]]) -> Any:
         """Wrap outputs, set gradients, and put the call on the tape if gradients flow through it."""
-        tensors = [wrap(array, dtype) for array, (_, dtype) in zip(arrays, self.outputs, strict=True)]
+        tensors = []
+        for (array, address), (_, dtype) in zip(made, self.outputs, strict=True):
+            tensor = wrap(array, dtype)
+            tensor._pointer = (array, address)
+            tensors.append(tensor)
         for target, position in self.traced.grad_effects:
             Traced.target(target, leaves)._grad = None if position is None else tensors[position - self.moved]
         if self.split is not None:

@@ -1,9 +1,10 @@
 """The outer file: named entries, each with its hash, written whole or not at all.
 
-Enters: entries as bytes, or a path.  Leaves: a file, or verified entries; ArtifactError for anything that is not exactly what
-`write` wrote.  Never here: what the entries mean.
+Enters: entries as bytes, or a path.  Leaves: a file, or verified entries; ArtifactError for anything that is not exactly
+what `write` wrote.  Never here: what the entries mean.
 
-Layout: a zip of stored (uncompressed) entries, the last one ``manifest.json`` with format, version, and size and SHA-256 of every other.
+Layout: a zip of stored (uncompressed) entries, the last one ``manifest.json`` with format, version, and size and SHA-256
+of every other.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import struct
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -24,6 +26,11 @@ FORMAT = "graphc"
 VERSION = 1
 MANIFEST = "manifest.json"
 ENTRY_LIMIT = 10_000
+# What zipfile and json raise, besides their own errors, for bytes that are not what they expect.
+DAMAGE = (
+    zipfile.BadZipFile, zipfile.LargeZipFile, struct.error, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError,
+    OverflowError, NotImplementedError, RuntimeError,
+)  # fmt: skip
 _DATE = (1980, 1, 1, 0, 0, 0)  # no clock in the file: equal contents are equal bytes
 
 
@@ -33,8 +40,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
     Raises OSError (disk full, no permission).
     """
-    path = os.fspath(path)
-    folder = os.path.dirname(os.path.abspath(path))
+    path = os.path.realpath(os.fspath(path))  # through a link: the file it names is replaced, not the link
+    folder = os.path.dirname(path)
     handle, beside = tempfile.mkstemp(prefix=os.path.basename(path) + ".", suffix=".tmp", dir=folder)
     try:
         mask = os.umask(0)
@@ -67,7 +74,7 @@ def is_artifact(path: str | os.PathLike[str]) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return MANIFEST in archive.namelist()
-    except zipfile.BadZipFile:
+    except DAMAGE:
         return True  # a truncated zip: `read` says what is wrong
 
 
@@ -80,7 +87,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, bytes]:
         return _read(data)
     except ArtifactError as error:
         raise ArtifactError(f"{name}: {error}") from None
-    except (zipfile.BadZipFile, EOFError, ValueError, KeyError, TypeError, NotImplementedError, RuntimeError) as error:
+    except DAMAGE as error:
         raise ArtifactError(f"{name}: not a whole graphc artifact ({error})") from None
 
 

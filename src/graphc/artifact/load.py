@@ -1,7 +1,7 @@
 """File -> callable, without the Python code that made it and without the compiler.
 
-Enters: a path.  Leaves: a `Loaded`.  Never here: passes, scheduling, code generation (`rebuild` asks compile.py for them only where the
-native code in the file is for another machine or not signed by this user).
+Enters: a path.  Leaves: a `Loaded`.  Never here: passes, scheduling, code generation (`_rebuild` asks graphc.pipeline for
+them, only where the native code in the file is for another machine or not signed by this user).
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Loaded:
                 seen = f"{dtypes.from_numpy(leaf.dtype).short}{list(leaf.shape)}"
                 raise ArtifactError(f"{self.name}: argument {position} is {seen}, the artifact's signature says {spec}")
             held.append(np.ascontiguousarray(leaf))
-        outputs = [aligned_empty(tuple(map(int, spec.shape)), spec.dtype.numpy) for spec in self.plan.outputs]
+        outputs = [aligned_empty(spec.shape, spec.dtype.numpy) for spec in self.plan.outputs]  # type: ignore[arg-type]
         addresses = [a.__array_interface__["data"][0] for a in held]
         with self._lock:
             self._program(addresses + self._state_addresses, [address for _, address in outputs])
@@ -85,8 +85,8 @@ class Loaded:
 def load(path: str | os.PathLike[str], rebuild: Callable[[str], tuple[Plan, bytes]] | None = None) -> Loaded:
     """The callable that `Compiled.save` wrote to `path`.
 
-    Native code in the file runs only if this user's key signed it together with the very graph beside it, on this kind of machine;
-    otherwise the graph is compiled again (or fetched from the cache of earlier compilations) by `rebuild`.
+    Native code in the file runs only if this user's key signed it together with the very graph beside it, on this kind of
+    machine; otherwise the graph is compiled again (or fetched from the cache of earlier compilations) by `rebuild`.
 
     Raises ArtifactError for a damaged, altered or foreign file, OSError for one that cannot be read.
     """

@@ -5,6 +5,7 @@ Enters: arrays by name, or bytes.  Leaves: bytes, or arrays.  Never here: pickle
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,21 +18,30 @@ _SAFETENSORS_NAMES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64", "U32": "uint32", "U64": "uint64",
     "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
 }  # fmt: skip
+_NAMES = {ours: theirs for theirs, ours in _SAFETENSORS_NAMES.items()}
 
 
 def to_bytes(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
-    """safetensors bytes of `arrays` (any shape; dtypes of graphc)."""
-    import safetensors
+    """safetensors bytes of `arrays` (any shape and layout; dtypes of graphc).  Equal arrays give equal bytes.
 
-    contiguous = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
-    return bytes(
-        safetensors.serialize(
-            {
-                n: {"dtype": dtypes.from_numpy(a.dtype).name, "shape": list(a.shape), "data": a.tobytes()}
-                for n, a in contiguous.items()
-            }
-        )
-    )
+    Source: the format is 8 bytes of header length, a JSON header padded to 8 bytes, and the data; widest elements first, so that all
+    are aligned.  Written here because the package's own writer changed its arguments between versions.
+
+    Raises TypeError for other dtypes, ValueError for a name the format reserves.
+    """
+    header: dict[str, Any] = {}
+    pieces = []
+    end = 0
+    for name, array in sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0])):
+        if name == "__metadata__":
+            raise ValueError("a weight cannot be called __metadata__")
+        dtype = _NAMES[dtypes.from_numpy(array.dtype).name]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [end, end + array.nbytes]}
+        pieces.append(array.tobytes())
+        end += array.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join((len(text).to_bytes(8, "little"), text, *pieces))
 
 
 def from_bytes(data: bytes) -> dict[str, np.ndarray[Any, Any]]:
@@ -41,8 +51,8 @@ def from_bytes(data: bytes) -> dict[str, np.ndarray[Any, Any]]:
     from graphc.runtime.memory import aligned_empty
 
     try:
-        entries = safetensors.deserialize(data)
-    except Exception as error:
+        entries = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
+    except safetensors.SafetensorError as error:
         raise ArtifactError(f"weights cannot be read: {error}") from None
     arrays = {}
     for name, entry in entries:

@@ -1,7 +1,7 @@
-"""Open mathematical functions into primitives, so that every renderer needs only `ir.loops.FUNCTIONS` and all get the same bits.
+"""Open mathematical functions into primitives: a renderer needs only `ir.loops.FUNCTIONS`, and all get the same bits.
 
-Enters: a `Kernel` whose expressions may call any function of `NAMES`.  Leaves: the same kernel with those calls replaced by
-Lets of primitives in front of the statement they stand in.  Never here: target code; the functions themselves
+Enters: a `Kernel` whose expressions may call any function of `NAMES`.  Leaves: the same kernel with those calls replaced
+by Lets of primitives in front of the statement they stand in.  Never here: target code; the functions themselves
 (`mathlib_exponential`, `mathlib_power`, `mathlib_trigonometric`, `mathlib_arithmetic`).
 
 Every function is branch free and right at +-0, +-inf, NaN and denormals.  Errors are stated where the functions are.
@@ -14,19 +14,18 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from graphc.codegen import mathlib_arithmetic, mathlib_exponential, mathlib_power, mathlib_trigonometric
+# imported for what they register in EXPANSIONS
+from graphc.codegen import mathlib_arithmetic, mathlib_exponential, mathlib_power, mathlib_trigonometric  # noqa: F401
 from graphc.codegen.terms import EXPANSIONS, Lets, Term, key_of
 from graphc.errors import IRError
 from graphc.ir.loops import FUNCTIONS, Acc, Alloc, Call, Check, Expr, For, Kernel, Let, Stmt, Store, Update, Var, walk
-
-_DEFINED_IN = (mathlib_arithmetic, mathlib_exponential, mathlib_power, mathlib_trigonometric)  # importing them fills EXPANSIONS
 
 NAMES: frozenset[str] = frozenset(EXPANSIONS)
 """The functions `expand` opens."""
 
 
 def expand(kernel: Kernel) -> Kernel:
-    """`kernel` with every call of a function of NAMES opened into Lets of primitives; equal calls in a body are opened once.
+    """`kernel` with every call of a function of NAMES opened into Lets of primitives, equal calls in a body once.
 
     Raises IRError for a function that is neither primitive nor in NAMES, or not defined for its argument's dtype.
     """
@@ -79,9 +78,7 @@ def _body(body: tuple[Stmt, ...], lets: Lets) -> tuple[Stmt, ...]:
                 lets.forget_loads()
                 statement = replace(statement, body=_body(statement.body, lets.inside()))
                 lets.forget_loads()
-            case Let(_, value) | Update(_, value):
-                statement = replace(statement, value=_open(value, lets))
-            case Store(_, _, value):
+            case Let(_, value) | Update(_, value) | Store(_, _, value):
                 statement = replace(statement, value=_open(value, lets))
             case Check(condition, _):
                 statement = replace(statement, condition=_open(condition, lets))

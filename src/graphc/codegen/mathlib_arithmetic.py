@@ -28,7 +28,7 @@ def sign(x: Term) -> Term:
     return select(x > 0, 1, select(x < 0, x.constant(-1), 0))
 
 
-# ---- quotients and remainders -----------------------------------------------------------------------------------------------
+# ---- quotients and remainders ---------------------------------------------------------------------------------------
 
 
 def integer_division(x: Term, y: Term) -> tuple[Term, Term]:
@@ -54,8 +54,8 @@ def fmod(x: Term, y: Term) -> Term:
 def remainder_of_float32(x: Term, y: Term) -> Term:
     """x modulo y for float32 values x >= 0, y > 0 held in float64.
 
-    A pass takes off a multiple of y and leaves 2**-51 of x or about y.  With 24 bits in y the difference needs 27 and is exact;
-    x / y is less than 2**277, so six passes are enough.
+    A pass takes off a multiple of y and leaves 2**-51 of x or about y.  With 24 bits in y the difference needs 27 and is
+    exact; x / y is less than 2**277, so six passes are enough.
     """
     inverse = 1.0 / y
     for _ in range(6):
@@ -105,7 +105,7 @@ def floor_divide(x: Term, y: Term) -> Term:
     return select(equal(y, 0.0), true_quotient, whole)
 
 
-# ---- powers -----------------------------------------------------------------------------------------------------------------
+# ---- powers ---------------------------------------------------------------------------------------------------------
 
 
 @function("pow")
@@ -129,7 +129,7 @@ def integer_power(x: Term, y: Term) -> Term:
     return select(y < 0, unit, result)
 
 
-# ---- random bits --------------------------------------------------------------------------------------------------------------
+# ---- random bits ----------------------------------------------------------------------------------------------------
 
 PHILOX_MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 PHILOX_KEY_STEPS = 0x9E3779B9, 0xBB67AE85
@@ -138,9 +138,9 @@ PHILOX_ROUNDS = 10
 
 @function("philox")
 def philox(key0: Term, key1: Term, counter: Term, which: Term) -> Term:
-    """Word `which` (a constant 0..3) of Philox4x32-10 (Salmon, Moraes, Dror and Shaw 2011) for counter words (low, high, 0, 0).
+    """Word `which` (a constant 0..3) of Philox4x32-10 for the counter words (low, high, 0, 0).
 
-    key0, key1: uint32.  counter: uint64.  -> uint32.
+    key0, key1: uint32.  counter: uint64.  -> uint32.  Source: Salmon, Moraes, Dror and Shaw 2011.
     """
     if not isinstance(which.expr, Const) or which.expr.value not in range(4):
         raise IRError("philox: the word asked for must be a constant 0, 1, 2 or 3")

@@ -2,8 +2,8 @@
 
 Enters, leaves: Terms (see `terms`).  Never here: a choice by machine or vector width.
 
-float32 is computed in float64 with short polynomials and rounded once at the end.  float64 carries the logarithm as an unevaluated
-sum of two parts (Dekker 1971), which pow needs: an error in log2(x) is multiplied by up to 1075.
+float32 is computed in float64 with short polynomials and rounded once at the end.  float64 carries the logarithm as an
+unevaluated sum of two parts (Dekker 1971), which pow needs: an error in log2(x) is multiplied by up to 1075.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TWO_THIRDS_LOG2_E = float.fromhex("0x1.ec709dc3a03fdp-1"), float.fromhex("0x1.d2
 Parts = tuple[Term, Term]
 
 
-# ---- log2 -----------------------------------------------------------------------------------------------------------------
+# ---- log2 -----------------------------------------------------------------------------------------------------------
 
 
 def log2_short(x: Term) -> Term:
@@ -55,7 +55,7 @@ def larger_plus(large: Term | float, small: Term, tail: Term | float) -> Parts:
 
 
 def log2_parts(x: Term) -> Parts:
-    """log2(x) for positive finite x (float64) to about 66 bits: s = f / (2 + f), then s * (C1 + s*s * (C3 + s*s * Q(s*s)))."""
+    """log2(x) for positive finite x (float64) to about 66 bits: s = f / (2 + f), then s * (C1 + s*s*(C3 + s*s*Q(s*s)))."""
     e, f = split(x, FLOAT64)
     bottom = f + 2.0
     bottom_tail = f - (bottom - 2.0)
@@ -88,7 +88,7 @@ def log10(x: Term) -> Term:
     return with_log_limits(x, head + tail)
 
 
-# ---- pow ------------------------------------------------------------------------------------------------------------------
+# ---- pow ------------------------------------------------------------------------------------------------------------
 
 
 def power_float32(size: Term, y: Term) -> Term:

@@ -1,14 +1,16 @@
 """sin, cos, tan and their inverses.
 
-Enters, leaves: Terms (see `terms`).  Never here: a table look-up or a branch, so large arguments cost what small ones do.
+Enters, leaves: Terms (see `terms`).  Never here: a table look-up or a branch: large arguments cost what small ones do.
 
-The inverse functions and tan are computed in float64 for both dtypes, with short polynomials where the result is float32.
+The inverse functions and tan are computed in float64 for both dtypes, with short polynomials where the result is
+float32.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from graphc.codegen import polynomials as p
 from graphc.codegen.mathlib_exponential import FLOAT32, FLOAT64, format_of
@@ -21,7 +23,7 @@ QUARTER_PI = HALF_PI[0] / 2, HALF_PI[1] / 2
 PI = HALF_PI[0] * 2, HALF_PI[1] * 2
 THREE_QUARTERS_PI = float.fromhex("0x1.2d97c7f3321d2p+1"), float.fromhex("0x1.a79394c9e8a0ap-54")
 
-# Doubles that are almost multiples of 2*pi, and by how much they are more (found by continued fractions of 2**k / (2*pi))
+# doubles that are almost multiples of 2*pi, and by how much they are more (from continued fractions of 2**k / (2*pi))
 NEAR_TURNS = (
     (float.fromhex("0x1.66bd5424e5655p+92"), float.fromhex("-0x1.7a6b2243e72f6p-56")),
     (float.fromhex("0x1.8577cec54ab80p+49"), float.fromhex("-0x1.2b04a1af8c362p-50")),
@@ -37,7 +39,7 @@ TWO_OVER_PI = (
 EXACT_BELOW = 2.0**48  # where three parts of pi/2 are enough for a float64
 
 
-# ---- reduction ----------------------------------------------------------------------------------------------------------
+# ---- reduction ------------------------------------------------------------------------------------------------------
 
 
 def rounded_quotient(x: Term, divisor: float) -> tuple[Term, Term]:
@@ -71,7 +73,7 @@ def reduced_float64(x: Term) -> tuple[Term, Term, Term]:
 
 
 def reduced_by_parts(x: Term) -> tuple[Term, Term, Term]:
-    """The reduction for x < EXACT_BELOW: pi/2 in three parts (Cody and Waite 1980), the first step exact by fma."""
+    """The reduction for x < EXACT_BELOW: pi/2 in three parts, the first step exact by fma (after Cody and Waite 1980)."""
     n, q = rounded_quotient(x, HALF_PI[0])
     first = fma(n, -HALF_PI[0], x)
     product = n * HALF_PI[1]
@@ -85,9 +87,9 @@ def reduced_by_parts(x: Term) -> tuple[Term, Term, Term]:
 
 
 def reduced_by_bits(x: Term) -> tuple[Term, Term, Term]:
-    """The reduction for EXACT_BELOW <= x < inf (Payne and Hanek 1983): x = m * 2**e meets only those 192 bits of 2/pi that count.
+    """The reduction for EXACT_BELOW <= x < inf: x = m * 2**e meets only those 192 bits of 2/pi that count.
 
-    Bits before them add whole turns, bits after them less than 2**-137.
+    Bits before them add whole turns, bits after them less than 2**-137.  Source: Payne and Hanek 1983.
     """
     bits = x.bitcast(uint64)
     m = bits & (1 << 52) - 1 | 1 << 52
@@ -119,7 +121,7 @@ def window(start: Term) -> tuple[Term, Term, Term]:
         words = [select(onward, words[i + step], words[i]) for i in range(3 + step)]
     shift = start & 63
     back = 63 - shift
-    first, second, third = (a << shift | (b >> 1) >> back for a, b in zip(words, words[1:], strict=False))
+    first, second, third = (a << shift | (b >> 1) >> back for a, b in pairwise(words))
     return first, second, third
 
 
@@ -138,7 +140,7 @@ def word_as_float(word: Term) -> Term:
     return (word | (1023 + 52) << 52).bitcast(float64) - 2.0**52
 
 
-# ---- sin, cos, tan --------------------------------------------------------------------------------------------------------
+# ---- sin, cos, tan --------------------------------------------------------------------------------------------------
 
 
 def sine_and_cosine(r: Term, sine: Sequence[float], cosine: Sequence[float]) -> tuple[Term, Term]:
@@ -159,6 +161,18 @@ def sine_and_cosine_parts(r: Term, low: Term) -> tuple[tuple[Term, Term], tuple[
     return (r, sin_tail), (head, cos_tail)
 
 
+def sign_place(x: Term) -> int:
+    """Which bit of a floating Term is its sign."""
+    return 31 if format_of(x) is FLOAT32 else 63
+
+
+def odd_in(x: Term, value: Term) -> Term:
+    """`value`, the function of abs(x), with the sign changed where x has one."""
+    unsigned = format_of(x).integer
+    sign = x.bitcast(unsigned) & 1 << sign_place(x)
+    return (value.bitcast(unsigned) ^ sign).bitcast(x.dtype)
+
+
 def wave(x: Term, quarter: int) -> Term:
     """sin(abs(x) + quarter * pi/2)."""
     size = abs(x)
@@ -171,17 +185,14 @@ def wave(x: Term, quarter: int) -> Term:
         sin_r, cos_r = sin_head + sin_tail, cos_head + cos_tail
     q = q + quarter
     value = select(equal(q & 1, 0), sin_r, cos_r)
-    negative = (q & 2) << (8 * x.dtype.itemsize - 2)
+    negative = (q & 2) << sign_place(x) - 1
     return (value.bitcast(q.dtype) ^ negative).bitcast(x.dtype)
 
 
 @function("sin")
 def sin(x: Term) -> Term:
     """The sine of x radians."""
-    value = wave(x, 0)
-    unsigned = format_of(x).integer
-    sign = x.bitcast(unsigned) & (1 << (8 * x.dtype.itemsize - 1))
-    return (value.bitcast(unsigned) ^ sign).bitcast(x.dtype)
+    return odd_in(x, wave(x, 0))
 
 
 @function("cos")
@@ -208,9 +219,7 @@ def tan(x: Term) -> Term:
         quotient = top / bottom
         rest = fma(-quotient, bottom_tail, fma(-quotient, bottom, top) + top_tail)
         value = quotient + rest / bottom
-    unsigned = format_of(x).integer
-    sign = x.bitcast(unsigned) & (1 << (8 * x.dtype.itemsize - 1))
-    return (value.bitcast(unsigned) ^ sign).bitcast(x.dtype)
+    return odd_in(x, value)
 
 
 def normalised(parts: tuple[Term, Term]) -> tuple[Term, Term]:
@@ -220,7 +229,7 @@ def normalised(parts: tuple[Term, Term]) -> tuple[Term, Term]:
     return total, (head - total) + tail
 
 
-# ---- inverses -------------------------------------------------------------------------------------------------------------
+# ---- inverses -------------------------------------------------------------------------------------------------------
 
 
 def half_angle(x: Term, series: Sequence[float]) -> tuple[Term, Term, Term]:

@@ -3,8 +3,8 @@
 Enters: atoms of the loop IR.  Leaves: Lets of primitive functions (`ir.loops.FUNCTIONS`), each computed once per body.
 Never here: a mathematical function.
 
-`a * b + c` is two roundings, as written; `fma(a, b, c)` is one.  A Python number among the operands takes the dtype of the
-first Term among them.
+`a * b + c` is two roundings, as written; `fma(a, b, c)` is one.  A Python number among the operands takes the dtype of
+the first Term among them.
 """
 
 from __future__ import annotations
@@ -217,9 +217,9 @@ def polynomial(x: Term, coefficients: Sequence[float]) -> Term:
     return total
 
 
-# ---- the functions that are opened into primitives ---------------------------------------------------------------------
+# ---- the functions that are opened into primitives ------------------------------------------------------------------
 
-Definition = TypeVar("Definition", bound=Callable[..., "Term"])
+Definition = TypeVar("Definition", bound=Callable[..., Term])
 EXPANSIONS: dict[str, Callable[..., Term]] = {}
 
 

@@ -9,8 +9,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from graphc.data.sampler import permutation
 from graphc.eager.creation import tensor
+from graphc.eager.generator import randperm
 from graphc.eager.tensor import Tensor
 from graphc.ir.op import Op
 
@@ -74,7 +74,7 @@ def random_split(dataset: Any, lengths: Sequence[int | float], generator: Any = 
         parts = [int(length) for length in lengths]
     if sum(parts) != count:
         raise ValueError("Sum of input lengths does not equal the length of the input dataset!")
-    order = permutation(count, generator)
+    order = randperm(count, generator=generator).tolist()
     starts = [sum(parts[:i]) for i in range(len(parts))]
     return [Subset(dataset, order[start : start + part]) for start, part in zip(starts, parts, strict=True)]
 

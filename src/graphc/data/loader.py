@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import float64
 from graphc.data.sampler import BatchSampler, RandomSampler, SequentialSampler
+from graphc.dtypes import float64
 from graphc.eager.creation import as_tensor, tensor
 from graphc.eager.tensor import Tensor
 from graphc.ir.op import Op

@@ -9,16 +9,8 @@ import math
 from collections.abc import Iterator, Sized
 from typing import Any
 
-import numpy as np
-
 from graphc.dtypes import int64
-from graphc.eager.generator import randint
-
-
-def permutation(count: int, generator: Any = None) -> list[int]:
-    """0..count-1 in an order drawn from `generator` (the default one where None)."""
-    drawn = int(randint(0, 2**62, (), generator=generator, dtype=int64).item())
-    return np.random.Generator(np.random.Philox(drawn)).permutation(count).tolist()  # type: ignore[no-any-return]
+from graphc.eager.generator import randint, randperm
 
 
 class SequentialSampler:
@@ -60,7 +52,7 @@ class RandomSampler:
             return
         left = self.num_samples
         while left > 0:
-            order = permutation(count, self.generator)[:left]
+            order = randperm(count, generator=self.generator).tolist()[:left]
             left -= len(order)
             yield from order
 
@@ -69,7 +61,10 @@ class RandomSampler:
 
 
 class BatchSampler:
-    """Lists of `batch_size` indices of another sampler; a shorter last one unless `drop_last`.  Raises ValueError for a bad size."""
+    """Lists of `batch_size` indices of another sampler; a shorter last one unless `drop_last`.
+
+    Raises ValueError for a size that is not a positive int.
+    """
 
     def __init__(self, sampler: Any, batch_size: int, drop_last: bool) -> None:
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size <= 0:

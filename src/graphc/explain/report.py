@@ -1,7 +1,7 @@
 """What a compiled graph became, in words.
 
-Enters: a `Built`.  Leaves: text: graph, kernels and what each fuses, edges that stayed in memory and why, bytes moved, time per stage.
-Never here: measuring.
+Enters: a `Built`.  Leaves: text: graph, kernels and what each fuses, edges that stayed in memory and why, bytes moved, time
+per stage.  Never here: measuring.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def _summary(built: Built, made: Schedule) -> str:
     stages = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in built.times_ms.items())
     temporaries = sum(place.kind in ("arena", "temporary") for place in made.places.values())
     lines = [
-        f"{len(made.launches)} launches of {len(names)} kernels for {nodes} nodes; {temporaries} temporaries in {_bytes(made.arena_nbytes)}",
+        f"{len(made.launches)} launches of {len(names)} kernels for {nodes} nodes; "
+        f"{temporaries} temporaries in {_bytes(made.arena_nbytes)}",
         f"bytes moved: {_bytes(_moved(made.launches))}",
         f"compile time: {stages}",
         "mode: default (bits equal eager)",

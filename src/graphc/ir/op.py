@@ -38,9 +38,12 @@ class TensorType:
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """Elementwise with NumPy broadcasting.  `rule`: the name of a scalar function (result dtype = the output's compute dtype, or bool
-    for comparisons), or a function of the operands' Exprs and the attributes giving an Expr.  Operands arrive in their compute dtype
-    and the result is rounded to the output's dtype by the lowering, so that fusion never changes rounding."""
+    """Elementwise with NumPy broadcasting.
+
+    `rule`: the name of a scalar function (result dtype = the output's compute dtype, or bool for comparisons), or a function of
+    the operands' Exprs and the attributes giving an Expr.  Operands arrive in their compute dtype and the result is rounded to
+    the output's dtype by the lowering, so that fusion never changes rounding.
+    """
 
     rule: str | Callable[..., Expr]
 
@@ -57,8 +60,9 @@ class Movement:
 class Element:
     """`rule(load, index, in_types, out_type, **attrs)` -> Expr of one output element in the output's dtype.
 
-    `load(i, index)` pulls an element of input i (in its storage dtype); `load.let(expr)` names a shared or integer value and gives its
-    Var; `load.symbol(var)` makes an integer Var usable inside an index; `load.check(condition, message)` records a run-time failure.
+    `load(i, index)` pulls an element of input i (in its storage dtype); `load.let(expr)` names a shared or integer value and
+    gives its Var; `load.symbol(var)` makes an integer Var usable inside an index; `load.check(condition, message)` records a
+    run-time failure.
     """
 
     rule: Callable[..., Expr]
@@ -136,8 +140,9 @@ class Op:
     prepare     public arguments -> (inputs, attrs): promotion, defaults, canonical dims.  Python scalars become 0-d constants here.
     infer       (*input types, **attrs) -> TensorType or a tuple of them.  Raises with shapes in the message.
     reference   (xp, *arrays, **attrs) -> array(s); xp is numpy or cupy.  Oracle and interpreter.
-    grad        (g, out, *inputs, **attrs) -> one gradient (or None) per input, in public operators only.  For several outputs g and out
-                are tuples (g entries may be None).  None: declared nondifferentiable.  The tape sums broadcast dims away itself.
+    grad        (g, out, *inputs, **attrs) -> one gradient (or None) per input, in public operators only.  For several outputs g
+                and out are tuples (g entries may be None).  None: declared nondifferentiable.  The tape sums broadcast dims
+                away itself.
     attrs       attribute names in their canonical order.
     lowering    one of the six kinds above.
     dtypes      dtypes under test and accepted (storage dtypes of the first input).

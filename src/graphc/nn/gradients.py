@@ -30,7 +30,10 @@ def _norm(x: Any, norm_type: float) -> Any:
 
 @no_grad
 def get_total_norm(tensors: Iterable[Tensor], norm_type: float = 2.0, error_if_nonfinite: bool = False) -> Any:
-    """The norm of all tensors seen as one vector, by the norms of each.  Raises RuntimeError for one that is not finite if asked to."""
+    """The norm of all tensors seen as one vector, from the norms of each.  [...] each -> [].
+
+    Raises RuntimeError for one that is not finite, if asked to.
+    """
     norms = [_norm(x, float(norm_type)) for x in tensors]
     if not norms:
         return tensor(0.0)

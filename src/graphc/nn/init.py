@@ -9,9 +9,8 @@ import math
 from typing import Any
 
 from graphc.dtypes import float64
-from graphc.eager.creation import rand, randn
+from graphc.eager.generator import rand
 from graphc.eager.modes import no_grad
-from graphc.eager.tensor import Tensor
 from graphc.ir.op import Op
 
 _GAINS = {"sigmoid": 1.0, "linear": 1.0, "tanh": 5.0 / 3, "relu": math.sqrt(2.0), "selu": 3.0 / 4}
@@ -31,29 +30,27 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 @no_grad
 def uniform_(tensor: Any, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Any:
     """Values uniform in [a, b)."""
-    return tensor.copy_(rand(tuple(tensor.shape), generator=generator, dtype=tensor.dtype) * (b - a) + a)
+    return tensor.uniform_(a, b, generator=generator)
 
 
 @no_grad
 def normal_(tensor: Any, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Any:
     """Values of the normal distribution."""
-    return tensor.copy_(randn(tuple(tensor.shape), generator=generator, dtype=tensor.dtype) * std + mean)
+    return tensor.normal_(mean, std, generator=generator)
 
 
 @no_grad
-def trunc_normal_(
-    tensor: Any, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, generator: Any = None
-) -> Any:
+def trunc_normal_(tensor: Any, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, generator: Any = None) -> Any:
     """Values of the normal distribution between a and b: its inverse, by bisection, of uniform values.
 
-    Raises ValueError unless a < b and both lie within 8 standard deviations on the sides where they cut.
+    Raises ValueError where the distribution has nothing between a and b.
     """
     low, high = max((a - mean) / std, -8.0), min((b - mean) / std, 8.0)
     if not low < high:
         raise ValueError(f"trunc_normal_: nothing of the normal distribution lies between {a} and {b}")
     erf, where = Op.table["erf"], Op.table["where"]
     bounds = math.erf(low / math.sqrt(2)), math.erf(high / math.sqrt(2))
-    wanted = rand(tuple(tensor.shape), generator=generator, dtype=float64) * (bounds[1] - bounds[0]) + bounds[0]
+    wanted: Any = rand(tuple(tensor.shape), generator=generator, dtype=float64) * (bounds[1] - bounds[0]) + bounds[0]
     left, right = wanted * 0.0 + low, wanted * 0.0 + high
     for _ in range(_BISECTIONS):
         middle = (left + right) * 0.5
@@ -78,7 +75,7 @@ def ones_(tensor: Any) -> Any:
     return constant_(tensor, 1.0)
 
 
-def fans(tensor: Tensor) -> tuple[int, int]:
+def fans(tensor: Any) -> tuple[int, int]:
     """How many inputs an output depends on and how many outputs an input goes to, of a weight [out, in, ...].
 
     Raises ValueError for fewer than two dims.
@@ -89,7 +86,7 @@ def fans(tensor: Tensor) -> tuple[int, int]:
     return inputs * math.prod(field), outputs * math.prod(field)
 
 
-def _fan(tensor: Tensor, mode: str) -> int:
+def _fan(tensor: Any, mode: str) -> int:
     modes = ("fan_in", "fan_out")
     if mode.lower() not in modes:
         raise ValueError(f"Mode {mode} not supported, please use one of {list(modes)}")

@@ -13,6 +13,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
+import numpy as np
+
 from graphc.dtypes import DType, bfloat16, float16, float32, float64
 from graphc.eager import dispatch
 from graphc.eager.creation import as_tensor
@@ -30,7 +32,10 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
     def __repr__(self) -> str:
-        return super().__repr__() if self.missing_keys or self.unexpected_keys else "<All keys matched successfully>"
+        missing, unexpected = self
+        if not missing and not unexpected:
+            return "<All keys matched successfully>"
+        return f"IncompatibleKeys(missing_keys={missing}, unexpected_keys={unexpected})"
 
 
 class HookHandle:
@@ -151,7 +156,8 @@ class Module:
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter.  Raises KeyError for a bad or taken name, TypeError for what is not a `Parameter` or None."""
         self._check_name("parameter", name, self._parameters)
-        _require(param is None or isinstance(param, Parameter), param, f"to parameter '{name}' (graphc.nn.Parameter or None required)")
+        fits = param is None or isinstance(param, Parameter)
+        _require(fits, param, f"to parameter '{name}' (graphc.nn.Parameter or None required)")
         if param is not None and not param.is_leaf:
             raise ValueError(f"Cannot assign non-leaf Tensor to parameter '{name}'")
         _put(self._parameters, name, param)
@@ -182,16 +188,16 @@ class Module:
             raise AttributeError(f"cannot assign {kind} before Module.__init__() call")
         if not isinstance(name, str):
             raise TypeError(f"{kind} name should be a string. Got {type(name).__name__}")
-        if "." in name or name == "":
-            raise KeyError(f'{kind} name can\'t {"contain " + chr(34) + "." + chr(34) if name else "be empty string"}, got: "{name}"')
+        if name == "":
+            raise KeyError(f'{kind} name can\'t be empty string ""')
+        if "." in name:
+            raise KeyError(f'{kind} name can\'t contain ".", got: {name}')
         if name not in place and hasattr(self, name):
             raise KeyError(f"attribute '{name}' already exists")
 
     # ---- names
 
-    def _named(
-        self, place: str, prefix: str, recurse: bool, remove_duplicate: bool
-    ) -> Iterator[tuple[str, Any]]:
+    def _named(self, place: str, prefix: str, recurse: bool, remove_duplicate: bool) -> Iterator[tuple[str, Any]]:
         seen: set[int] = set()
         modules = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate) if recurse else ((prefix, self),)
         for path, module in modules:
@@ -210,9 +216,7 @@ class Module:
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
-    def named_buffers(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Tensor]]:
+    def named_buffers(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
         return self._named("_buffers", prefix, recurse, remove_duplicate)
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
@@ -258,9 +262,7 @@ class Module:
 
     # ---- state
 
-    def state_dict(
-        self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
-    ) -> dict[str, Any]:
+    def state_dict(self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False) -> dict[str, Any]:
         """Parameters and persistent buffers by name, on the same memory, off the tape unless `keep_vars`."""
         destination = OrderedDict() if destination is None else destination
         for name, tensor in self._own_state(prefix):
@@ -291,7 +293,7 @@ class Module:
             errors.append(f"Missing key(s) in state_dict: {_quoted(missing)}. ")
         if strict and unexpected:
             errors.append(f"Unexpected key(s) in state_dict: {_quoted(unexpected)}. ")
-        given = {name: as_tensor(state_dict[name]) for name in own if name in state_dict}
+        given = {name: _as_tensor(state_dict[name]) for name in own if name in state_dict}
         errors += [
             f"size mismatch for {name}: copying a param with shape {tensor.shape} from checkpoint, "
             f"the shape in current model is {own[name].shape}."
@@ -419,6 +421,10 @@ def _require(condition: bool, value: Any, role: str) -> None:
 
 def _quoted(names: list[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
+
+
+def _as_tensor(value: Any) -> Any:
+    return value if isinstance(value, Tensor) else as_tensor(np.asarray(value))
 
 
 _as_device = device  # `to` has a parameter of that name

@@ -22,7 +22,7 @@ from graphc.ops.declare import FLOATING, call, fill
 from graphc.ops.elementwise import Prepared
 from graphc.ops.joining import repeat_interleave
 from graphc.ops.movement import reshape
-from graphc.ops.random import STATE, dropped, rand_array, state_of
+from graphc.ops.random import STATE, check_state, dropped, rand_array, state_of
 from graphc.ops.reduce import fold, reduce_max
 from graphc.ops.transcendental import exp, rsqrt
 
@@ -87,6 +87,8 @@ def _infer(
         scores = (*batch, query.shape[-2], key.shape[-2])
         if broadcast_shapes(_NAME, (scores, rest[0].shape)) != scores:
             raise RuntimeError(f"{_NAME}: attn_mask {rest[0]} does not fit {shown}")
+    if dropout_p:
+        check_state(_NAME, rest[-1])
     out = TensorType(query.dtype, (*batch, query.shape[-2], value.shape[-1]))
     return (out, rest[-1]) if dropout_p else out
 

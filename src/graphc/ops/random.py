@@ -36,7 +36,8 @@ from graphc.ops.transcendental import cos, log, sqrt
 STATE = fill(2, low=0, high=99, dtype=uint64, grad=False)
 
 
-def _check_state(name: str, state: TensorType) -> None:
+def check_state(name: str, state: TensorType) -> None:
+    """Raise RuntimeError for what is not the type of a generator's state."""
     if state.dtype is not uint64 or state.shape != (2,):
         raise RuntimeError(f"{name}: the generator's state must be u64[2], got {state}")
 
@@ -44,7 +45,7 @@ def _check_state(name: str, state: TensorType) -> None:
 def state_of(name: str, state: Any) -> Any:
     """A generator's state.  Raises TypeError or RuntimeError."""
     state = tensor(name, "state", state)
-    _check_state(name, of_type(state))
+    check_state(name, of_type(state))
     return state
 
 
@@ -98,7 +99,7 @@ def _bits_reference(xp: Any, state: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _bits_infer(state: TensorType, shape: Shape) -> TensorType:
-    _check_state("random_bits", state)
+    check_state("random_bits", state)
     return TensorType(uint32, shape)
 
 
@@ -125,7 +126,7 @@ random_bits = Op(
 
 
 def _advance_infer(state: TensorType, count: Size) -> TensorType:
-    _check_state("advance_state", state)
+    check_state("advance_state", state)
     return state
 
 
@@ -221,7 +222,7 @@ def _sampler(name: str, doc: str, rule: Callable[..., Any], reference: Callable[
         return (state_of(name, state),), {"shape": shape_of(name, shape), "dtype": dtype}
 
     def infer(state: TensorType, shape: Shape, dtype: DType) -> tuple[TensorType, TensorType]:
-        _check_state(name, state)
+        check_state(name, state)
         return TensorType(dtype, shape), state
 
     return Op(
@@ -319,7 +320,7 @@ def _randint_reference(xp: Any, state: Any, low: int, high: int, shape: tuple[in
 def _randint_infer(
     state: TensorType, low: Size, high: Size, shape: Shape, dtype: DType
 ) -> tuple[TensorType, TensorType]:
-    _check_state("randint", state)
+    check_state("randint", state)
     return TensorType(dtype, shape), state
 
 
@@ -363,7 +364,7 @@ def _bernoulli_reference(xp: Any, state: Any, p: Any) -> Any:
 
 
 def _bernoulli_infer(state: TensorType, p: TensorType) -> tuple[TensorType, TensorType]:
-    _check_state("bernoulli", state)
+    check_state("bernoulli", state)
     return p, state
 
 
@@ -410,7 +411,7 @@ def _dropout_reference(xp: Any, state: Any, x: Any, p: float) -> Any:
 
 
 def _dropout_infer(state: TensorType, x: TensorType, p: float) -> tuple[TensorType, TensorType]:
-    _check_state("dropout", state)
+    check_state("dropout", state)
     return x, state
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from graphc.dtypes import DType, float32
 from graphc.eager import dispatch
-from graphc.eager.creation import as_tensor
+from graphc.eager.creation import as_tensor, host_scalar
 from graphc.eager.modes import enable_grad, no_grad
 from graphc.eager.tensor import Tensor, wrap
 from graphc.nn.module import clear_grad
@@ -44,13 +44,13 @@ def _truth(value: Any) -> bool:
 class Optimizer:
     """What optimizers share.  A rule says which tensors it keeps (`state_names`) and how it changes parameters (`update`).
 
-    `params`: tensors, pairs of names and tensors are not taken; or dicts with ``params`` and hyperparameters of their own.
+    `params`: tensors, or dicts with ``params`` and hyperparameters of their own.
     Raises ValueError for no parameters and for non-leaf tensors, TypeError for what is not a tensor.
     """
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         if isinstance(params, Tensor):
-            raise TypeError(f"params argument given to the optimizer should be an iterable of Tensors or dicts, but got {type(params)}")
+            raise TypeError("params argument given to the optimizer should be an iterable of Tensors or dicts, but got a Tensor")
         self.defaults = defaults
         self.state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[ParameterGroup] = []
@@ -83,7 +83,7 @@ class Optimizer:
         """Raise ValueError for hyperparameters out of range."""
 
     def state_names(self, group: Mapping[str, Any]) -> tuple[str, ...]:
-        """The tensors kept for each parameter: ``step`` is 0-d float32, others have the parameter's shape and dtype; all start at 0."""
+        """The tensors kept for each parameter, 0 at first: ``step`` is 0-d float32, others have the parameter's shape and dtype."""
         return ()
 
     def update(self, group: ParameterGroup, dtype: DType, members: list[Member]) -> None:
@@ -204,4 +204,4 @@ def _state_tensor(p: Any, name: str, value: Any) -> Any:
 def number(get: Callable[[], Any], dtype: DType) -> Any:
     """A hyperparameter as a 0-d tensor that a compiled step reads anew at every call; a tensor stays one."""
     value = get()
-    return value.to(dtype) if isinstance(value, Tensor) else dispatch.host_scalar(get, dtype)  # type: ignore[attr-defined]
+    return value.to(dtype) if isinstance(value, Tensor) else host_scalar(get, dtype)  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
 """Open composites into the operators they are made of, until none is left.
 
-Enters: any Graph.  Leaves: an equal Graph of scalar, movement, element, reduce and anchor nodes.  Never here: which composites a target
-keeps whole (none does so far: opening costs nothing in fusion).
+Enters: any Graph.  Leaves: an equal Graph of scalar, movement, element, reduce and anchor nodes.  Never here: which
+composites a target keeps whole (none does so far: opening costs nothing in fusion).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Cut a joint graph (results and gradients) into one program for forward and one for backward.
 
 Enters: a Graph, which of its outputs are gradients, and the inputs that stand for the results' gradients.
-Leaves: forward (results, then what backward needs) and backward (gradients).  Never here: recomputation (everything that backward reads and
-forward computed is kept).
+Leaves: forward (results, then what backward needs) and backward (gradients).  Never here: recomputation (everything that
+backward reads and forward computed is kept).
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from graphc.ir.graph import Graph, Node, Value
 
 @dataclass(frozen=True)
 class Split:
-    """`saved`: how many of forward's last outputs are kept for backward.  `reads`: for each backward input, ``("saved", i)``,
-    ``("input", i)`` of the joint graph's inputs, or ``("gradient", i)``."""
+    """`saved`: how many of forward's last outputs are kept for backward.
+
+    `reads`: for each backward input, ``("saved", i)``, ``("input", i)`` of the joint graph's inputs, or ``("gradient", i)``.
+    """
 
     forward: Graph
     backward: Graph
@@ -44,10 +46,7 @@ def split_joint(graph: Graph, gradients_at: range, gradients_of_results: Sequenc
     needed = [v for n in backward_nodes for v in n.inputs] + list(gradients)
     frontier = [v for v in dict.fromkeys(needed) if v not in made_late]
     # constants are cheaper to make again than to keep
-    remade: list[Node] = []
-    for value in frontier:
-        if value.node is not None and not value.node.inputs:
-            remade.append(value.node)
+    remade = [v.node for v in frontier if v.node is not None and not v.node.inputs]
     constants = {v for n in remade for v in n.outputs}
     saved = [v for v in frontier if v.node is not None and v not in constants]
     inputs = [v for v in graph.inputs if v not in set(gradients_of_results)]

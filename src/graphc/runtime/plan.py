@@ -46,6 +46,7 @@ class Plan:
 
     @property
     def slots(self) -> int:
+        """Length of the entry's table."""
         return FIRST_SLOT + sum(map(len, (self.inputs, self.outputs, self.arena_offsets, self.temporaries, self.sizes)))
 
     @property
@@ -55,6 +56,7 @@ class Plan:
         return self.arena_nbytes + sum(int(dims.product(s.shape)) * s.dtype.itemsize for s in specs)  # type: ignore[arg-type]
 
     def to_json(self) -> dict[str, Any]:
+        """Plain lists, strings and ints, which `from_json` reads."""
         data = asdict(self)
         for side in ("inputs", "outputs"):
             data[side] = [[s.dtype.short, [str(d) for d in s.shape]] for s in getattr(self, side)]

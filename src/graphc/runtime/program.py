@@ -1,13 +1,14 @@
 """A plan with its code linked: addresses in, results out.
 
-Enters: a `Plan`, the entry's address, buffer addresses.  Leaves: filled output buffers; IndexError with the check's message when the
-program recorded a failure.  Never here: tensors, shapes checks, compilation.
+Enters: a `Plan`, the entry's address, buffer addresses.  Leaves: filled output buffers; IndexError with the check's message
+when the program recorded a failure.  Never here: tensors, shapes checks, compilation.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,7 @@ class _Frame:
 
     def __init__(self, plan: Plan) -> None:
         self.status = ctypes.c_int64(0)
-        self.table = (ctypes.c_int64 * plan.slots)()
+        self.table: Any = (ctypes.c_int64 * plan.slots)()  # slices take any sequence of integers
         self.address = ctypes.addressof(self.table)
         self.table[0] = ctypes.addressof(self.status)
         self.table[1] = 1
@@ -86,7 +87,7 @@ class _Frame:
                 self.table[at + i] = self.arena.address + offset
         self.temporaries_at = at + len(plan.arena_offsets)
 
-    def size_for(self, plan: Plan, sizes: Sequence[int]) -> list[np.ndarray]:
+    def size_for(self, plan: Plan, sizes: Sequence[int]) -> list[np.ndarray[Any, Any]]:
         """Fill in sizes and fresh temporaries; the arrays returned keep the temporaries alive."""
         named = dict(zip(plan.sizes, sizes, strict=True))
         held = []

@@ -73,6 +73,7 @@ class Context:
         self.sources: dict[Value, Source] = {}
 
     def source(self, value: Value) -> Source:
+        """What `value` really reads, seen through movement; each value is resolved once."""
         found = self.sources.get(value)
         if found is None:
             found = self.sources[value] = resolve(value)
@@ -96,8 +97,8 @@ def finish(puller: Puller, body: Stmt, extent: Size, work: float, group: Group, 
     return Launch(kernel, tuple(value for value, _ in puller.buffers), extent, checks, tuple(group.members), note)
 
 
-def store_copy(value: Value, target: Value, context: Context) -> Launch:
-    """A kernel that copies stored `value` into the buffer of `target`."""
+def store_copy(value: Value, target: Value, context: Context, pulled: bool = False) -> Launch:
+    """A kernel that copies `value` into the buffer of `target`: from its own buffer or, `pulled`, through movement and constants."""
     puller = Puller(context.checks, lambda _: False)
     total = product(value.shape)
     chunks = (total + CHUNK - 1) // CHUNK
@@ -105,7 +106,10 @@ def store_copy(value: Value, target: Value, context: Context) -> Launch:
     width = minimum(CHUNK, total - p * CHUNK)
     flat = p * CHUNK + Dim.symbol("v", 0, below=width)
     block = Block(puller.names)
-    element = block.let(Load(puller.buffer(value, "in"), flat, value.dtype))
+    if pulled:
+        element = block.let(puller.pull(value, delinear(flat, value.shape), block))
+    else:
+        element = block.let(Load(puller.buffer(value, "in"), flat, value.dtype))
     block.add(Store(puller.buffer(target, "out"), flat, element))
     nest = For("p", chunks, "parallel", (For("v", width, "vector", tuple(block.statements)),))
     return finish(puller, nest, chunks, CHUNK / 2, Group(list(value.shape)), "copy")

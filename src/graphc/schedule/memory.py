@@ -1,8 +1,8 @@
 """Where every stored value lives.
 
 Enters: launches in order.  Leaves: for each stored value a `Place`: an input, an output, or an offset in one arena.
-Never here: kernels.  Offsets by first fit over lifetimes, largest values first; source: Pisarchyk and Lee, "Efficient memory management
-for deep neural net inference" (2020), greedy by size.
+Never here: kernels.  Offsets by first fit over lifetimes, largest values first; source: Pisarchyk and Lee, "Efficient
+memory management for deep neural net inference" (2020), greedy by size.
 """
 
 from __future__ import annotations

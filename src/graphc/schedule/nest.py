@@ -20,7 +20,7 @@ from graphc.ir.graph import Node, Value
 from graphc.ir.loops import K_BLOCK, Alloc, Call, Check, Const, Expr, For, Index, Let, Load, Size, Stmt, Store
 from graphc.ir.op import Anchor
 from graphc.schedule.lower import COLUMN_TILE, Context, Launch, finish, store_copy
-from graphc.schedule.partition import Group
+from graphc.schedule.partition import Group, is_stored
 from graphc.schedule.pull import Block, Position, Puller, cast, delinear
 
 TILE_ROWS = 6
@@ -263,7 +263,8 @@ def _scatter(group: Group, context: Context) -> list[Launch]:
     """out = x; then out[.., index, ..] += src in the order of the index, every line along `dim` by one thread."""
     node = group.anchor
     assert node is not None
-    return [store_copy(node.inputs[0], node.outputs[0], context), _add_in_order(group, node, context)]
+    start = node.inputs[0]
+    return [store_copy(start, node.outputs[0], context, pulled=not is_stored(start)), _add_in_order(group, node, context)]
 
 
 def _add_in_order(group: Group, node: Node, context: Context) -> Launch:

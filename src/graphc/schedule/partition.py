@@ -1,10 +1,10 @@
 """Which nodes become one kernel.
 
-Enters: a Graph of scalar, movement, element, reduce and anchor nodes.  Leaves: `Group`s in execution order, and the reason for
-every producer-consumer edge that was not fused.  Never here: loops, indices of elements, buffers.
+Enters: a Graph of scalar, movement, element, reduce and anchor nodes.  Leaves: `Group`s in execution order, and the reason
+for every producer-consumer edge that was not fused.  Never here: loops, indices of elements, buffers.
 
-A group has axes (sizes) and at most one of them reduced.  A value in it covers all axes (full) or all but the reduced one (kept), so
-one pass over the reduced axis serves every member.  Movement and constants belong to no group: whoever reads them pulls
+A group has axes (sizes) and at most one of them reduced.  A value in it covers all axes (full) or all but the reduced one
+(kept), so one pass over the reduced axis serves every member.  Movement and constants belong to no group: whoever reads them pulls
 through them.  Nodes join the latest group they can without making a cycle.
 """
 
@@ -55,6 +55,8 @@ class Unfused:
 
 @dataclass
 class Partition:
+    """The groups in execution order, and every producer-consumer edge that stayed in memory."""
+
     groups: list[Group]
     unfused: list[Unfused]
 

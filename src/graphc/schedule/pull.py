@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any, Literal
 
+import numpy as np
+
 from graphc.dims import Dim, product
 from graphc.dtypes import DType
 from graphc.errors import IRError
@@ -35,6 +37,7 @@ class Block:
         return Block(self.names, self)
 
     def find(self, key: tuple[Value, Position]) -> Expr | None:
+        """What was pulled for `key`, in this block or one around it."""
         block: Block | None = self
         while block is not None:
             found = block.memo.get(key)
@@ -66,7 +69,8 @@ def cast(expr: Expr, dtype: DType) -> Expr:
         and expr.dtype.kind == "f"
         and expr.dtype.itemsize <= dtype.itemsize
     ):
-        return Const(expr.value, dtype)
+        with np.errstate(all="ignore"):
+            return Const(np.asarray(expr.value).astype(expr.dtype.numpy).astype(dtype.numpy).item(), dtype)
     return Call("cast", (expr,), dtype)
 
 
@@ -145,6 +149,7 @@ class Puller:
         return found
 
     def make(self, value: Value, index: Position, block: Block) -> Expr:
+        """`pull` of what the block does not hold yet: a load, a movement's operand, or the node's own expression."""
         if value in self.reload:
             return block.let(self.reload[value](index))
         node = value.node
@@ -163,6 +168,7 @@ class Puller:
         raise IRError(f"{node.op.name} at {index} was pulled before it was computed")
 
     def scalar(self, node: Node, index: Position, block: Block) -> Expr:
+        """An elementwise node: operands broadcast and in their compute dtypes, the result rounded to its dtype."""
         lowering = node.op.lowering
         assert isinstance(lowering, Scalar)
         out = node.outputs[0]
@@ -199,6 +205,7 @@ class Loader:
         return Dim.symbol(named.name)
 
     def check(self, condition: Expr, message: str) -> None:
+        """Record a failure with `message` and the user's line where `condition` is false."""
         where = self.node.location
         text = f"{message} ({where[0].rsplit('/', 1)[-1]}:{where[1]})" if where else message
         self.block.add(Check(condition, self.puller.checks.code(text)))

@@ -41,17 +41,17 @@ class Schedule:
 
 
 def schedule(graph: Graph) -> Schedule:
-    """Partition, lower and place.  Updates are written over their state where nothing can read the old value any more, and copied
-    at the very end otherwise, so that a failed check leaves every state as it was."""
+    """Partition, lower and place.
+
+    Updates are written over their state where nothing can read the old value any more, and copied at the very end otherwise,
+    so that a failed check leaves every state as it was.
+    """
     parts = partition(graph)
     context = Context(graph)
     launches: list[Launch] = []
-    produced_at: dict[Value, int] = {}
     for group in parts.groups:
         lowered = lower_anchor(group, context) if group.anchor is not None else [lower_region(group, context)]
         launches.extend(lowered)
-        for value in group.outputs:
-            produced_at[value] = len(launches) - 1
     places: dict[Value, Place] = {v: Place("input", i) for i, v in enumerate(graph.inputs)}
     in_place = _in_place(graph, parts, launches, context)
     written = []

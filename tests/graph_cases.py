@@ -10,12 +10,12 @@ import numpy as np
 
 import graphc.ops  # noqa: F401  (fills Op.table)
 from graphc import dtypes
-from graphc.pipeline import Options, build
 from graphc.dtypes import DType
 from graphc.ir.graph import Graph
 from graphc.ir.interp import interpret
 from graphc.ir.text import parse_graph, print_graph
 from graphc.ir.verify import verify
+from graphc.pipeline import Options, build
 
 Array = np.ndarray
 

@@ -109,9 +109,7 @@ def intact(whole: np.ndarray, count: int) -> None:
     same_bits(whole[count:], np.full(len(whole) - count, 7, whole.dtype))
 
 
-def pointwise(
-    name: str, extent: Size, inputs: list[DType], out: DType, value: Expr, sizes: tuple[str, ...] = ()
-) -> Kernel:
+def pointwise(name: str, extent: Size, inputs: list[DType], out: DType, value: Expr, sizes: tuple[str, ...] = ()) -> Kernel:
     """out[i] = value, where value reads inputs x0, x1 ... at i."""
     params = [Param(f"x{k}", "in", dtype, extent) for k, dtype in enumerate(inputs)]
     params += [Param("out", "out", out, extent), *(Param(s, "size", int64) for s in sizes)]

@@ -154,9 +154,7 @@ def put_and_get_after_one_warning(cache: Cache, match: str) -> None:
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     folder = tmp_path / "file" / "cache"
-    put_and_get_after_one_warning(
-        Cache(folder), rf"the compile cache {folder} cannot be used \((Not a directory|File exists)\)"
-    )
+    put_and_get_after_one_warning(Cache(folder), rf"the compile cache {folder} cannot be used \((Not a directory|File exists)\)")
 
 
 def test_folder_that_is_a_file(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from graph_cases import parse_graph, print_graph
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graph_cases import parse_graph, print_graph
 from graphc import dtypes
 from graphc.dims import Dim, bounds
 from graphc.dtypes import bool_, float32, int64

@@ -281,9 +281,7 @@ def test_scratch_read_after_each_write(lanes: int) -> None:
             Store("last", i, load("one", 0)),
         ),
     )
-    kernel = Kernel(
-        "k", (Param("x", "in", float32, 9), Param("out", "out", float32, 45), Param("last", "out", float32, 5)), body
-    )
+    kernel = Kernel("k", (Param("x", "in", float32, 9), Param("out", "out", float32, 45), Param("last", "out", float32, 5)), body)
     against_python([kernel], lanes, {"k": {"x": sample(9, float32)}})
 
 
@@ -417,9 +415,7 @@ def test_constants_of_every_dtype() -> None:
     i = sym("i")
     for dtype in dtypes.ALL:
         value = {"b": True, "u": np.iinfo(dtype.numpy).max if dtype.kind == "u" else 0, "i": -5, "f": -1.7}[dtype.kind]
-        kernel = Kernel(
-            "k", (Param("out", "out", dtype, 9),), (loop("i", 9, "vector", Store("out", i, Const(value, dtype))),)
-        )
+        kernel = Kernel("k", (Param("out", "out", dtype, 9),), (loop("i", 9, "vector", Store("out", i, Const(value, dtype))),))
         out = np.zeros(9, dtype.numpy)
         Module([kernel], 8)("k", out)
         same_bits(out, np.full(9, value, dtype.numpy))
@@ -460,9 +456,7 @@ def nests(draw: st.DrawFn) -> tuple[Kernel, int]:
             return load("x", draw(st.sampled_from(offsets)), dtype)
         name = draw(st.sampled_from(["add", "sub", "mul", "max", "min", "select"]))
         if name == "select":
-            return fn(
-                "select", fn("lt", value(depth - 1), value(depth - 1), dtype=bool_), value(depth - 1), value(depth - 1)
-            )
+            return fn("select", fn("lt", value(depth - 1), value(depth - 1), dtype=bool_), value(depth - 1), value(depth - 1))
         return fn(name, value(depth - 1), value(depth - 1))
 
     along = draw(st.sampled_from([i * extent + j, j * rows + i]))
@@ -477,9 +471,7 @@ def nests(draw: st.DrawFn) -> tuple[Kernel, int]:
         body.append(Update("r", value(1)))
         around = [Acc("r", fold, dtype), loop("j", extent, kind, *body), Store("c", i, Var("r", dtype))]
     outer = loop("i", rows, draw(st.sampled_from(["serial", "unroll", "parallel"])), *around)
-    params = [
-        Param(name, "out", dtype, size) for name, size in (("a", rows * extent), ("b", rows * extent), ("c", rows))
-    ]
+    params = [Param(name, "out", dtype, size) for name, size in (("a", rows * extent), ("b", rows * extent), ("c", rows))]
     kernel = Kernel("nest", (Param("x", "in", dtype, 500), *params, Param("n", "size", int64)), (outer,))
     return kernel, n
 

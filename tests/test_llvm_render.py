@@ -49,9 +49,7 @@ from llvm_kernels import (
 @pytest.mark.parametrize("dtype", [float32, float64, int32, int64], ids=str)
 def test_pointwise_sizes(lanes: int, dtype: DType) -> None:
     i = sym("i")
-    value = fn(
-        "add", fn("mul", load("x0", i, dtype), load("x1", i, dtype)), fn("max", load("x0", i, dtype), Const(3, dtype))
-    )
+    value = fn("add", fn("mul", load("x0", i, dtype), load("x1", i, dtype)), fn("max", load("x0", i, dtype), Const(3, dtype)))
     module = Module([pointwise("dynamic", sym("n"), [dtype, dtype], dtype, value, ("n",))], lanes)
     static = [1, 2, 3, 5, 7, 8, 11, 15, 16, 17, 31, 33, 70]
     fixed = Module([pointwise(f"static{n}", n, [dtype, dtype], dtype, value) for n in static], lanes)
@@ -158,9 +156,7 @@ def test_functions(dtype: DType) -> None:
         values["shl"], values["shr"] = fn("shl", a, fn("and", b, width)), fn("shr", a, fn("and", b, width))
     outs = {name: Param(f"out_{name}", "out", value.dtype, n) for name, value in values.items()}
     params = (Param("a", "in", dtype, n), Param("b", "in", dtype, n), *outs.values())
-    kernel = Kernel(
-        "functions", params, (loop("i", n, "vector", *(Store(f"out_{k}", i, v) for k, v in values.items())),)
-    )
+    kernel = Kernel("functions", params, (loop("i", n, "vector", *(Store(f"out_{k}", i, v) for k, v in values.items())),))
     x = special(dtype)
     against_python([kernel], 8, {"functions": {"a": np.repeat(x, 34), "b": np.tile(x, 34)}})
 
@@ -168,12 +164,8 @@ def test_functions(dtype: DType) -> None:
 def test_bitcast_and_unknown_function() -> None:
     i = sym("i")
     to_float = pointwise("to_float", 11, [int32], float32, Call("bitcast", (load("x0", i, int32),), float32))
-    to_unsigned = pointwise(
-        "to_unsigned", 11, [float64], dtypes.uint64, Call("bitcast", (load("x0", i, float64),), dtypes.uint64)
-    )
-    against_python(
-        [to_float, to_unsigned], 8, {"to_float": {"x0": sample(11, int32)}, "to_unsigned": {"x0": sample(11, float64)}}
-    )
+    to_unsigned = pointwise("to_unsigned", 11, [float64], dtypes.uint64, Call("bitcast", (load("x0", i, float64),), dtypes.uint64))
+    against_python([to_float, to_unsigned], 8, {"to_float": {"x0": sample(11, int32)}, "to_unsigned": {"x0": sample(11, float64)}})
     with pytest.raises(IRError, match="exp is not a primitive"):
         Module([pointwise("bad", 4, [float32], float32, fn("exp", load("x0", i)))], 8)
 
@@ -198,11 +190,7 @@ def test_no_library_calls(lanes: int, cpu: str | None) -> None:
         params.append(Param(f"x_{source.short}", "in", source, n))
         for target in dtypes.ALL:
             params.append(Param(f"{source.short}_{target.short}", "out", target, n))
-            stores.append(
-                Store(
-                    f"{source.short}_{target.short}", i, Call("cast", (load(f"x_{source.short}", i, source),), target)
-                )
-            )
+            stores.append(Store(f"{source.short}_{target.short}", i, Call("cast", (load(f"x_{source.short}", i, source),), target)))
     for dtype in (float32, float64):
         for name in ("sqrt", "floor", "ceil", "trunc", "round", "abs", "fma"):
             x = load(f"x_{dtype.short}", i, dtype)
@@ -322,9 +310,7 @@ def test_narrow_integer_let_as_index(lanes: int) -> None:
         (Param("index", "in", int32, 13), Param("table", "in", float32, 40), Param("out", "out", float32, 13)),
         (loop("i", 13, "vector", *body),),
     )
-    against_python(
-        [kernel], lanes, {"k": {"index": np.arange(13, dtype=np.int32)[::-1] * 2, "table": sample(40, float32)}}
-    )
+    against_python([kernel], lanes, {"k": {"index": np.arange(13, dtype=np.int32)[::-1] * 2, "table": sample(40, float32)}})
 
 
 @pytest.mark.parametrize("lanes", LANES)

@@ -60,9 +60,7 @@ def reduction(fn, dtype):
         For("k", K, "lanes", (Update("total", Load("x", k, dtype)),)),
         Store("out", 0, Var("total", dtype)),
     )
-    return Kernel(
-        "reduction", (Param("x", "in", dtype, K), Param("out", "out", dtype), Param("K", "size", int64)), body
-    )
+    return Kernel("reduction", (Param("x", "in", dtype, K), Param("out", "out", dtype), Param("K", "size", int64)), body)
 
 
 def lanes_sum(x):
@@ -186,9 +184,7 @@ def test_matmul_chain_is_one_rounding_a_step():
         for column in range(n):
             total = np.float32(0)
             for step_index in range(depth):
-                exact = Fraction(float(a[row, step_index])) * Fraction(float(b[step_index, column])) + Fraction(
-                    float(total)
-                )
+                exact = Fraction(float(a[row, step_index])) * Fraction(float(b[step_index, column])) + Fraction(float(total))
                 total = nearest_float32(exact)
             assert c[row, column] == total
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from graph_cases import (
     TOLERANCE,
     assert_same_bits,
@@ -18,7 +19,6 @@ from graph_cases import (
     run_interpreted,
     special_values,
 )
-
 from graphc import dtypes
 from graphc.dtypes import ALL, DType, bool_
 from graphc.errors import IRError
@@ -234,14 +234,10 @@ SIMPLIFIED = {
             "%2 = sub(%1, %0) : f32[3]",
             returns="%2",
         ),
-        graph(
-            "%x: f32[3]", "%0 = full(value=0.0, shape=(), dtype=f32) : f32[]", "%1 = add(%x, %0) : f32[3]", returns="%1"
-        ),
+        graph("%x: f32[3]", "%0 = full(value=0.0, shape=(), dtype=f32) : f32[]", "%1 = add(%x, %0) : f32[3]", returns="%1"),
     ),
     "integers add zero": (
-        graph(
-            "%x: i32[3]", "%0 = full(value=0, shape=(), dtype=i32) : i32[]", "%1 = add(%x, %0) : i32[3]", returns="%1"
-        ),
+        graph("%x: i32[3]", "%0 = full(value=0, shape=(), dtype=i32) : i32[]", "%1 = add(%x, %0) : i32[3]", returns="%1"),
         graph("%x: i32[3]", returns="%x"),
     ),
     "permutations multiply": (
@@ -535,9 +531,7 @@ UNHOISTED = {
         "%2 = neg(%1) : f32[6]",
         returns="%2",
     ),
-    "no loop reads it": graph(
-        "%x: f32[2, 3]", "%0 = exp(%x) : f32[2, 3]", "%1 = reshape(%0, shape=(6,)) : f32[6]", returns="%1"
-    ),
+    "no loop reads it": graph("%x: f32[2, 3]", "%0 = exp(%x) : f32[2, 3]", "%1 = reshape(%0, shape=(6,)) : f32[6]", returns="%1"),
     "0-d": graph(
         "%x: f32[]",
         "%0 = exp(%x) : f32[]",

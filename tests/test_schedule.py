@@ -45,7 +45,9 @@ def run_schedule(made: Schedule, inputs: list[np.ndarray[Any, Any]]) -> list[np.
     for launch in made.launches:
         named = {p.name: buffer(v) for p, v in zip(launch.kernel.params, launch.buffers, strict=True)}
         assert python.run(launch.kernel, named, {}) == 0
-    return [next(memory[p] for p in memory if p.kind == "output" and p.index == i).reshape(v.shape) for i, v in enumerate(graph.outputs)]
+    return [
+        next(memory[p] for p in memory if p.kind == "output" and p.index == i).reshape(v.shape) for i, v in enumerate(graph.outputs)
+    ]
 
 
 def check(text: str) -> Schedule:

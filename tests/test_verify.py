@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from graph_cases import parse_graph
 
+from graph_cases import parse_graph
 from graphc.dtypes import float32, float64
 from graphc.errors import IRError
 from graphc.ir.graph import Graph, Node, Value
@@ -44,9 +44,7 @@ BROKEN = {
     r"states f32\[3\], its rule gives f32\[2\]": Graph("g", (X,), (negated(X, TensorType(float32, (3,))),), ()),
     r"states f64\[2\], its rule gives f32\[2\]": Graph("g", (X,), (negated(X, TensorType(float64, (2,))),), ()),
     "expected 1 operands, got 2": Graph("g", (X,), (Node(NEG, (X, X), {}, [T], None),), ()),
-    r"attributes \['alpha'\] are not its declaration's \[\]": Graph(
-        "g", (X,), (Node(NEG, (X,), {"alpha": 1}, [T], None),), ()
-    ),
+    r"attributes \['alpha'\] are not its declaration's \[\]": Graph("g", (X,), (Node(NEG, (X,), {"alpha": 1}, [T], None),), ()),
     "updates a state twice": Graph("g", (X, S), (Y,), (), ((S, X), (S, Y.outputs[0]))),
     "updates <x: .* which is not a state input": Graph("g", (X, S), (), (), ((X, S),)),
     "updates <s: .* which is not a state input": Graph("g", (X,), (), (), ((S, X),)),

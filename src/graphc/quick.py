@@ -11,7 +11,7 @@ from sys import getrefcount
 from typing import Any
 from weakref import getweakrefcount
 
-from graphc.dtypes import DType
+from graphc.dtypes import DType, get_default_dtype
 from graphc.eager import dispatch
 from graphc.eager.modes import modes
 from graphc.eager.tensor import Tensor, address_of, wrap
@@ -79,8 +79,8 @@ def _made(variant: Variant) -> QuickCall:
     count = len(variant.traced.arguments)
     specs = [(s.dtype, s.shape) for s in plan.inputs[:count]]
     shape, dtype = variant.outputs[0]
-    grad_matters, grad_mode = any(variant.state_flags), modes.grad
-    epoch, at = variant.epoch, dispatch.epoch
+    grad_mode, default_dtype, default_at = modes.grad, dtypes._default, dtypes._default[0]
+    epoch, at, default = variant.epoch, dispatch.epoch, get_default_dtype()
     entry, idle, pool = program.entry_for(plan.nbytes), program.idle, program.pool
     threaded = program.is_long(plan.nbytes)
     run_address, pool_address, first, end = pool.run_address, pool.address, FIRST_SLOT, FIRST_SLOT + len(plan.inputs) + 1
@@ -88,7 +88,11 @@ def _made(variant: Variant) -> QuickCall:
     spares: list[_Spare] = []
 
     def call(args: tuple[Any, ...]) -> Tensor | None:
-        if len(args) != count or at[0] != epoch or modes.tracer is not None or (grad_matters and modes.grad is not grad_mode):
+        if len(args) != count or at[0] != epoch or modes.grad is not grad_mode or modes.tracer is not None:
+            return None
+        if default_dtype[0] is not default_at:
+            return None
+        if get_default_dtype() is not default:
             return None
         addresses = []
         for x, (wanted, size) in zip(args, specs):  # noqa: B905  lengths were compared
@@ -110,7 +114,10 @@ def _made(variant: Variant) -> QuickCall:
         spare = spares.pop(0) if len(spares) == SPARES else None
         if spare is None or not spare.is_free():
             spare = _Spare(shape, dtype)  # type: ignore[arg-type]
-        frame = idle.pop() if idle else program.new_frame()
+        try:
+            frame = idle.pop()
+        except IndexError:
+            frame = program.new_frame()
         table = frame.table
         table[first:end] = [*addresses, *fixed, spare.address]
         if threaded:

@@ -105,7 +105,7 @@ class Variant:
                 held[i] = np.ascontiguousarray(arrays[i])
         if self.written:
             if moved or self.writes_arguments:
-                self.find_written(leaves, arrays, addresses)
+                self.find_written(arrays)
             self.separate(held, leaves, addresses)
         for i, array in enumerate(held):
             if array is not arrays[i]:
@@ -115,15 +115,15 @@ class Variant:
     def separate(self, held: list[Array], leaves: list[Tensor], addresses: list[int]) -> None:
         """Arguments that share memory with an input about to be written are read from a copy."""
         for j in range(len(leaves)):
-            if j not in self.written:
+            if j not in self.written and held[j] is leaves[j]._array:
                 end = addresses[j] + held[j].nbytes
                 at = bisect_left(self.written_ends, addresses[j] + 1)
                 if at < len(self.written_starts) and self.written_starts[at] < end:
                     held[j] = held[j].copy()
 
-    def find_written(self, leaves: list[Tensor], arrays: list[Array], addresses: list[int]) -> None:
+    def find_written(self, arrays: list[Array]) -> None:
         """Remember where the inputs to be written lie, in order of address (no two of them overlap)."""
-        spans = sorted((addresses[i], addresses[i] + arrays[i].nbytes) for i in self.written)
+        spans = sorted(np.lib.array_utils.byte_bounds(arrays[i]) for i in self.written)
         self.written_starts, self.written_ends = [s for s, _ in spans], [e for _, e in spans]
 
     def deliver(self, leaves: list[Tensor], made: list[tuple[Array, int]]) -> Any:

@@ -447,8 +447,8 @@ class _Columns:
         region, block = self.region, Block(self.puller.names, self.body)
         for node, name in folded:
             out = node.outputs[0]
-            value = block.let(cast(Load(name, self.at, out.dtype.compute), out.dtype))
-            block.memo[out, region.index_of(out, self.axis_index)] = value
+            total = block.let(cast(Load(name, self.at, out.dtype.compute), out.dtype))
+            block.memo[out, region.index_of(out, self.axis_index)] = total
         fresh: list[tuple[Value, str]] = []
         stores: list[Stmt] = []
         done = {n for n, _ in folded}

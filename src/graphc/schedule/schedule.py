@@ -56,6 +56,8 @@ def schedule(graph: Graph) -> Schedule:
     in_place = _in_place(graph, parts, launches, context)
     written = []
     copies: list[Launch] = []
+    kept: list[Launch] = []
+    states = {state for state, new in graph.updates if new is not state}
     taken: set[Value] = set()
     for state, new in graph.updates:
         if new is state:
@@ -63,8 +65,12 @@ def schedule(graph: Graph) -> Schedule:
         written.append(graph.inputs.index(state))
         if state in in_place:
             places[new] = places[state]
+        elif new in states:  # it may be overwritten before it is copied
+            kept.append(store_copy(new, Value(new.type, None, f"old {new.name}"), context))
+            copies.append(store_copy(kept[-1].buffers[1], state, context))
         else:
             copies.append(store_copy(new, state, context))
+    copies = kept + copies
     for i, value in enumerate(graph.outputs):
         if value not in places and value not in taken:
             places[value] = Place("output", i)
@@ -92,7 +98,7 @@ def _in_place(graph: Graph, parts: Partition, launches: list[Launch], context: C
         group = group_of.get(new)
         if group is None or new.node is None or (group.anchor is not None and new in group.anchor.outputs):
             continue
-        if wanted[new] > 1 or new in graph.outputs or state in graph.outputs or new.type != state.type:
+        if wanted[new] > 1 or state in wanted or new in graph.outputs or state in graph.outputs or new.type != state.type:
             continue
         if position[group] <= last_check or any(state in g.reads for g in parts.groups[position[group] + 1 :]):
             continue
@@ -109,6 +115,8 @@ def _of(group: Group, launches: list[Launch]) -> list[Launch]:
 def _reads_in_step(group: Group, state: Value, new: Value, context: Context) -> bool:
     """Is every element of `state` read only where `new`'s element of the same place is written?"""
     axes = group.value_axes[new]
+    if not group.members and state in group.reads:
+        return False
     for node in group.members:
         for value in node.inputs:
             source = context.source(value)

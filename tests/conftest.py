@@ -1,4 +1,4 @@
-"""What every test shares: one hypothesis profile with the same examples on every machine, and a kernel cache of its own."""
+"""What every test shares: one hypothesis profile with the same examples on every machine, and one folder of compiled objects."""
 
 from __future__ import annotations
 
@@ -20,11 +20,9 @@ settings.load_profile("graphc")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Compiled kernels of the session go to a temporary folder, never to the user's cache."""
-    if "GRAPHC_CACHE_DIR" in os.environ:
-        yield
-        return
-    os.environ["GRAPHC_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
-    yield
-    del os.environ["GRAPHC_CACHE_DIR"]
+def compiled_objects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A cache folder for this run (one that is named already stays): nothing is read from, or left in, the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = os.environ.get("GRAPHC_CACHE_DIR") or str(tmp_path_factory.mktemp("objects") / "cache")
+        patch.setenv("GRAPHC_CACHE_DIR", folder)
+        yield folder

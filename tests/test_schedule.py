@@ -149,7 +149,8 @@ def test_matmul_with_epilogue(m: int, n: int, k: int) -> None:
 
 def test_an_update_is_written_over_its_state() -> None:
     made = check(
-        "graph @f(%g: f32[30, 20], state %w: f32[30, 20]) {\n  %0 = sub(%w, %g) : f32[30, 20]\n  %1 = reduce_sum(%g, dim=1) : f32[30]\n"
+        "graph @f(%g: f32[30, 20], state %w: f32[30, 20]) {\n  %0 = sub(%w, %g) : f32[30, 20]\n"
+        "  %1 = reduce_sum(%g, dim=1) : f32[30]\n"
         "  return %1; update %w = %0\n}"
     )
     assert made.arena_nbytes == 0 and made.written == (1,)

@@ -19,12 +19,20 @@ def ours(*shape: int) -> graphc.Tensor:
     return graphc.arange(int(np.prod(shape))).reshape(shape).float()
 
 
-# ---- creation -------------------------------------------------------------------------------------------------------------------
+# ---- creation --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("data", "dtype"),
-    [(1, "int64"), (1.0, "float32"), (True, "bool"), ([1, 2.5], "float32"), ([[1], [2]], "int64"), ([], "float32"), ([True], "bool")],
+    [
+        (1, "int64"),
+        (1.0, "float32"),
+        (True, "bool"),
+        ([1, 2.5], "float32"),
+        ([[1], [2]], "int64"),
+        ([], "float32"),
+        ([True], "bool"),
+    ],
 )
 def test_tensor_gives_python_data_pytorchs_dtypes(data: object, dtype: str) -> None:
     x = graphc.tensor(data)
@@ -91,7 +99,7 @@ def test_limits_of_dtypes() -> None:
         graphc.finfo(int32)
 
 
-# ---- facts and conversion --------------------------------------------------------------------------------------------------------
+# ---- facts and conversion --------------------------------------------------------------------------------------------
 
 
 def test_facts_of_a_tensor() -> None:
@@ -155,7 +163,7 @@ def test_copies() -> None:
         copy.deepcopy(x * 2)
 
 
-# ---- operators -----------------------------------------------------------------------------------------------------------------------
+# ---- operators -------------------------------------------------------------------------------------------------------
 
 
 def test_python_operators() -> None:
@@ -199,7 +207,7 @@ def test_out_takes_the_result() -> None:
     assert graphc.exp(input=graphc.zeros(1)).tolist() == [1]
 
 
-# ---- views -----------------------------------------------------------------------------------------------------------------------------
+# ---- views -----------------------------------------------------------------------------------------------------------
 
 
 def test_views_share_memory_and_version() -> None:
@@ -215,7 +223,18 @@ def test_views_share_memory_and_version() -> None:
 
 def test_which_operators_alias() -> None:
     x = ours(2, 3, 4)
-    for view in (x.view(6, 4), x.permute(1, 0, 2), x[0], x[:, 1:], x.expand(5, 2, 3, 4), x.squeeze(), x.unsqueeze(1), x.flatten(), x.T, x.mT):
+    for view in (
+        x.view(6, 4),
+        x.permute(1, 0, 2),
+        x[0],
+        x[:, 1:],
+        x.expand(5, 2, 3, 4),
+        x.squeeze(),
+        x.unsqueeze(1),
+        x.flatten(),
+        x.T,
+        x.mT,
+    ):
         assert np.shares_memory(view.numpy(), x.numpy())
     for made in (x.clone(), x.permute(1, 0, 2).reshape(-1), x.flip(0), x + 0, x.permute(1, 0, 2).contiguous()):
         assert not np.shares_memory(made.numpy(), x.numpy())
@@ -261,7 +280,7 @@ def test_row_major_strides() -> None:
     assert contiguous_strides(()) == ()
 
 
-# ---- in-place operators --------------------------------------------------------------------------------------------------------------------
+# ---- in-place operators ----------------------------------------------------------------------------------------------
 
 
 def test_in_place_operators_keep_dtype_and_memory() -> None:
@@ -280,7 +299,7 @@ def test_in_place_operators_keep_dtype_and_memory() -> None:
 
 
 def test_in_place_operators_refuse_other_kinds_and_shapes() -> None:
-    with pytest.raises(RuntimeError, match="add_: result type graphc.float32 can't be cast to the desired output type graphc.int64"):
+    with pytest.raises(RuntimeError, match="add_: result type .*float32 can't be cast to the desired output type .*int64"):
         graphc.ones(2, dtype=int64).add_(1.5)
     with pytest.raises(RuntimeError, match=r"add_: shapes \[2\] of the tensor and \[3, 2\] of the result"):
         graphc.ones(2).add_(graphc.ones(3, 2))
@@ -298,12 +317,12 @@ def test_in_place_views_change_the_shape_only() -> None:
     assert x._storage is storage
 
 
-# ---- indexing ----------------------------------------------------------------------------------------------------------------------------------
+# ---- indexing --------------------------------------------------------------------------------------------------------
 
 ARRAY = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
 INDICES = [
-    0, -1, slice(1, 3), slice(None, None, 2), ..., None, (0, 1), (..., 2), (slice(None), 1), (None, 0, ..., None), (0, 1, 2), slice(5, 2),
-    (slice(-2, None), slice(1, -1), -1), [0, 2], ([0, 2], [1, 3]), (slice(None), [0, 2]), ([[0, 1], [2, 0]],), (0, [1, 2]),
+    0, -1, slice(1, 3), slice(None, None, 2), ..., None, (0, 1), (..., 2), (slice(None), 1), (None, 0, ..., None), (0, 1, 2),
+    slice(5, 2), (slice(-2, None), slice(1, -1), -1), [0, 2], ([0, 2], [1, 3]), (slice(None), [0, 2]), ([[0, 1], [2, 0]],), (0, [1, 2]),
     (slice(None), [0, 1], [2, 3]), ([0, 1], slice(None), [2, 3]), (..., [0, -1]), (None, [0, 1]), np.array([True, False, True]),
     (slice(None), np.array([True, False, True, True])), ARRAY > 30, (slice(1, 3), [1, 1]),
 ]  # fmt: skip
@@ -355,7 +374,7 @@ def test_writes_through_indices_reach_the_base() -> None:
         x[0] = graphc.ones(2)
 
 
-# ---- dispatch ----------------------------------------------------------------------------------------------------------------------------------
+# ---- dispatch --------------------------------------------------------------------------------------------------------
 
 
 def test_operators_that_numpy_runs_exist() -> None:

@@ -42,7 +42,7 @@ def same(a: graphc.Tensor, b: graphc.Tensor) -> bool:
     return a.detach().numpy().tobytes() == b.detach().numpy().tobytes() and a.shape == b.shape
 
 
-# ---- results --------------------------------------------------------------------------------------------------------------------------
+# ---- results ---------------------------------------------------------------------------------------------------------
 
 
 def test_arguments_results_and_structure() -> None:
@@ -102,7 +102,7 @@ def test_host_scalars_are_asked_at_every_call() -> None:
     assert call(traced, graphc.ones(1)).item() == 6
 
 
-# ---- writes ---------------------------------------------------------------------------------------------------------------------------
+# ---- writes ----------------------------------------------------------------------------------------------------------
 
 
 def writes(x: Any, buffer: Any) -> Any:
@@ -173,7 +173,7 @@ def test_what_cannot_be_written_back_is_refused() -> None:
         trace(lambda x: x.expand(3).add_(1), (graphc.ones(1),))
 
 
-# ---- gradients ------------------------------------------------------------------------------------------------------------------------
+# ---- gradients -------------------------------------------------------------------------------------------------------
 
 
 class Network:
@@ -269,10 +269,12 @@ def test_results_of_a_whole_step_have_no_gradient_left() -> None:
     assert traced.differentiated == []
 
 
-# ---- what cannot be traced ------------------------------------------------------------------------------------------------------------------
+# ---- what cannot be traced -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("read", [bool, float, int, lambda t: t.item(), lambda t: t.tolist(), lambda t: t.numpy(), np.asarray, range])
+@pytest.mark.parametrize(
+    "read", [bool, float, int, lambda t: t.item(), lambda t: t.tolist(), lambda t: t.numpy(), np.asarray, range]
+)
 def test_reading_elements_is_a_trace_error_at_the_users_line(read: Callable[[Any], Any]) -> None:
     outside = graphc.ones(1, dtype=graphc.int64)
     for f in (lambda x: read((x * 2).sum()), lambda x: read(outside.sum())):

@@ -1,11 +1,14 @@
 """graphc: eager tensors, autograd and a graph compiler.  The names of PyTorch, the same bits eager, compiled, saved and loaded."""
 
+# ruff: noqa: F401  re-exported
 from __future__ import annotations
 
+import builtins
 import importlib
 from typing import Any
 
-import graphc.ops  # noqa: F401  fills Op.table
+import graphc.ops
+from graphc.dtypes import DType as dtype
 from graphc.dtypes import (
     bfloat16,
     float16,
@@ -16,15 +19,14 @@ from graphc.dtypes import (
     int16,
     int32,
     int64,
+    promote_types,
     set_default_dtype,
     uint8,
     uint32,
     uint64,
 )
-from graphc.dtypes import DType as dtype
 from graphc.dtypes import bool_ as bool
-from graphc.dtypes import promote_types
-from graphc.eager import autograd, dispatch, indexing, methods  # noqa: F401  indexing attaches methods
+from graphc.eager import autograd, dispatch, indexing, methods
 from graphc.eager.creation import (
     arange,
     as_tensor,
@@ -106,12 +108,12 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-def is_tensor(x: object) -> "bool":
+def is_tensor(x: object) -> builtins.bool:
     """Whether `x` is a Tensor."""
     return isinstance(x, Tensor)
 
 
-def is_floating_point(x: Tensor) -> "bool":
+def is_floating_point(x: Tensor) -> builtins.bool:
     """Whether a tensor's dtype is floating."""
     return x.dtype.kind == "f"
 

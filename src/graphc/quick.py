@@ -11,7 +11,8 @@ from sys import getrefcount
 from typing import Any
 from weakref import getweakrefcount
 
-from graphc.dtypes import DType, get_default_dtype
+from graphc import dtypes
+from graphc.dtypes import DType
 from graphc.eager import dispatch
 from graphc.eager.modes import modes
 from graphc.eager.tensor import Tensor, address_of, wrap
@@ -80,7 +81,7 @@ def _made(variant: Variant) -> QuickCall:
     specs = [(s.dtype, s.shape) for s in plan.inputs[:count]]
     shape, dtype = variant.outputs[0]
     grad_mode, default_dtype, default_at = modes.grad, dtypes._default, dtypes._default[0]
-    epoch, at, default = variant.epoch, dispatch.epoch, get_default_dtype()
+    epoch, at = variant.epoch, dispatch.epoch
     entry, idle, pool = program.entry_for(plan.nbytes), program.idle, program.pool
     threaded = program.is_long(plan.nbytes)
     run_address, pool_address, first, end = pool.run_address, pool.address, FIRST_SLOT, FIRST_SLOT + len(plan.inputs) + 1
@@ -91,8 +92,6 @@ def _made(variant: Variant) -> QuickCall:
         if len(args) != count or at[0] != epoch or modes.grad is not grad_mode or modes.tracer is not None:
             return None
         if default_dtype[0] is not default_at:
-            return None
-        if get_default_dtype() is not default:
             return None
         addresses = []
         for x, (wanted, size) in zip(args, specs):  # noqa: B905  lengths were compared

@@ -62,9 +62,7 @@ def test_values_and_gradients(seed: int) -> None:
         want = torch.autograd.grad(expected, theirs, allow_unused=True)
         have = graphc.autograd.grad(got, ours, allow_unused=True)
         for w, h in zip(want, have, strict=True):
-            np.testing.assert_allclose(
-                0.0 if h is None else h.numpy(), 0.0 if w is None else w.numpy(), rtol=1e-9, atol=1e-12
-            )
+            np.testing.assert_allclose(0.0 if h is None else h.numpy(), 0.0 if w is None else w.numpy(), rtol=1e-9, atol=1e-12)
 
         def step(*leaves: Any) -> Any:
             for leaf in leaves:

@@ -28,8 +28,8 @@ MANIFEST = "manifest.json"
 ENTRY_LIMIT = 10_000
 # What zipfile and json raise, besides their own errors, for bytes that are not what they expect.
 DAMAGE = (
-    zipfile.BadZipFile, zipfile.LargeZipFile, struct.error, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError,
-    OverflowError, NotImplementedError, RuntimeError,
+    zipfile.BadZipFile, zipfile.LargeZipFile, struct.error, EOFError, OSError, ValueError, KeyError, TypeError,
+    AttributeError, IndexError, OverflowError, NotImplementedError, RuntimeError,
 )  # fmt: skip
 _DATE = (1980, 1, 1, 0, 0, 0)  # no clock in the file: equal contents are equal bytes
 
@@ -64,18 +64,6 @@ def write(path: str | os.PathLike[str], entries: Mapping[str, bytes]) -> None:
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, data in (*entries.items(), (MANIFEST, manifest)):
             archive.writestr(zipfile.ZipInfo(name, _DATE), data)
-
-
-def is_artifact(path: str | os.PathLike[str]) -> bool:
-    """Whether the file says that it is a graphc artifact (it may still be damaged).  Raises OSError."""
-    with open(path, "rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return MANIFEST in archive.namelist()
-    except DAMAGE:
-        return True  # a truncated zip: `read` says what is wrong
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, bytes]:

@@ -24,8 +24,8 @@ _NAMES = {ours: theirs for theirs, ours in _SAFETENSORS_NAMES.items()}
 def to_bytes(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
     """safetensors bytes of `arrays` (any shape and layout; dtypes of graphc).  Equal arrays give equal bytes.
 
-    Source: the format is 8 bytes of header length, a JSON header padded to 8 bytes, and the data; widest elements first, so that all
-    are aligned.  Written here because the package's own writer changed its arguments between versions.
+    Source: the format is 8 bytes of header length, a JSON header padded to 8 bytes, and the data; widest elements first, so that
+    all are aligned.  Written here because the package's own writer changed its arguments between versions.
 
     Raises TypeError for other dtypes, ValueError for a name the format reserves.
     """

@@ -1,7 +1,7 @@
 """Backward: gradients of tensors by walking the tape.
 
-Enters: tensors with a history.  Leaves: gradients, in `.grad` or returned.  Never here: gradient rules (each operator's own, in public
-operators, so that a gradient can be differentiated again or traced).
+Enters: tensors with a history.  Leaves: gradients, in `.grad` or returned.
+Never here: gradient rules (each operator's own, in public operators, so that a gradient can be differentiated again or traced).
 
 Nodes are processed in descending order of `sequence`: a node's consumers were all recorded after it.  Gradients that meet are added
 in the order in which they arrive, so the order of recording alone decides the bits.
@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphc.dtypes import DType
-from graphc.eager.modes import enable_grad, inference_mode, is_grad_enabled, modes, no_grad, set_grad_enabled
 from graphc.eager.gradients import program
+from graphc.eager.modes import enable_grad, inference_mode, is_grad_enabled, modes, no_grad, set_grad_enabled
 from graphc.eager.tape import Node, Overwritten, Step, edge
 from graphc.eager.tensor import Tensor, place, share
 from graphc.errors import at_user_line
@@ -75,8 +75,8 @@ def grad(
         if g is None and materialize_grads:
             g = constant(0, x.dtype, tuple(x._array.shape))
         if g is None and not (allow_unused or materialize_grads):
-            message = f"grad: input {i} ({_shown(x)}) appears to not have been used in the graph; set allow_unused=True if this is desired"
-            raise RuntimeError(at_user_line(message))
+            message = f"grad: input {i} ({_shown(x)}) appears to not have been used in the graph"
+            raise RuntimeError(at_user_line(message + "; set allow_unused=True if this is desired"))
         result.append(g)
     return tuple(result)
 
@@ -113,7 +113,9 @@ def _seeds(roots: Sequence[Tensor], given: Any, create_graph: bool) -> list[Tens
 class _Backward:
     """One walk over the tape.  Leaves `leaves`: (tensor, gradient) of each leaf reached, or `captured`: one per target."""
 
-    def __init__(self, roots: list[Tensor], seeds: list[Tensor], keep: bool, create_graph: bool, targets: list[Tensor] | None) -> None:
+    def __init__(
+        self, roots: list[Tensor], seeds: list[Tensor], keep: bool, create_graph: bool, targets: list[Tensor] | None
+    ) -> None:
         self.keep, self.create_graph = keep, create_graph
         self.buffers: dict[Node, list[Tensor | None]] = {}
         self.heap: list[tuple[int, Node]] = []
@@ -197,7 +199,8 @@ class _Backward:
             g: Any = gradients[0] if len(gradients) == 1 else tuple(gradients)
             return op.grad(g, None, *[_unpacked(node, s) for s in node.saved])  # type: ignore[no-any-return]
         needed = tuple([e is not None for e in node.edges])
-        wanted = program(op, node.in_types, node.metas, node.attrs, needed, tuple([g is not None for g in gradients]))  # type: ignore[arg-type]
+        given = tuple([g is not None for g in gradients])
+        wanted = program(op, node.in_types, node.metas, node.attrs, needed, given)
         outputs: list[Any] = [None] * len(node.metas)
         for i, saved in enumerate(node.saved_outputs):
             y = _unpacked(node, saved)
@@ -282,7 +285,7 @@ def _leading_to(goals: Sequence[Any], starts: Sequence[Any]) -> dict[Node, bool]
     return needed
 
 
-# ---- saved tensors --------------------------------------------------------------------------------------------------------------
+# ---- saved tensors ---------------------------------------------------------------------------------------------------
 
 
 def _unpacked(node: Node, saved: tuple[Any, int] | None) -> Any:

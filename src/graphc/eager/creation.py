@@ -111,7 +111,7 @@ def _without_tensors(data: Any) -> Any:
     return list(data) if isinstance(data, range) else data
 
 
-# ---- by size ----------------------------------------------------------------------------------------------------------------------
+# ---- by size ---------------------------------------------------------------------------------------------------------
 
 
 @creation
@@ -166,7 +166,7 @@ def scalar_tensor(value: Any, *, dtype: DType | None = None) -> Tensor:
     return tensor(value, dtype=dtype or get_default_dtype())
 
 
-# ---- new_* -------------------------------------------------------------------------------------------------------------------------
+# ---- new_* -----------------------------------------------------------------------------------------------------------
 
 
 @attached
@@ -199,7 +199,7 @@ def new_full(self: Tensor, size: Any, fill_value: Any, dtype: DType | None = Non
     return full(size, fill_value, dtype=dtype or self.dtype, **how)
 
 
-# ---- facts about dtypes -------------------------------------------------------------------------------------------------------------
+# ---- facts about dtypes ----------------------------------------------------------------------------------------------
 
 
 class finfo:
@@ -235,5 +235,6 @@ class iinfo:
 
 __all__ = [
     "arange", "as_tensor", "empty", "empty_like", "eye", "finfo", "from_numpy", "full", "full_like", "iinfo", "linspace",
-    "host_scalar", "ones", "ones_like", "rand", "rand_like", "randint", "randn", "randn_like", "randperm", "scalar_tensor", "tensor", "zeros", "zeros_like",
+    "host_scalar", "ones", "ones_like", "rand", "rand_like", "randint", "randn", "randn_like", "randperm", "scalar_tensor", "tensor",
+    "zeros", "zeros_like",
 ]  # fmt: skip

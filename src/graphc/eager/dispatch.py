@@ -61,9 +61,7 @@ def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
         if record_it and grad is THROUGH:
             assert isinstance(op.lowering, Composite)
             return op.lowering.rule(*inputs, **attrs)
-    outputs = None
-    if op in VIEWS:
-        outputs = _view(op, inputs[0], attrs)
+    outputs: tuple[Tensor, ...] | None = _view(op, inputs[0], attrs) if op in VIEWS else None
     if outputs is None:
         tracer = modes.tracer
         outputs = _execute(op, inputs, attrs) if tracer is None else tracer.emit(op, inputs, attrs)
@@ -160,7 +158,7 @@ def _owned(result: Any, out_type: TensorType, arrays: tuple[np.ndarray[Any, Any]
     return array
 
 
-# ---- writing ------------------------------------------------------------------------------------------------------------------
+# ---- writing ---------------------------------------------------------------------------------------------------------
 
 
 def assign(x: Tensor, y: Tensor, name: str, fresh: bool = True) -> Tensor:

@@ -2,7 +2,7 @@
 
 Enters: seeds and sizes.  Leaves: tensors.  Never here: how bits become values (`ops.random`).
 
-A generator is a tensor, uint64 [2] = (seed, offset), that every draw overwrites; so it is traced, saved and restored like any other state.
+A generator is a tensor, uint64 [2] = (seed, offset), that every draw overwrites; so it is traced and restored as any state is.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def fork_rng(devices: Any = None, enabled: bool = True) -> Iterator[None]:
             default_generator._seed = first
 
 
-# ---- by size ----------------------------------------------------------------------------------------------------------------------
+# ---- by size ---------------------------------------------------------------------------------------------------------
 
 
 def _size(name: str, size: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -140,9 +140,7 @@ def randn(*size: Any, generator: Generator | None = None, dtype: DType | None = 
 
 
 @creation
-def randint(
-    low: int, high: Any = None, size: Any = None, *, generator: Generator | None = None, dtype: DType = int64
-) -> Tensor:
+def randint(low: int, high: Any = None, size: Any = None, *, generator: Generator | None = None, dtype: DType = int64) -> Tensor:
     """Integers in [low, high): ``randint(high, size)`` or ``randint(low, high, size)``."""
     if size is None and high is not None:
         low, high, size = 0, low, high
@@ -181,7 +179,9 @@ def randint_like(
 
 
 @creation
-def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None, dtype: DType | None = None) -> Tensor:
+def normal(
+    mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None, dtype: DType | None = None
+) -> Tensor:
     """Normal with a mean and standard deviation that are numbers (with `size`) or tensors."""
     given = [v for v in (mean, std) if isinstance(v, Tensor)]
     if given:
@@ -203,8 +203,7 @@ def bernoulli(x: Tensor, p: float | None = None, *, generator: Generator | None 
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, generator: Generator | None = None) -> Tensor:
-    """Elements set to 0 with probability p, the rest divided by 1 - p; x itself unless `training`.  Raises ValueError for a p outside
-    0..1."""
+    """Elements set to 0 with probability p, the rest divided by 1 - p; x itself unless `training`.  Raises ValueError for a bad p."""
     try:
         if not 0.0 <= p <= 1.0:
             raise ValueError(f"dropout: probability has to be between 0 and 1, got {p}")
@@ -215,7 +214,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = Fa
         raise
 
 
-# ---- in place --------------------------------------------------------------------------------------------------------------------------
+# ---- in place --------------------------------------------------------------------------------------------------------
 
 
 def _overwritten(self: Tensor, value: Tensor, name: str) -> Tensor:
@@ -229,21 +228,25 @@ def _overwritten(self: Tensor, value: Tensor, name: str) -> Tensor:
 def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Overwrite with values uniform in [a, b)."""
     u = draw(generator, "rand", tuple(self._array.shape), self.dtype)
-    return _overwritten(self, u * (b - a) + a, "uniform_")  # type: ignore[operator]
+    return _overwritten(self, u * (b - a) + a, "uniform_")  # type: ignore[operator,arg-type]
 
 
 @attached
 def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Overwrite with values normal of this mean and standard deviation."""
     z = draw(generator, "randn", tuple(self._array.shape), self.dtype)
-    return _overwritten(self, z * std + mean, "normal_")  # type: ignore[operator]
+    return _overwritten(self, z * std + mean, "normal_")  # type: ignore[operator,arg-type]
 
 
 @attached
 def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
     """Overwrite with 1 with probability p, else 0."""
     wide = self.dtype if self.dtype.kind == "f" else get_default_dtype()
-    chance = Op.table["expand"](cast(p, wide), tuple(self.shape)) if isinstance(p, Tensor) else Op.table["full"](tuple(self.shape), p, wide)
+    chance = (
+        Op.table["expand"](cast(p, wide), tuple(self.shape))
+        if isinstance(p, Tensor)
+        else Op.table["full"](tuple(self.shape), p, wide)
+    )
     return _overwritten(self, draw(generator, "bernoulli", chance), "bernoulli_")
 
 
@@ -262,6 +265,6 @@ def _exact_integers(dtype: DType) -> int:
 
 
 __all__ = [
-    "Generator", "bernoulli", "default_generator", "draw", "dropout", "fork_rng", "get_rng_state", "initial_seed", "manual_seed", "normal", "rand",
-    "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "seed", "set_rng_state",
+    "Generator", "bernoulli", "default_generator", "draw", "dropout", "fork_rng", "get_rng_state", "initial_seed", "manual_seed", "normal",
+    "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "seed", "set_rng_state",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """Gradient rules as programs: each rule is run once on graph values, and what nobody asks for is left out.
 
-Enters: an operator, the types of one call, and which inputs need a gradient.  Leaves: `Program`, which says what of the call must be
-saved and runs on tensors.  Never here: the rules (each operator's own), the tape.
+Enters: an operator, the types of one call, and which inputs need a gradient.
+Leaves: `Program`, which says what of the call must be saved, and runs on tensors.  Never here: the rules (each operator's own), the tape.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ class Program:
 
     __slots__ = ("count", "results", "steps", "uses_inputs", "uses_outputs")
 
-    def __init__(self, gradients: Sequence[Value | None], outputs: Sequence[Value], inputs: Sequence[Value], found: Sequence[Value | None]) -> None:
+    def __init__(
+        self, gradients: Sequence[Value | None], outputs: Sequence[Value], inputs: Sequence[Value], found: Sequence[Value | None]
+    ) -> None:
         builder_inputs = [*gradients, *outputs, *inputs]
         slots = {v: i for i, v in enumerate(builder_inputs) if v is not None}
         self.count = len(builder_inputs)
@@ -70,7 +72,12 @@ def _needed_nodes(values: set[Value]) -> list[Any]:
 
 
 def program(
-    op: Op, in_types: tuple[Any, ...], out_types: tuple[Any, ...], attrs: dict[str, Any], needed: tuple[bool, ...], given: tuple[bool, ...]
+    op: Op,
+    in_types: tuple[Any, ...],
+    out_types: tuple[Any, ...],
+    attrs: dict[str, Any],
+    needed: tuple[bool, ...],
+    given: tuple[bool, ...],
 ) -> Program:
     """The program of `op.grad` for inputs and outputs of these (shape, dtype), made once.
 
@@ -86,7 +93,12 @@ def program(
 
 
 def _build(
-    op: Op, in_types: tuple[Any, ...], out_types: tuple[Any, ...], attrs: dict[str, Any], needed: tuple[bool, ...], given: tuple[bool, ...]
+    op: Op,
+    in_types: tuple[Any, ...],
+    out_types: tuple[Any, ...],
+    attrs: dict[str, Any],
+    needed: tuple[bool, ...],
+    given: tuple[bool, ...],
 ) -> Program:
     inputs = [Value(TensorType(dtype, tuple(shape))) for shape, dtype in in_types]
     outputs = [Value(TensorType(dtype, tuple(shape))) for shape, dtype in out_types]

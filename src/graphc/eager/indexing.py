@@ -60,11 +60,11 @@ def _without_leading_ones(value: Tensor, target: Tensor) -> Tensor:
     return reshape.run(value, shape=tuple(value.shape[extra:]))  # type: ignore[no-any-return]
 
 
-# ---- reading an index expression ------------------------------------------------------------------------------------------------
+# ---- reading an index expression -------------------------------------------------------------------------------------
 
 
 def _parts(x: Tensor, index: Any) -> tuple[list[Any], dict[int, Tensor]]:
-    """One entry per dim of the sliced tensor: int, slice, or None for a new dim; and the index tensors by dim of what slicing gives."""
+    """(an int, slice or None for each dim, the index tensors by the dim of what slicing gives)."""
     given = list(index) if isinstance(index, tuple) else [index]
     given = [_as_index(i) for i in given]
     taken = sum((i.ndim if i.dtype is bool_ else 1) if isinstance(i, Tensor) else i is not None and i is not ... for i in given)
@@ -123,11 +123,13 @@ def _integer_indices(i: Tensor, x: Tensor, axis: int) -> tuple[Tensor, ...]:
     if i.ndim == 0:
         raise NotImplementedError("indexing with a 0-dim bool tensor")
     if tuple(x.shape[axis : axis + i.ndim]) != tuple(i.shape):
-        raise IndexError(f"the shape of the mask {shape_text(i.shape)} does not match the indexed tensor {shape_text(x.shape)} at dim {axis}")
+        raise IndexError(
+            f"the shape of the mask {shape_text(i.shape)} does not match the indexed tensor {shape_text(x.shape)} at dim {axis}"
+        )
     return tuple(wrap(np.ascontiguousarray(p), int64) for p in np.nonzero(i.numpy_view()))
 
 
-# ---- basic slicing ----------------------------------------------------------------------------------------------------------------
+# ---- basic slicing ---------------------------------------------------------------------------------------------------
 
 
 def _sliced(x: Tensor, basic: list[Any]) -> Tensor:
@@ -172,9 +174,11 @@ def _bounds(i: Any, size: Any, axis: int, x: Tensor) -> tuple[Any, Any, int]:
         return start, max(start, stop), step
     start = 0 if i.start is None else i.start
     stop = size if i.stop is None else i.stop
-    return (size + start if isinstance(start, int) and start < 0 else start), (
-        size + stop if isinstance(stop, int) and stop < 0 else stop
-    ), step
+    return (
+        (size + start if isinstance(start, int) and start < 0 else start),
+        (size + stop if isinstance(stop, int) and stop < 0 else stop),
+        step,
+    )
 
 
 def _integer(value: Any) -> int:
@@ -183,7 +187,7 @@ def _integer(value: Any) -> int:
     raise TypeError(f"slice indices must be integers or None, not {type(value).__name__}")
 
 
-# ---- index tensors ----------------------------------------------------------------------------------------------------------------
+# ---- index tensors ---------------------------------------------------------------------------------------------------
 
 
 def _flattened(x: Tensor, advanced: dict[int, Tensor]) -> tuple[Tensor, Tensor, tuple[Any, ...], list[int]]:

@@ -36,7 +36,7 @@ OPERANDS = (Tensor, int, float, np.generic)
 
 
 def public_function(op: Op) -> Function:
-    """`op` as a function: errors name the user's line; ``out=`` writes the result into a tensor; ``input=`` is its first argument."""
+    """`op` as a function: errors name the user's line; ``out=`` takes the result; ``input=`` is its first argument."""
 
     def function(*args: Any, out: Tensor | None = None, **kwargs: Any) -> Any:
         try:
@@ -152,7 +152,7 @@ def install() -> dict[str, Function]:
     return functions
 
 
-# ---- methods about tensors ------------------------------------------------------------------------------------------------------
+# ---- methods about tensors -------------------------------------------------------------------------------------------
 
 
 def attached(function: Function) -> Function:
@@ -171,7 +171,7 @@ def backward(
 
 @attached
 def view(self: Tensor, *shape: Any) -> Tensor:
-    """The same memory with another shape (or, given a dtype of it, this tensor).  Raises RuntimeError where that would need a copy."""
+    """The same memory with another shape; given its dtype, this tensor.  Raises RuntimeError where that would need a copy."""
     if len(shape) == 1 and isinstance(shape[0], DType):
         if shape[0] is not self.dtype:
             raise NotImplementedError(at_user_line(f"view: memory of {self.dtype} cannot be seen as {shape[0]}; use to()"))

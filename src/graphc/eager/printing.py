@@ -2,8 +2,8 @@
 
 Enters: tensors and print options.  Leaves: text.  Never here: operators (arrays are read with NumPy).
 
-All elements of a tensor are printed in one width, chosen from its finite nonzero elements: as integers with a dot if all are whole, in
-scientific notation if they span more than a factor of 1000, exceed 1e8 or fall below 1e-4, else with `precision` digits.
+All elements of a tensor are printed in one width, chosen from its finite nonzero elements: as integers with a dot if all are
+whole, in scientific notation if they span more than a factor of 1000, exceed 1e8 or fall below 1e-4, else with `precision` digits.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _edges(array: Array) -> Array:
     return array
 
 
-# ---- one element --------------------------------------------------------------------------------------------------------------------
+# ---- one element -----------------------------------------------------------------------------------------------------
 
 
 def _element_format(array: Array) -> tuple[int, Callable[[Any], str]]:
@@ -136,7 +136,7 @@ def _whole(value: float) -> str:
     return f"{value:.0f}." if math.isfinite(value) else f"{value:.0f}"
 
 
-# ---- nested brackets ----------------------------------------------------------------------------------------------------------------
+# ---- nested brackets -------------------------------------------------------------------------------------------------
 
 
 def _nested(array: Array, indent: int, summarized: bool, width: int, show: Callable[[Any], str]) -> str:

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 from graphc.dims import Size
 from graphc.dtypes import DType
-from graphc.errors import TraceError, at_user_line
 from graphc.eager.views import is_contiguous
+from graphc.errors import TraceError, at_user_line
 from graphc.ir.op import Shape
 
 

@@ -39,13 +39,27 @@ class Node:
     """One recorded operator call.
 
     edges: where each input's gradient goes, or None.   in_types, metas: (shape, dtype) of each input and each output.
-    saved: each input with its version, or None where no wanted gradient reads it.   saved_outputs: the same of the outputs, detached.
+    saved: each input with its version, or None where no wanted gradient reads it.   saved_outputs: the same, detached.
     sequence: greater than that of every node this one depends on, so descending order is a topological order.
     """
 
-    __slots__ = ("__weakref__", "attrs", "edges", "hooks", "in_types", "metas", "op", "retained", "saved", "saved_outputs", "sequence")
+    __slots__ = (
+        "__weakref__",
+        "attrs",
+        "edges",
+        "hooks",
+        "in_types",
+        "metas",
+        "op",
+        "retained",
+        "saved",
+        "saved_outputs",
+        "sequence",
+    )
 
-    def __init__(self, op: Op | Step, attrs: dict[str, Any], edges: tuple[Edge | None, ...], metas: tuple[tuple[Shape, DType], ...]) -> None:
+    def __init__(
+        self, op: Op | Step, attrs: dict[str, Any], edges: tuple[Edge | None, ...], metas: tuple[tuple[Shape, DType], ...]
+    ) -> None:
         self.op, self.attrs, self.edges, self.metas = op, attrs, edges, metas
         self.sequence = next(_sequence)
         self.in_types: tuple[tuple[Shape, DType], ...] = ()
@@ -77,7 +91,7 @@ class Node:
         return f"<{self.name} object at {id(self):#x}>"
 
 
-# ---- edges ----------------------------------------------------------------------------------------------------------------
+# ---- edges -----------------------------------------------------------------------------------------------------------
 
 
 def edge(x: Any) -> Edge | None:
@@ -103,15 +117,18 @@ def record(op: Op | Step, inputs: tuple[Any, ...], attrs: dict[str, Any], output
     if type(op) is not Step:
         in_types = tuple([(x._array.shape, x.dtype) for x in inputs])
         node.in_types = in_types
-        uses = program(op, in_types, out_types, attrs, tuple([e is not None for e in edges]), (True,) * len(outputs))  # type: ignore[arg-type]
+        needed = tuple([e is not None for e in edges])
+        uses = program(op, in_types, out_types, attrs, needed, (True,) * len(outputs))
         node.saved = tuple([(x, x._storage.version) if used else None for x, used in zip(inputs, uses.uses_inputs, strict=True)])
-        node.saved_outputs = tuple([(y.detach(), y._storage.version) if used else None for y, used in zip(outputs, uses.uses_outputs, strict=True)])
+        node.saved_outputs = tuple(
+            [(y.detach(), y._storage.version) if used else None for y, used in zip(outputs, uses.uses_outputs, strict=True)]
+        )
     for i, y in enumerate(outputs):
         if y.dtype.kind == "f":
             y._requires_grad, y._grad_fn, y._index = True, node, i
 
 
-# ---- history after writes ---------------------------------------------------------------------------------------------------
+# ---- history after writes --------------------------------------------------------------------------------------------
 
 
 def rebase(x: Any, y: Any, fresh: bool) -> None:
@@ -165,7 +182,7 @@ def refresh(x: Any) -> None:
 
 
 def scatter(g: Any, shape: Shape, chain: Chain) -> Any:
-    """The gradient of a base of `shape` from the gradient `g` of its view along `chain`: each link's own gradient rule, last first."""
+    """The gradient of a base of `shape` from that of its view along `chain`: each link's own gradient rule, last first."""
     if not chain:
         return g
     wholes = [Op.table["full"].run(value=0, shape=shape, dtype=g.dtype)]

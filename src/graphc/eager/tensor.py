@@ -79,8 +79,8 @@ class Tensor:
     # for the tape; _epoch: of a base, how often its history was rewritten; of a view, its base's epoch when its own was made.
     # _index: which output of _grad_fn this is.  _hooks: of a leaf.  _pointer: (an array, its address): good while it is _array.
     __slots__ = (
-        "__weakref__", "_array", "_base", "_chain", "_epoch", "_grad", "_grad_fn", "_hooks", "_index", "_pointer", "_requires_grad", "_retained",
-        "_storage", "dtype",
+        "__weakref__", "_array", "_base", "_chain", "_epoch", "_grad", "_grad_fn", "_hooks", "_index", "_pointer",
+        "_requires_grad", "_retained", "_storage", "dtype",
     )  # fmt: skip
     __array_priority__ = 1000.0
 
@@ -88,6 +88,14 @@ class Tensor:
     _storage: Storage
     _chain: Chain
     _base: Tensor | None
+    _epoch: int
+    _grad: Tensor | None
+    _grad_fn: Any
+    _hooks: list[tuple[int, Any]] | None
+    _index: int
+    _pointer: tuple[Any, int] | None
+    _requires_grad: bool
+    _retained: bool
     dtype: DType
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Tensor:
@@ -345,7 +353,11 @@ class Tensor:
         return text(self)
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if not self._array.ndim and type(self._array) is not Phantom else object.__format__(self, spec)
+        return (
+            format(self.item(), spec)
+            if not self._array.ndim and type(self._array) is not Phantom
+            else object.__format__(self, spec)
+        )
 
     def __copy__(self) -> Tensor:
         return share(self, type(self))
@@ -382,7 +394,7 @@ class RemovableHook:
             self.hooks.remove(self.entry)
 
 
-# ---- making tensors ---------------------------------------------------------------------------------------------------------
+# ---- making tensors --------------------------------------------------------------------------------------------------
 
 
 def wrap(array: Any, dtype: DType, kind: type[Tensor] = Tensor) -> Tensor:

@@ -103,7 +103,9 @@ def _unsqueeze_strides(in_type: TensorType, strides: Strides, out_type: TensorTy
     return (*strides[:dim], step, *strides[dim:])
 
 
-def _slice_strides(in_type: TensorType, strides: Strides, out_type: TensorType, starts: Shape, stops: Shape, steps: Shape) -> Strides:
+def _slice_strides(
+    in_type: TensorType, strides: Strides, out_type: TensorType, starts: Shape, stops: Shape, steps: Shape
+) -> Strides:
     return tuple(s * step for s, step in zip(strides, steps, strict=True))
 
 

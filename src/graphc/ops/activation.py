@@ -98,9 +98,7 @@ def _activation(
 leaky_relu = _activation(
     "leaky_relu",
     "x where positive, else negative_slope * x.",
-    lambda x, negative_slope: select(
-        fn("gt", x, literal(0, x.dtype)), x, fn("mul", x, literal(negative_slope, x.dtype))
-    ),
+    lambda x, negative_slope: select(fn("gt", x, literal(0, x.dtype)), x, fn("mul", x, literal(negative_slope, x.dtype))),
     lambda xp, x, negative_slope: xp.where(x > 0, x, x * x.dtype.type(negative_slope)),
     lambda g, out, x, negative_slope: (where(gt(x, 0), g, mul(g, negative_slope)),),
     {"negative_slope": 0.01},
@@ -183,11 +181,7 @@ def _gelu_rule(x: Expr, approximate: str) -> Expr:
 
 def _gelu_reference(xp: Any, x: Any, approximate: str) -> Any:
     wide = x.astype(xp.float64)
-    curve = (
-        xp.tanh(_TANH_SCALE * (wide + _TANH_CUBE * wide**3))
-        if approximate == "tanh"
-        else erf_array(xp, wide * _SQRT_HALF)
-    )
+    curve = xp.tanh(_TANH_SCALE * (wide + _TANH_CUBE * wide**3)) if approximate == "tanh" else erf_array(xp, wide * _SQRT_HALF)
     return (0.5 * wide * (1 + curve)).astype(x.dtype)
 
 
@@ -315,6 +309,4 @@ def _normalised(name: str, doc: str, rule: Any, reference: Any, grad: Any) -> Op
 
 
 softmax = _normalised("softmax", "exp(x) / sum(exp(x))", _softmax, _softmax_reference, _softmax_grad)
-log_softmax = _normalised(
-    "log_softmax", "x - log(sum(exp(x)))", log_softmax_of, _log_softmax_reference, _log_softmax_grad
-)
+log_softmax = _normalised("log_softmax", "x - log(sum(exp(x)))", log_softmax_of, _log_softmax_reference, _log_softmax_grad)

@@ -37,9 +37,7 @@ def tensor(name: str, argument: str, x: Any) -> Tensor:
 def tensors(name: str, argument: str, sequence: Any) -> tuple[Tensor, ...]:
     """A non-empty sequence of tensors.  Raises TypeError or RuntimeError."""
     if is_tensor(sequence) or not isinstance(sequence, list | tuple):
-        raise TypeError(
-            f"{name}: argument '{argument}' must be a list or tuple of Tensors, not {type(sequence).__name__}"
-        )
+        raise TypeError(f"{name}: argument '{argument}' must be a list or tuple of Tensors, not {type(sequence).__name__}")
     if not sequence:
         raise RuntimeError(f"{name}: expected a non-empty list of Tensors")
     return tuple(tensor(name, f"{argument}[{i}]", x) for i, x in enumerate(sequence))
@@ -95,9 +93,7 @@ def promoted_dtype(name: str, operands: Sequence[Any], arguments: Sequence[str],
     return get_default_dtype() if promotion == "float" and dtype.kind != "f" else dtype
 
 
-def promoted(
-    name: str, operands: Sequence[Any], arguments: Sequence[str], promotion: Promotion = "same"
-) -> tuple[Tensor, ...]:
+def promoted(name: str, operands: Sequence[Any], arguments: Sequence[str], promotion: Promotion = "same") -> tuple[Tensor, ...]:
     """The operands as tensors of one dtype.  At least one must be a tensor.  Raises TypeError."""
     if not any(map(is_tensor, operands)):
         first = next((i for i, x in enumerate(operands) if not isinstance(x, int | float | np.generic)), 0)
@@ -129,9 +125,7 @@ def index_tensor(name: str, argument: str, x: Any) -> Tensor:
     """An integer (not bool) tensor.  Raises RuntimeError as PyTorch does."""
     x = tensor(name, argument, x)
     if x.dtype.kind not in "iu":
-        raise RuntimeError(
-            f"{name}: argument '{argument}' must be an integer tensor (int64 or int32), got {of_type(x)}"
-        )
+        raise RuntimeError(f"{name}: argument '{argument}' must be an integer tensor (int64 or int32), got {of_type(x)}")
     return x
 
 

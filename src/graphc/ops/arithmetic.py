@@ -141,9 +141,7 @@ def _integer_safe(function: str) -> Any:
     def reference(xp: Any, x: Any, y: Any) -> Any:
         if x.dtype.kind not in "iu":
             return getattr(xp, function)(x, y)
-        return xp.where(
-            y == 0, xp.zeros((), x.dtype), getattr(xp, function)(x, xp.where(y == 0, xp.ones((), y.dtype), y))
-        )
+        return xp.where(y == 0, xp.zeros((), x.dtype), getattr(xp, function)(x, xp.where(y == 0, xp.ones((), y.dtype), y)))
 
     return reference
 
@@ -479,9 +477,7 @@ lerp = elementwise(
     ("x", "end", "weight"),
     doc="x + weight * (end - x).  [...] , [...] , [...] -> broadcast.",
     rule=_lerp_rule,
-    reference=lambda xp, x, end, weight: xp.where(
-        xp.abs(weight) < 0.5, x + weight * (end - x), end - (end - x) * (1 - weight)
-    ),
+    reference=lambda xp, x, end, weight: xp.where(xp.abs(weight) < 0.5, x + weight * (end - x), end - (end - x) * (1 - weight)),
     grad=lambda g, out, x, end, weight: (mul(g, sub(1, weight)), mul(g, weight), mul(g, sub(end, x))),
     kinds="f",
     dtypes=FLOATING,

@@ -57,9 +57,7 @@ def _prepare(
     if attn_mask is not None:
         mask = tensor(_NAME, "attn_mask", attn_mask)
         if mask.dtype is not bool_ and mask.dtype is not query.dtype:
-            raise RuntimeError(
-                f"{_NAME}: attn_mask must be bool or of the dtype of query: {of_type(query)} and {of_type(mask)}"
-            )
+            raise RuntimeError(f"{_NAME}: attn_mask must be bool or of the dtype of query: {of_type(query)} and {of_type(mask)}")
         inputs.append(mask)
     if dropout_p:
         inputs.append(state_of(_NAME, state))
@@ -135,9 +133,7 @@ def _reference(
     is_causal: bool,
     scale: float | None,
 ) -> Any:
-    scores = xp.matmul(query, xp.swapaxes(key, -1, -2)) * query.dtype.type(
-        query.shape[-1] ** -0.5 if scale is None else scale
-    )
+    scores = xp.matmul(query, xp.swapaxes(key, -1, -2)) * query.dtype.type(query.shape[-1] ** -0.5 if scale is None else scale)
     if is_causal:
         scores = xp.where(xp.tri(query.shape[-2], key.shape[-2], dtype=bool), scores, -xp.inf)
     if masked:
@@ -164,10 +160,7 @@ scaled_dot_product_attention = Op(
         "softmax(query @ key.T * scale + mask) @ value; rows with nothing to look at give 0.  "
         "[..., n, e], [..., m, e], [..., m, v] (, mask [..., n, m]) -> [..., n, v]; with dropout also the new state."
     ),
-    signature=(
-        "(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False, *, "
-        "state=None)"
-    ),
+    signature=("(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False, *, state=None)"),
     prepare=_prepare,
     infer=_infer,
     reference=rounded(_reference),

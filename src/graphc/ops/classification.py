@@ -57,9 +57,7 @@ def _pick_infer(x: TensorType, target: TensorType, ignore_index: int) -> TensorT
     return TensorType(x.dtype, target.shape)
 
 
-def _pick_rule(
-    load: Any, index: Index, in_types: Sequence[TensorType], out_type: TensorType, ignore_index: int
-) -> Expr:
+def _pick_rule(load: Any, index: Index, in_types: Sequence[TensorType], out_type: TensorType, ignore_index: int) -> Expr:
     dim, classes = class_dim(in_types[0].rank), in_types[0].shape
     target = load.let(converted(load(1, index), int64))
     ignored = fn("eq", target, literal(ignore_index, int64))
@@ -92,8 +90,7 @@ def _pick_grad(g: Any, out: Any, x: Any, target: Any, ignore_index: int) -> tupl
 
 pick_class = Op(
     "pick_class",
-    doc="The score of each sample's class; 0 where the class is ignore_index.  [N, C, ...], integers [N, ...] -> "
-    "[N, ...].",
+    doc="The score of each sample's class; 0 where the class is ignore_index.  [N, C, ...], integers [N, ...] -> [N, ...].",
     signature="(x, target, ignore_index=-100)",
     prepare=lambda x, target, ignore_index=-100: (
         (tensor("pick_class", "x", x), tensor("pick_class", "target", target)),
@@ -154,9 +151,7 @@ def _per_sample_gradient(g: Any, weights: Any, reduction: str) -> Any:
     return expand.run(g, shape=tuple(weights.shape))
 
 
-def _nll_grad(
-    g: Any, out: Any, x: Any, target: Any, weight: Any = None, *, ignore_index: int, reduction: str
-) -> tuple[Any, ...]:
+def _nll_grad(g: Any, out: Any, x: Any, target: Any, weight: Any = None, *, ignore_index: int, reduction: str) -> tuple[Any, ...]:
     weights = _per_sample_weight(x, target, weight, ignore_index)
     each = neg(mul(_per_sample_gradient(g, weights, reduction), weights))
     gx = kept(hits(x, target, ignore_index), unsqueeze.run(each, dim=class_dim(x.ndim)))
@@ -167,9 +162,7 @@ def _class_targets(name: str, x: Any, target: Any, weight: Any) -> tuple[Any, ..
     """(x, integer target[, weight]), checked.  Raises RuntimeError or ValueError."""
     dim = class_dim(x.ndim)
     if x.ndim == 0 or tuple(target.shape) != (*x.shape[:dim], *x.shape[dim + 1 :]):
-        raise ValueError(
-            f"{name}: target must be of the shape of x without dim {dim}: {of_type(x)} and {of_type(target)}"
-        )
+        raise ValueError(f"{name}: target must be of the shape of x without dim {dim}: {of_type(x)} and {of_type(target)}")
     return x, target, *_class_weight(name, x, weight)
 
 
@@ -179,15 +172,11 @@ def _class_weight(name: str, x: Any, weight: Any) -> tuple[Any, ...]:
         return ()
     weight, classes = tensor(name, "weight", weight), x.shape[class_dim(x.ndim)]
     if tuple(weight.shape) != (classes,) or weight.dtype is not x.dtype:
-        raise RuntimeError(
-            f"{name}: weight must be one {x.dtype.short} a class, {classes}: {of_type(x)} and {of_type(weight)}"
-        )
+        raise RuntimeError(f"{name}: weight must be one {x.dtype.short} a class, {classes}: {of_type(x)} and {of_type(weight)}")
     return (weight,)
 
 
-def _nll_prepare(
-    x: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean"
-) -> Prepared:
+def _nll_prepare(x: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> Prepared:
     x, target = require_floating("nll_loss", "x", x), tensor("nll_loss", "target", target)
     if target.dtype.kind not in "iu":
         raise RuntimeError(f"nll_loss: target must be class indices (int64), got {of_type(target)}")
@@ -239,16 +228,12 @@ nll_loss = Op(
     prepare=_nll_prepare,
     infer=_class_loss_infer,
     reference=rounded(
-        lambda xp, x, target, weight=None, *, ignore_index, reduction: _nll_array(
-            xp, x, target, weight, ignore_index, reduction
-        )
+        lambda xp, x, target, weight=None, *, ignore_index, reduction: _nll_array(xp, x, target, weight, ignore_index, reduction)
     ),
     grad=gradient_in_compute_dtype(_nll_grad),
     lowering=Composite(
         in_compute_dtype(
-            lambda x, target, weight=None, *, ignore_index, reduction: _nll_of(
-                x, target, weight, ignore_index, reduction
-            )
+            lambda x, target, weight=None, *, ignore_index, reduction: _nll_of(x, target, weight, ignore_index, reduction)
         )
     ),
     attrs=("ignore_index", "reduction"),
@@ -284,8 +269,7 @@ def _cross_entropy_prepare(
         return _class_targets(name, x, target, weight), attrs
     if target.dtype.kind != "f" or tuple(target.shape) != tuple(x.shape) or x.ndim == 0:
         raise RuntimeError(
-            f"{name}: target must be class indices, or probabilities of the shape of x: "
-            f"{of_type(x)} and {of_type(target)}"
+            f"{name}: target must be class indices, or probabilities of the shape of x: {of_type(x)} and {of_type(target)}"
         )
     return (x, cast(target, x.dtype), *_class_weight(name, x, weight)), attrs
 
@@ -310,9 +294,7 @@ def _sample_count(x: Any) -> Any:
     return constant(product(s for k, s in enumerate(x.shape) if k != dim), x.dtype)
 
 
-def _cross_entropy(
-    x: Any, target: Any, weight: Any = None, *, ignore_index: int, reduction: str, label_smoothing: float
-) -> Any:
+def _cross_entropy(x: Any, target: Any, weight: Any = None, *, ignore_index: int, reduction: str, label_smoothing: float) -> Any:
     dim = class_dim(x.ndim)
     logp = log_softmax_of(x, dim)
     if target.dtype.kind == "f":
@@ -382,19 +364,13 @@ def _cross_entropy_reference(
     if target.dtype.kind not in "iu":
         smooth = target * (1 - label_smoothing) + label_smoothing / classes
         loss = -(logp * smooth * by_class).sum(axis=dim).astype(x.dtype)
-        return (
-            reduced_array(xp, loss, reduction)
-            if reduction != "mean"
-            else (loss.sum() / max(loss.size, 1)).astype(x.dtype)
-        )
+        return reduced_array(xp, loss, reduction) if reduction != "mean" else (loss.sum() / max(loss.size, 1)).astype(x.dtype)
     exact = _nll_array(xp, logp, target, weight, ignore_index, reduction)
     if not label_smoothing:
         return exact
     smooth = xp.where(target == ignore_index, 0, -(logp * by_class).sum(axis=dim))
     if reduction == "mean":
-        weights = (target != ignore_index) * (
-            1 if weight is None else weight[xp.where(target == ignore_index, 0, target)]
-        )
+        weights = (target != ignore_index) * (1 if weight is None else weight[xp.where(target == ignore_index, 0, target)])
         smooth = smooth.sum() / weights.sum()
     else:
         smooth = reduced_array(xp, smooth, reduction)

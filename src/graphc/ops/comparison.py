@@ -215,9 +215,7 @@ def _float_test(name: str, doc: str, rule: Any, of_integers: bool) -> Op:
 
 _INF = float("inf")
 isnan = _float_test("isnan", "Whether x is NaN.", lambda x: fn("ne", x, x), False)
-isinf = _float_test(
-    "isinf", "Whether x is +inf or -inf.", lambda x: fn("eq", fn("abs", x), literal(_INF, x.dtype)), False
-)
+isinf = _float_test("isinf", "Whether x is +inf or -inf.", lambda x: fn("eq", fn("abs", x), literal(_INF, x.dtype)), False)
 isfinite = _float_test(
     "isfinite", "Whether x is neither infinite nor NaN.", lambda x: fn("lt", fn("abs", x), literal(_INF, x.dtype)), True
 )
@@ -322,9 +320,7 @@ masked_fill = Shorthand(
         call(fill(3, 4), fill(4, **_MASK), 0),
         call(fill(0, 4), fill(4, **_MASK), 0),
     ),
-    bad=(
-        Bad((fill(2), fill(2, dtype=int32), 1.0), RuntimeError, "masked_fill: argument 'mask' must be a bool tensor"),
-    ),
+    bad=(Bad((fill(2), fill(2, dtype=int32), 1.0), RuntimeError, "masked_fill: argument 'mask' must be a bool tensor"),),
     inplace=True,
 )
 

@@ -71,8 +71,7 @@ def _matmul_route(op: Op, x: Any, other: Any) -> Any:
 
 matmul = Routed(
     "matmul",
-    doc="Matrix product; vectors count as a row or column, leading dims broadcast.  [..., n, k] @ [..., k, m] -> "
-    "[..., n, m].",
+    doc="Matrix product; vectors count as a row or column, leading dims broadcast.  [..., n, k] @ [..., k, m] -> [..., n, m].",
     signature="(x, other)",
     route=_matmul_route,
     prepare=lambda x, other: (matrices("matmul", x, other), {}),
@@ -112,9 +111,7 @@ def _ranked(name: str, doc: str, ranks: tuple[int, int], samples: Any, bad: Any)
     def rule(x: Any, other: Any) -> Any:
         x, other = matrices(name, x, other)
         if (x.ndim, other.ndim) != ranks:
-            raise RuntimeError(
-                f"{name}: expected tensors of rank {ranks[0]} and {ranks[1]}, got {of_type(x)} and {of_type(other)}"
-            )
+            raise RuntimeError(f"{name}: expected tensors of rank {ranks[0]} and {ranks[1]}, got {of_type(x)} and {of_type(other)}")
         if name == "bmm" and x.shape[0] != other.shape[0]:
             raise RuntimeError(f"{name}: batch sizes differ: {of_type(x)} @ {of_type(other)}")
         if x.shape[-1] != other.shape[-2 if ranks[1] > 1 else 0]:

@@ -120,9 +120,7 @@ def _arange_prepare(
         length = -((start - end) // step)
     else:
         if (end - start) * step < 0:
-            raise RuntimeError(
-                f"arange: upper bound and lower bound inconsistent with step sign: {start}, {end}, {step}"
-            )
+            raise RuntimeError(f"arange: upper bound and lower bound inconsistent with step sign: {start}, {end}, {step}")
         length = math.ceil((end - start) / step)
     if dtype is None:
         dtype = get_default_dtype() if any(isinstance(v, float) for v in (start, end, step)) else int64
@@ -169,9 +167,7 @@ arange = Op(
 )
 
 
-def _linspace_prepare(
-    start: Any, end: Any, steps: Any, *, dtype: DType | None = None
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _linspace_prepare(start: Any, end: Any, steps: Any, *, dtype: DType | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
     steps = one_size("linspace", "steps", steps)
     if isinstance(steps, int) and steps < 0:
         raise RuntimeError(f"linspace: number of steps must be non-negative, got {steps}")
@@ -200,9 +196,7 @@ linspace = Op(
     signature="(start, end, steps, *, dtype=None)",
     prepare=_linspace_prepare,
     infer=lambda start, end, size, dtype: TensorType(dtype, (size,)),
-    reference=lambda xp, start, end, size, dtype: (
-        xp.linspace(start, end, size).astype(dtype.compute.numpy).astype(dtype.numpy)
-    ),
+    reference=lambda xp, start, end, size, dtype: xp.linspace(start, end, size).astype(dtype.compute.numpy).astype(dtype.numpy),
     grad=None,
     lowering=Composite(_linspace),
     attrs=("start", "end", "size", "dtype"),
@@ -321,9 +315,7 @@ full_like = Shorthand(
     "full_like",
     doc="One value in the shape (and dtype) of x.  [...] -> [...].",
     rule=_full_like,
-    reference=lambda xp, x, fill_value, dtype=None: xp.full(x.shape, fill_value).astype(
-        x.dtype if dtype is None else dtype.numpy
-    ),
+    reference=lambda xp, x, fill_value, dtype=None: xp.full(x.shape, fill_value).astype(x.dtype if dtype is None else dtype.numpy),
     grad=None,
     dtypes=EVERY,
     samples=(call(fill(2, 3), 3), call(fill(), 1), call(fill(0, 3), 2), call(fill(2), 2.5, dtype=float64)),

@@ -205,9 +205,7 @@ scatter_add: Op = Op(
     bad=(
         Bad((fill(3), 0, places(9, 4, low=5), fill(4)), IndexError, "scatter_add: index out of range"),
         Bad((fill(3), 0, places(3, 4), fill(2)), RuntimeError, "scatter_add: index .* does not fit src"),
-        Bad(
-            (fill(3), 0, places(3, 2), fill(2, dtype=bool_)), RuntimeError, "scatter_add: x and src must have one dtype"
-        ),
+        Bad((fill(3), 0, places(3, 2), fill(2, dtype=bool_)), RuntimeError, "scatter_add: x and src must have one dtype"),
     ),
     inplace=True,
 )
@@ -234,9 +232,7 @@ def _index_add_prepare(x: Any, dim: Any, index: Any, source: Any, *, alpha: Any 
     if source.dtype is not x.dtype:
         raise RuntimeError(f"{name}: x and source must have one dtype, got {of_type(x)} and {of_type(source)}")
     if tuple(source.shape) != (*x.shape[:k], index.shape[0], *x.shape[k + 1 :]):
-        raise RuntimeError(
-            f"{name}: source {of_type(source)} does not fit x {of_type(x)} and index {of_type(index)} at dim {k}"
-        )
+        raise RuntimeError(f"{name}: source {of_type(source)} does not fit x {of_type(x)} and index {of_type(index)} at dim {k}")
     return (x, index, source), {"dim": k, "alpha": number(name, "alpha", alpha)}
 
 
@@ -255,8 +251,7 @@ def _index_add_reference(xp: Any, x: Any, index: Any, source: Any, dim: int, alp
 
 index_add = Shorthand(
     "index_add",
-    doc="x with alpha * source[i] added at [index[i]] along dim.  [..., n, ...] , integers [m], [..., m, ...] -> "
-    "[..., n, ...].",
+    doc="x with alpha * source[i] added at [index[i]] along dim.  [..., n, ...] , integers [m], [..., m, ...] -> [..., n, ...].",
     signature="(x, dim, index, source, *, alpha=1)",
     rule=index_add_along,
     prepare=_index_add_prepare,
@@ -347,9 +342,7 @@ def _embedding_infer(x: TensorType, weight: TensorType, padding_idx: Size | None
     return TensorType(weight.dtype, (*x.shape, weight.shape[1]))
 
 
-def _embedding_rule(
-    load: Any, index: Index, in_types: Sequence[TensorType], out_type: TensorType, padding_idx: Any
-) -> Expr:
+def _embedding_rule(load: Any, index: Index, in_types: Sequence[TensorType], out_type: TensorType, padding_idx: Any) -> Expr:
     place = checked(load, load(0, index[:-1]), in_types[1].shape[0], _out_of_range("embedding"))
     value: Expr = load(1, (place, index[-1]))
     return value
@@ -406,15 +399,11 @@ def _one_hot_prepare(x: Any, num_classes: Any = -1) -> Prepared:
     x = index_tensor("one_hot", "x", x)
     num_classes = one_size("one_hot", "num_classes", num_classes)
     if isinstance(num_classes, int) and num_classes < 1:
-        raise ValueError(
-            "one_hot: num_classes must be given and positive: the result's shape cannot depend on the data"
-        )
+        raise ValueError("one_hot: num_classes must be given and positive: the result's shape cannot depend on the data")
     return (x,), {"num_classes": num_classes}
 
 
-def _one_hot_rule(
-    load: Any, index: Index, in_types: Sequence[TensorType], out_type: TensorType, num_classes: Size
-) -> Expr:
+def _one_hot_rule(load: Any, index: Index, in_types: Sequence[TensorType], out_type: TensorType, num_classes: Size) -> Expr:
     place = checked(load, load(0, index[:-1]), num_classes, "one_hot: class out of range")
     return converted(fn("eq", size_value(place), size_value(index[-1])), int64)
 

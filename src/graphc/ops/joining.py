@@ -58,9 +58,7 @@ def _cat_rule(load: Any, index: Index, in_types: Sequence[TensorType], out_type:
         size = in_types[i].shape[dim]
         start = end - size
         if not is_zero(size):
-            place = (
-                index[dim] if size == out_type.shape[dim] else clamped(load, fn("sub", here, size_value(start)), size)
-            )
+            place = index[dim] if size == out_type.shape[dim] else clamped(load, fn("sub", here, size_value(start)), size)
             value = load(i, (*index[:dim], place, *index[dim + 1 :]))
             result = value if result is None else select(fn("lt", here, size_value(end)), value, result)
         end = start
@@ -78,8 +76,7 @@ def _cat_grad(g: Any, out: Any, *inputs: Any, dim: int) -> tuple[Any, ...]:
 
 cat = Op(
     "cat",
-    doc="Tensors joined along an existing dim, promoted to one dtype.  [..., n, ...] , [..., m, ...] -> [..., n + "
-    "m, ...].",
+    doc="Tensors joined along an existing dim, promoted to one dtype.  [..., n, ...] , [..., m, ...] -> [..., n + m, ...].",
     signature="(tensors, dim=0)",
     prepare=_cat_prepare,
     infer=_cat_infer,
@@ -197,9 +194,7 @@ def _padded_by_index(x: Any, dim: int, before: Size, after: Size, mode: str) -> 
     """One dim padded with elements of its own, chosen by arithmetic on the index."""
     size = x.shape[dim]
     limit = size - 1 if mode == "reflect" else size
-    if mode != "replicate" and any(
-        isinstance(p, int) and isinstance(limit, int) and p > limit for p in (before, after)
-    ):
+    if mode != "replicate" and any(isinstance(p, int) and isinstance(limit, int) and p > limit for p in (before, after)):
         raise RuntimeError(f"pad: {mode} pads {before}, {after} are too large for dim {dim} of {of_type(x)}")
     if is_zero(size):
         raise RuntimeError(f"pad: {mode} of an empty dim: {of_type(x)}")
@@ -262,9 +257,7 @@ def _pad_constant_prepare(x: Any, starts: Any, shape: Any, value: Any = 0) -> Pr
         raise RuntimeError(f"pad_constant: starts and shape must give all {x.ndim} dims of {of_type(x)}")
     for start, size, whole in zip(starts, x.shape, shape, strict=True):
         if all(isinstance(v, int) for v in (start, size, whole)) and not 0 <= start <= whole - size:
-            raise RuntimeError(
-                f"pad_constant: {of_type(x)} at {shape_text(starts)} does not fit shape {shape_text(shape)}"
-            )
+            raise RuntimeError(f"pad_constant: {of_type(x)} at {shape_text(starts)} does not fit shape {shape_text(shape)}")
     return (x,), {"starts": starts, "shape": shape, "value": number("pad_constant", "value", value)}
 
 

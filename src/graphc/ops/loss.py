@@ -91,13 +91,9 @@ def _regression(
         signature=f"(x, target, reduction='mean'{keywords})",
         prepare=prepare,
         infer=infer,
-        reference=rounded(
-            lambda xp, x, target, reduction, **how: reduced_array(xp, reference(xp, x, target, **how), reduction)
-        ),
+        reference=rounded(lambda xp, x, target, reduction, **how: reduced_array(xp, reference(xp, x, target, **how), reduction)),
         grad=THROUGH,
-        lowering=Composite(
-            in_compute_dtype(lambda x, target, reduction, **how: reduced(rule(x, target, **how), reduction))
-        ),
+        lowering=Composite(in_compute_dtype(lambda x, target, reduction, **how: reduced(rule(x, target, **how), reduction))),
         attrs=("reduction", *extra),
         dtypes=FLOATING,
         samples=(
@@ -216,8 +212,7 @@ FIXED = {"low": 0.5, "high": 2.0, "grad": False}
 
 binary_cross_entropy_with_logits = Op(
     "binary_cross_entropy_with_logits",
-    doc="-(pos_weight * t * log(sigmoid(x)) + (1 - t) * log(1 - sigmoid(x))), times weight.  [...] , [...] -> [] or "
-    "[...].",
+    doc="-(pos_weight * t * log(sigmoid(x)) + (1 - t) * log(1 - sigmoid(x))), times weight.  [...] , [...] -> [] or [...].",
     signature="(x, target, weight=None, reduction='mean', pos_weight=None)",
     prepare=_bce_prepare,
     infer=lambda x, target, *rest, weighted, reduction: TensorType(x.dtype, x.shape if reduction == "none" else ()),

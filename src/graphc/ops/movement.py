@@ -349,9 +349,7 @@ flip: Op = Op(
     reference=lambda xp, x, dims: xp.flip(x, dims),
     grad=lambda g, out, x, dims: (flip.run(g, dims=dims),),
     lowering=Movement(
-        lambda index, in_type, out_type, dims: tuple(
-            in_type.shape[k] - 1 - i if k in dims else i for k, i in enumerate(index)
-        )
+        lambda index, in_type, out_type, dims: tuple(in_type.shape[k] - 1 - i if k in dims else i for k, i in enumerate(index))
     ),
     attrs=("dims",),
     dtypes=EVERY,
@@ -423,8 +421,7 @@ _SLICES = (
 
 slice_ = Op(
     "slice",
-    doc="Basic slicing of every dim with 0 <= start <= stop <= size and step > 0.  [...] -> [ceil((stop - start) / "
-    "step), ...].",
+    doc="Basic slicing of every dim with 0 <= start <= stop <= size and step > 0.  [...] -> [ceil((stop - start) / step), ...].",
     signature="(x, starts, stops, steps=None)",
     prepare=lambda x, starts, stops, steps=None: (
         (tensor("slice", "x", x),),
@@ -497,9 +494,7 @@ def _slice_scatter_reference(xp: Any, x: Any, src: Any, starts: Shape, stops: Sh
     return result
 
 
-def _slice_scatter_grad(
-    g: Any, out: Any, x: Any, src: Any, starts: Shape, stops: Shape, steps: Shape
-) -> tuple[Any, Any]:
+def _slice_scatter_grad(g: Any, out: Any, x: Any, src: Any, starts: Shape, stops: Shape, steps: Shape) -> tuple[Any, Any]:
     where = {"starts": starts, "stops": stops, "steps": steps}
     hole = constant(0, g.dtype, tuple(src.shape))
     return slice_scatter.run(g, hole, **where), slice_.run(g, **where)
@@ -522,8 +517,7 @@ slice_scatter = Op(
     attrs=("starts", "stops", "steps"),
     dtypes=EVERY,
     samples=tuple(
-        call(fill(*shape), fill(*(len(range(a, b, s)) for a, b, s in zip(*how, strict=True))), *how)
-        for shape, *how in _SLICES
+        call(fill(*shape), fill(*(len(range(a, b, s)) for a, b, s in zip(*how, strict=True))), *how) for shape, *how in _SLICES
     ),
     bad=(
         Bad((fill(3), fill(2), (0,), (1,)), RuntimeError, r"slice_scatter: the slice is \[1\], src is"),

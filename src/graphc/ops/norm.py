@@ -46,9 +46,7 @@ def _infer(name: str) -> Any:
         for p in parameters:
             if p.dtype is not x.dtype or p.shape != normalized_shape:
                 shown = ", ".join(map(str, (x, *parameters)))
-                raise RuntimeError(
-                    f"{name}: weight and bias must be {x.dtype.short}{shape_text(normalized_shape)}: {shown}"
-                )
+                raise RuntimeError(f"{name}: weight and bias must be {x.dtype.short}{shape_text(normalized_shape)}: {shown}")
         return x
 
     return infer
@@ -57,9 +55,7 @@ def _infer(name: str) -> Any:
 # ---- layer_norm ----------------------------------------------------------------------------------------------------
 
 
-def _layer_norm_prepare(
-    x: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-05
-) -> Prepared:
+def _layer_norm_prepare(x: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-05) -> Prepared:
     x = require_floating("layer_norm", "x", x)
     shape = _normalized("layer_norm", x, normalized_shape)
     if weight is None and bias is not None:
@@ -83,9 +79,7 @@ def _layer_norm(x: Any, *parameters: Any, normalized_shape: Shape, eps: float) -
     return add(out, parameters[1]) if len(parameters) > 1 else out
 
 
-def _layer_norm_grad(
-    g: Any, out: Any, x: Any, *parameters: Any, normalized_shape: Shape, eps: float
-) -> tuple[Any, ...]:
+def _layer_norm_grad(g: Any, out: Any, x: Any, *parameters: Any, normalized_shape: Shape, eps: float) -> tuple[Any, ...]:
     dims = _last(x.ndim, normalized_shape)
     y, scale = _standardised(x, dims, eps)
     weighted = mul(g, parameters[0]) if parameters else g
@@ -155,9 +149,7 @@ def _rms_norm(x: Any, weight: Any = None, *, normalized_shape: Shape, eps: float
     return out if weight is None else mul(out, weight)
 
 
-def _rms_norm_grad(
-    g: Any, out: Any, x: Any, weight: Any = None, *, normalized_shape: Shape, eps: float
-) -> tuple[Any, ...]:
+def _rms_norm_grad(g: Any, out: Any, x: Any, weight: Any = None, *, normalized_shape: Shape, eps: float) -> tuple[Any, ...]:
     dims = _last(x.ndim, normalized_shape)
     scale = _inverse_rms(x, dims, eps)
     y = mul(x, scale)
@@ -173,8 +165,7 @@ def _rms_norm_reference(xp: Any, x: Any, weight: Any = 1, *, normalized_shape: S
 
 rms_norm = Op(
     "rms_norm",
-    doc="x / sqrt(mean of squares + eps) over the last dims, times weight (Zhang and Sennrich 2019).  [..., n] -> "
-    "[..., n].",
+    doc="x / sqrt(mean of squares + eps) over the last dims, times weight (Zhang and Sennrich 2019).  [..., n] -> [..., n].",
     signature="(x, normalized_shape, weight=None, eps=None)",
     prepare=_rms_norm_prepare,
     infer=_infer("rms_norm"),

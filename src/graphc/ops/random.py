@@ -20,7 +20,7 @@ from graphc.dims import product
 from graphc.dtypes import DType, float16, float32, float64, get_default_dtype, int64, uint32, uint64
 from graphc.ir.loops import Call, Expr, Index, Size
 from graphc.ir.op import THROUGH, Bad, Composite, Element, Op, Shape, TensorType
-from graphc.ops.arguments import cast, constant, number, of_type, one_size, require_floating, shape_of, tensor
+from graphc.ops.arguments import cast, constant, in_compute_dtype, number, of_type, one_size, require_floating, shape_of, tensor
 from graphc.ops.arithmetic import add, mul, remainder, sub
 from graphc.ops.comparison import bitwise_left_shift, bitwise_or, bitwise_right_shift, lt, where
 from graphc.ops.create import require_dtype
@@ -71,9 +71,7 @@ def philox_words(xp: Any, seed: Any, counter: Any) -> tuple[Any, Any, Any, Any]:
     return c0, c1, c2, c3
 
 
-def _bits_rule(
-    load: Any, index: tuple[Size, ...], in_types: Sequence[TensorType], out_type: TensorType, shape: Shape
-) -> Expr:
+def _bits_rule(load: Any, index: tuple[Size, ...], in_types: Sequence[TensorType], out_type: TensorType, shape: Shape) -> Expr:
     linear: Size = 0
     for place, extent in zip(index, shape, strict=True):
         linear = linear * extent + place
@@ -264,8 +262,7 @@ def _randn(state: Any, shape: Shape, dtype: DType) -> tuple[Any, Any]:
     count = word_count(wide)
     words, state = drawn(state, (2 * count, *shape))
     half = [
-        slice_.run(words, starts=(k, *(0 for _ in shape)), stops=(k + count, *shape), steps=(1,) * words.ndim)
-        for k in (0, count)
+        slice_.run(words, starts=(k, *(0 for _ in shape)), stops=(k + count, *shape), steps=(1,) * words.ndim) for k in (0, count)
     ]
     u, v = (uniform_from(w, wide) for w in half)
     radius = sqrt(mul(log(sub(1, u)), -2))
@@ -317,17 +314,14 @@ def _randint_reference(xp: Any, state: Any, low: int, high: int, shape: tuple[in
     return xp.asarray(value % (high - low) + low).astype(dtype.numpy), _advanced(xp, state, (count, *shape))
 
 
-def _randint_infer(
-    state: TensorType, low: Size, high: Size, shape: Shape, dtype: DType
-) -> tuple[TensorType, TensorType]:
+def _randint_infer(state: TensorType, low: Size, high: Size, shape: Shape, dtype: DType) -> tuple[TensorType, TensorType]:
     check_state("randint", state)
     return TensorType(dtype, shape), state
 
 
 randint = Op(
     "randint",
-    doc="Integers in [low, high), from the remainder of 32 bits (63 where the range needs them).  u64 [2] -> shape, "
-    "u64 [2].",
+    doc="Integers in [low, high), from the remainder of 32 bits (63 where the range needs them).  u64 [2] -> shape, u64 [2].",
     signature="(state, low, high, shape, dtype=int64)",
     prepare=_randint_prepare,
     infer=_randint_infer,
@@ -406,8 +400,8 @@ def dropped(state: Any, x: Any, p: float) -> tuple[Any, Any]:
 def _dropout_reference(xp: Any, state: Any, x: Any, p: float) -> Any:
     u, state = rand_array(xp, state, x.shape, float32)
     wide = x.astype(np.float32) if x.dtype.itemsize == 2 else x
-    scaled = (wide * wide.dtype.type(1.0 / (1.0 - p) if p < 1.0 else 1.0)).astype(x.dtype)
-    return xp.where(u < np.float32(1.0 - p), scaled, xp.zeros((), x.dtype)), state
+    scaled = wide * wide.dtype.type(1.0 / (1.0 - p) if p < 1.0 else 1.0)
+    return xp.where(u < np.float32(1.0 - p), scaled, 0).astype(x.dtype), state
 
 
 def _dropout_infer(state: TensorType, x: TensorType, p: float) -> tuple[TensorType, TensorType]:
@@ -423,7 +417,7 @@ dropout = Op(
     infer=_dropout_infer,
     reference=_dropout_reference,
     grad=THROUGH,
-    lowering=Composite(dropped),
+    lowering=Composite(in_compute_dtype(dropped)),
     attrs=("p",),
     dtypes=(uint64,),
     samples=(

@@ -35,9 +35,7 @@ def spread(g: Any, x: Any, dim: int) -> Any:
     return expand.run(unsqueeze.run(g, dim=dim), shape=tuple(x.shape))
 
 
-def _primitive(
-    name: str, fold: str, doc: str, reference: str, grad: Any, dtypes: Sequence[DType], empty_allowed: bool
-) -> Op:
+def _primitive(name: str, fold: str, doc: str, reference: str, grad: Any, dtypes: Sequence[DType], empty_allowed: bool) -> Op:
     def infer(x: TensorType, dim: int) -> TensorType:
         if not 0 <= dim < x.rank:
             raise IndexError(f"{name}: Dimension out of range: {dim} of {x}")
@@ -313,9 +311,7 @@ def _truth(name: str, primitive: Op, doc: str) -> Op:
         infer=folded_type(name, True, bool_),
         reference=reference,
         grad=None,
-        lowering=Composite(
-            lambda x, dims, keepdim: fold(primitive, x if x.dtype is bool_ else ne(x, 0), dims, keepdim)
-        ),
+        lowering=Composite(lambda x, dims, keepdim: fold(primitive, x if x.dtype is bool_ else ne(x, 0), dims, keepdim)),
         attrs=("dims", "keepdim"),
         dtypes=EVERY,
         samples=(*SHAPES, *EMPTY, call(fill(4, 5, special=True), 1)),
@@ -360,8 +356,7 @@ mean = Op(
     infer=folded_type("mean", True),
     reference=rounded(
         lambda xp, x, dims, keepdim: (
-            xp.sum(x, axis=dims or None, keepdims=keepdim, dtype=x.dtype)
-            / x.dtype.type(product(x.shape[d] for d in dims))
+            xp.sum(x, axis=dims or None, keepdims=keepdim, dtype=x.dtype) / x.dtype.type(product(x.shape[d] for d in dims))
         )
     ),
     grad=_mean_grad,

@@ -132,6 +132,27 @@ argmax = _arg("argmax", reduce_max, "largest element")
 argmin = _arg("argmin", reduce_min, "smallest element")
 
 
+def _extremum_pair(primitive: Op) -> Callable[..., tuple[Any, Any]]:
+    """The decomposition of max_dim and min_dim."""
+
+    def rule(x: Any, dim: int, keepdim: bool) -> tuple[Any, Any]:
+        y = x if x.ndim else reshape.run(x, shape=(1,))
+        values, index = extremum_with_index(primitive, y, dim)
+        if keepdim and x.ndim:
+            return unsqueeze.run(values, dim=dim), unsqueeze.run(index, dim=dim)
+        return values, index
+
+    return rule
+
+
+def _extremum_pair_grad(g: Any, out: Any, x: Any, dim: int, keepdim: bool) -> tuple[Any]:
+    """To the element that was chosen."""
+    if g[0] is None or x.ndim == 0:
+        return (g[0],)
+    value, index = (g[0], out[1]) if keepdim else (unsqueeze.run(v, dim=dim) for v in (g[0], out[1]))
+    return (kept(eq(positions(x, dim), index), value),)
+
+
 def _with_index(name: str, primitive: Op, doc: str) -> Op:
     """The extremum of one dim and its index."""
 
@@ -143,13 +164,6 @@ def _with_index(name: str, primitive: Op, doc: str) -> Op:
         index = _arg_infer(name)(x, dim, keepdim)
         return TensorType(x.dtype, index.shape), index
 
-    def rule(x: Any, dim: int, keepdim: bool) -> tuple[Any, Any]:
-        y = x if x.ndim else reshape.run(x, shape=(1,))
-        values, index = extremum_with_index(primitive, y, dim)
-        if keepdim and x.ndim:
-            return unsqueeze.run(values, dim=dim), unsqueeze.run(index, dim=dim)
-        return values, index
-
     def reference(xp: Any, x: Any, dim: int, keepdim: bool) -> tuple[Any, Any]:
         wide = x.astype(xp.float32) if x.dtype.itemsize == 2 else x
         if x.ndim == 0:
@@ -158,33 +172,22 @@ def _with_index(name: str, primitive: Op, doc: str) -> Op:
         values = xp.take_along_axis(x, index, axis=dim)
         return (values, index) if keepdim else (xp.squeeze(values, dim), xp.squeeze(index, dim))
 
-    def grad(g: Any, out: Any, x: Any, dim: int, keepdim: bool) -> tuple[Any]:
-        if g[0] is None:
-            return (None,)
-        if x.ndim == 0:
-            return (g[0],)
-        value, index = (g[0], out[1]) if keepdim else (unsqueeze.run(v, dim=dim) for v in (g[0], out[1]))
-        return (kept(eq(positions(x, dim), index), value),)
-
+    shapes = (((3, 4), 0), ((33,), 0), ((), 0), ((2, 3, 5), 1), ((0, 3), 1))
     return Op(
         name,
-        doc=f"The {doc} element of one dim (NaN if any is) and the index of its first occurrence.  [..., n, ...] -> "
-        "values, int64 indices.",
+        doc=f"The {doc} element of one dim (NaN if any is) and the index of its first occurrence.  "
+        "[..., n, ...] -> values, int64 indices.",
         signature="(x, dim, keepdim=False)",
         prepare=prepare,
         infer=infer,
         reference=reference,
-        grad=grad,
-        lowering=Composite(rule),
+        grad=_extremum_pair_grad,
+        lowering=Composite(_extremum_pair(primitive)),
         attrs=("dim", "keepdim"),
         dtypes=EVERY,
         samples=(
-            call(fill(3, 4), 0),
+            *(call(fill(*shape), dim) for shape, dim in shapes),
             call(fill(3, 4), -1, True),
-            call(fill(33), 0),
-            call(fill(), 0),
-            call(fill(2, 3, 5), 1),
-            call(fill(0, 3), 1),
             call(fill(4, 5, special=True), 1),
         ),
         bad=(

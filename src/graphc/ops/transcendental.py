@@ -87,9 +87,7 @@ acos = function(
     reference="arccos",
     aliases=("arccos",),
 )
-atan = function(
-    "atan", "Inverse tangent.", lambda out, x: reciprocal(add(square(x), 1)), reference="arctan", aliases=("arctan",)
-)
+atan = function("atan", "Inverse tangent.", lambda out, x: reciprocal(add(square(x), 1)), reference="arctan", aliases=("arctan",))
 sinh = function("sinh", "Hyperbolic sine.", lambda out, x: cosh(x))
 cosh: Op = function("cosh", "Hyperbolic cosine.", lambda out, x: sinh(x))
 tanh = function("tanh", "Hyperbolic tangent.", lambda out, x: sub(1, square(out)))
@@ -131,9 +129,7 @@ def erf_array(xp: Any, x: Any) -> Any:
 
 
 sigmoid = function("sigmoid", "1 / (1 + exp(-x)).", lambda out, x: mul(out, sub(1, out)), reference=sigmoid_array)
-erf = function(
-    "erf", "Error function.", lambda out, x: mul(exp(neg(square(x))), 2.0 / math.sqrt(math.pi)), reference=erf_array
-)
+erf = function("erf", "Error function.", lambda out, x: mul(exp(neg(square(x))), 2.0 / math.sqrt(math.pi)), reference=erf_array)
 
 # ---- pow -----------------------------------------------------------------------------------------------------------
 

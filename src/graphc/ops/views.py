@@ -63,9 +63,7 @@ def _like(name: str, target: Op, doc: str, reference: Any) -> Shorthand:
     )
 
 
-view_as = _like(
-    "view_as", reshape, "reshape to the shape of other.  [...] , [...] -> [...].", lambda xp, x, o: x.reshape(o.shape)
-)
+view_as = _like("view_as", reshape, "reshape to the shape of other.  [...] , [...] -> [...].", lambda xp, x, o: x.reshape(o.shape))
 reshape_as = _like(
     "reshape_as",
     reshape,

@@ -15,7 +15,7 @@ import numpy as np
 
 from graphc.dims import Dim
 from graphc.dtypes import DType
-from graphc.ir.graph import Builder, Rule, Value
+from graphc.ir.graph import Builder, Rule, Value, attribute_key
 from graphc.ir.op import Op, Shape, TensorType
 
 # Their NumPy references give the bits of the loop IR on every input.
@@ -63,12 +63,14 @@ def fold_rules() -> dict[str, tuple[Rule, ...]]:
 
 
 def _of_its_dtype(builder: Builder, op: Op, inputs: tuple[Value, ...], attrs: dict[str, Any]) -> Sequence[Value] | None:
-    """``full(1, dtype=f32)`` --> ``full(1.0, dtype=f32)``, so that equal constants are one node."""
+    """``full(1, dtype=f32)`` --> ``full(1.0, dtype=f32)``: the number that the dtype holds, so that equal constants are one."""
     number, dtype = attrs["value"], attrs["dtype"]
     if isinstance(number, Dim):
         return None
     plain = held(number, dtype)
-    return None if type(plain) is type(number) else (full(builder, plain, attrs["shape"], dtype),)
+    if attribute_key(plain) == attribute_key(number):
+        return None
+    return (full(builder, plain, attrs["shape"], dtype),)
 
 
 def _evaluated(builder: Builder, op: Op, inputs: tuple[Value, ...], attrs: dict[str, Any]) -> Sequence[Value] | None:

@@ -62,15 +62,10 @@ def cast(expr: Expr, dtype: DType) -> Expr:
     """`expr` as `dtype`; nothing where it is that already."""
     if expr.dtype is dtype:
         return expr
-    if (
-        isinstance(expr, Const)
-        and dtype.kind == "f"
-        and dtype.itemsize >= 4
-        and expr.dtype.kind == "f"
-        and expr.dtype.itemsize <= dtype.itemsize
-    ):
-        with np.errstate(all="ignore"):
-            return Const(np.asarray(expr.value).astype(expr.dtype.numpy).astype(dtype.numpy).item(), dtype)
+    if isinstance(expr, Const) and expr.dtype.kind == "f" and dtype.kind == "f" and expr.dtype.itemsize < dtype.itemsize:
+        with np.errstate(all="ignore"):  # rounded as `full` rounds it
+            rounded = np.asarray(expr.value, expr.dtype.compute.numpy).astype(expr.dtype.numpy)
+        return Const(float(rounded), dtype)
     return Call("cast", (expr,), dtype)
 
 

@@ -3,9 +3,9 @@
 Enters: a function and its arguments.  Leaves: `Traced`: a pure Graph, and how its inputs are found and its results handed out.
 Never here: compilation, guards on anything but `.grad`, control flow.
 
-Arguments become inputs.  A tensor from outside becomes a state input when it is first read; its storage's current value is a `Cell`, so
-in-place operators are only a change of the cell's value, and a cell whose value changed is an update of the graph.  Nothing outside is
-changed by a trace: what the code did to outside tensors is recorded and undone.
+Arguments become inputs.  A tensor from outside becomes a state input when it is first read; its storage's current value is a
+`Cell`, so in-place operators are only a change of the cell's value, and a cell whose value changed is an update of the graph.
+Nothing outside is changed by a trace: what the code did to outside tensors is recorded and undone.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class Capture:
 class Traced:
     """What a trace leaves.
 
-    graph: inputs are arguments, states, scalars and, of a joint trace, gradients of results, in that order; outputs are the results,
-      then gradients of the sources (joint), then what `.grad` is set to.
+    graph: inputs are arguments, states, scalars and, of a joint trace, gradients of results, in that order; outputs are the
+      results, then gradients of the sources (joint), then what `.grad` is set to.
     states: where each state input's memory is.   scalars: (getter, dtype) of each scalar input, called at every call.
     updates: for each of ``graph.updates``, which graph input it writes (an argument that is written has role ``state`` too).
     grad_effects: (tensor or argument position, output position or None): what `.grad` is set to after a call.
@@ -292,16 +292,19 @@ class Tracer:
             storage.version = version
 
 
-# ---- tracing a function -----------------------------------------------------------------------------------------------------------
+# ---- tracing a function ----------------------------------------------------------------------------------------------
 
 
 def _is_tensor(x: Any) -> bool:
     return isinstance(x, Tensor)
 
 
-def trace(function: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, rules: Any = None) -> Traced:
-    """Trace ``function(*args, **kwargs)``.  Raises TraceError for Python that needs the elements of a tensor, RuntimeError inside a trace.
+def trace(
+    function: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, rules: Any = None
+) -> Traced:
+    """Trace ``function(*args, **kwargs)``.
 
+    Raises TraceError for Python that needs the elements of a tensor, RuntimeError inside a trace.
     `rules`: the local rewrites of the graph's Builder.
     """
     return _trace(function, args, kwargs or {}, rules, joint=False)
@@ -346,7 +349,9 @@ def _finished(tracer: Tracer, result: Any, name: str, joint: bool, leaves: list[
     effects: list[tuple[Target, int | None]] = []
     for target, g in tracer.effects():
         if isinstance(target, int) and leaves[target].grad_fn is not None:
-            raise RuntimeError(at_user_line(f"backward reached argument {target}, which was computed outside the code being traced"))
+            raise RuntimeError(
+                at_user_line(f"backward reached argument {target}, which was computed outside the code being traced")
+            )
         effects.append((target, None if g is None else len(outputs)))
         if g is not None:
             outputs.append(tracer.value_of(g))

@@ -143,7 +143,7 @@ def torch_training(weights: dict[str, graphc.Tensor]) -> Step | None:
 def step_times_ms(weights: dict[str, graphc.Tensor], batches: list[list[Any]]) -> dict[str, float]:
     """Median milliseconds of a step of each kind; the kinds take turns, one epoch each, on the same batches."""
     steps: dict[str, Step] = {"eager": training(weights)[1], "compiled": graphc.compile(training(weights)[1])}
-    data = {name: batches for name in steps}
+    data = dict.fromkeys(steps, batches)
     in_torch = torch_training(weights)
     if in_torch is not None:
         import torch

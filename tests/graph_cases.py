@@ -20,8 +20,8 @@ from graphc.pipeline import Options, build
 Array = np.ndarray
 
 SPECIAL = (0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 2.0, 0.5, 1e-40, -1e-40, 5e-324, 1e-7, 65504.0, 3e38, -1.5)
-SPECIAL_INTEGERS = (0, 1, -1, 2, -2, 7, 100, -128, -(2**15), 2**15 - 1, 127, 255, 2**31 - 1, -(2**31), 2**32 - 1,
-                    2**63 - 1, -(2**63), 2**64 - 1)  # fmt: skip
+SPECIAL_INTEGERS = (0, 1, -1, 2, -2, 7, 100, -128, -(2**15), 2**15 - 1, 127, 255, 2**24 + 1, 2**31 - 1, -(2**31), 2**32 - 1,
+                    2**53 + 1, 2**63 - 1, -(2**63), 2**64 - 1)  # fmt: skip
 
 
 def special_values(dtype: DType) -> Array:

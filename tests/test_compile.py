@@ -251,15 +251,27 @@ def test_tensors_written_to_are_as_after_eager_code(f: Callable[..., Any]) -> No
     assert got[0]._version > 0
 
 
-def test_arguments_that_share_memory() -> None:
+def test_arguments_that_share_written_memory_run_eagerly() -> None:
+    outside = graphc.tensor([1.0, 2.0])
+
     def f(x: Any, y: Any) -> Any:
         x.mul_(2)
+        outside.add_(1)
         return y + 1
 
     compiled = graphc.compile(f)
-    x = graphc.tensor([1.0, 2.0])
-    assert compiled(x, graphc.tensor([1.0, 2.0])).tolist() == [2, 3]
-    assert x.tolist() == [2, 4]
+    x, y = graphc.tensor([1.0, 2.0]), graphc.tensor([5.0, 6.0])
+    assert compiled(x, y).tolist() == [6, 7]
+    with pytest.warns(CompileWarning, match="f runs eagerly: an argument shares memory with a tensor that the call writes to"):
+        assert compiled(x, x.view(2)).tolist() == [5, 9]
+    assert x.tolist() == [4, 8]
+    assert compiled(x, x).tolist() == [9, 17]
+    assert compiled(y, outside).tolist() == [6, 7]
+    both = graphc.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert compiled(both[:, 0], both[:, 1]).tolist() == [3, 5]
+    assert both.tolist() == [[2, 2], [6, 4]]
+    assert len(compiled.stats()["fallbacks"]) == 1
+    assert (y.tolist(), outside.tolist()) == ([20, 24], [6, 7])
 
 
 def test_views_as_arguments() -> None:

@@ -33,9 +33,6 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "graphc.explain": (*BASE, "graphc.ir", "graphc.pipeline", "graphc.schedule", "graphc.codegen"),
     "graphc.eager": (*BASE, "graphc.ir", "graphc.ops"),  # the compiler is installed from outside
 }
-# Declared ways round an arrow: (module, function that imports, what).  A loaded file whose native code may not run here is
-# compiled again.
-EXCEPTIONS = {("graphc.artifact.load", "_rebuild", target) for target in ("graphc.pipeline", "graphc.ops")}
 # Rooms that hold no mechanism, and what they therefore never import.
 SURFACE = ("graphc.nn", "graphc.optim", "graphc.data")
 MECHANISM = ("graphc.passes", "graphc.schedule", "graphc.codegen", "graphc.runtime", "graphc.artifact")
@@ -77,12 +74,6 @@ def imports(name: str, tree: ast.Module, source: Path) -> Iterator[tuple[int, st
                 yield node.lineno, f"{origin}.{alias.name}" if is_module else origin
 
 
-def function_at(tree: ast.Module, line: int) -> str:
-    """Name of the top-level function around `line`, or an empty string."""
-    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
-    return next((f.name for f in functions if f.lineno <= line <= (f.end_lineno or 0)), "")
-
-
 def arrow_violations(source: Path) -> list[str]:
     """Every import that breaks an arrow, as ``module:line imports other``."""
     bad = []
@@ -94,8 +85,7 @@ def arrow_violations(source: Path) -> list[str]:
                 continue
             outside = room is not None and not any(is_within(target, r) for r in (room, *ALLOWED[room]))
             mechanism = surface and any(is_within(target, r) for r in MECHANISM)
-            declared = (name, function_at(tree, line), target) in EXCEPTIONS
-            if (outside and not declared) or mechanism:
+            if outside or mechanism:
                 bad.append(f"{name}:{line} imports {target}")
     return bad
 
@@ -156,8 +146,6 @@ def test_import_graphc_is_cheap() -> None:
         ("graphc/runtime/launch.py", "from graphc import Tensor"),
         ("graphc/artifact/load.py", "from graphc.ops import matmul"),
         ("graphc/artifact/load.py", "import graphc.pipeline"),
-        ("graphc/artifact/load.py", "def load():\n    import graphc.pipeline"),
-        ("graphc/artifact/save.py", "def _rebuild():\n    import graphc.pipeline"),
         ("graphc/nn/linear.py", "from graphc.codegen import llvm"),
         ("graphc/eager/dispatch.py", "def f():\n    from graphc.pipeline import build"),
         ("graphc/kernels.py", "from graphc.schedule import lower"),
@@ -175,12 +163,6 @@ def test_a_broken_arrow_is_found(tmp_path: Path, module: str, line: str) -> None
     assert arrow_violations(tmp_path) == []
     (tmp_path / module).write_text(line + "\n")
     assert len(arrow_violations(tmp_path)) == 1
-
-
-def test_a_declared_exception_holds_for_its_function_alone(tmp_path: Path) -> None:
-    (tmp_path / "graphc/artifact").mkdir(parents=True)
-    (tmp_path / "graphc/artifact/load.py").write_text("def _rebuild():\n    import graphc.ops\n    import graphc.passes\n")
-    assert arrow_violations(tmp_path) == ["graphc.artifact.load:3 imports graphc.passes"]
 
 
 @pytest.mark.parametrize(

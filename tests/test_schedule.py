@@ -13,7 +13,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.interp import interpret
 from graphc.ir.loops import Alloc, For, walk
 from graphc.ir.text import parse_graph
-from graphc.pipeline import optimise
+from graphc.pipeline import build, optimise
 from graphc.schedule.memory import Interval, assign_offsets
 from graphc.schedule.schedule import Schedule, schedule
 
@@ -178,3 +178,14 @@ def test_arena_offsets_never_overlap_while_alive() -> None:
         for j, b in enumerate(intervals[:i]):
             if a.start <= b.end and b.start <= a.end:
                 assert offsets[i] + a.nbytes <= offsets[j] or offsets[j] + b.nbytes <= offsets[i]
+
+
+def test_states_that_trade_places_do_so_through_a_copy() -> None:
+    graph = parse_graph("graph @swap(state %a: f32[5], state %b: f32[5]) {\n  %0 = neg(%a) : f32[5]\n  return %0; update %a = %b; update %b = %a\n}")
+    inputs = arrays_for(graph)
+    program = build(graph, use_cache=False).link()
+    a, b, out = inputs[0].copy(), inputs[1].copy(), np.zeros(5, np.float32)
+    program([x.__array_interface__["data"][0] for x in (a, b)], [out.__array_interface__["data"][0]])
+    np.testing.assert_array_equal(a, inputs[1])
+    np.testing.assert_array_equal(b, inputs[0])
+    np.testing.assert_array_equal(out, -inputs[0])

@@ -299,7 +299,7 @@ def test_in_place_operators_keep_dtype_and_memory() -> None:
 
 
 def test_in_place_operators_refuse_other_kinds_and_shapes() -> None:
-    with pytest.raises(RuntimeError, match="add_: result type .*float32 can't be cast to the desired output type .*int64"):
+    with pytest.raises(RuntimeError, match=r"add_: result type .*float32 can't be cast to the desired output type .*int64"):
         graphc.ones(2, dtype=int64).add_(1.5)
     with pytest.raises(RuntimeError, match=r"add_: shapes \[2\] of the tensor and \[3, 2\] of the result"):
         graphc.ones(2).add_(graphc.ones(3, 2))
@@ -322,7 +322,8 @@ def test_in_place_views_change_the_shape_only() -> None:
 ARRAY = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
 INDICES = [
     0, -1, slice(1, 3), slice(None, None, 2), ..., None, (0, 1), (..., 2), (slice(None), 1), (None, 0, ..., None), (0, 1, 2),
-    slice(5, 2), (slice(-2, None), slice(1, -1), -1), [0, 2], ([0, 2], [1, 3]), (slice(None), [0, 2]), ([[0, 1], [2, 0]],), (0, [1, 2]),
+    slice(5, 2), (slice(-2, None), slice(1, -1), -1), [0, 2], ([0, 2], [1, 3]), (slice(None), [0, 2]), ([[0, 1], [2, 0]],),
+    (0, [1, 2]),
     (slice(None), [0, 1], [2, 3]), ([0, 1], slice(None), [2, 3]), (..., [0, -1]), (None, [0, 1]), np.array([True, False, True]),
     (slice(None), np.array([True, False, True, True])), ARRAY > 30, (slice(1, 3), [1, 1]),
 ]  # fmt: skip

@@ -13,6 +13,14 @@ from collections.abc import Sequence
 from importlib import metadata
 
 
+def version() -> str:
+    """graphc's version, as installed."""
+    try:
+        return metadata.version("graphc")
+    except metadata.PackageNotFoundError:  # run from a source tree
+        return "(not installed)"
+
+
 def show_info(_: argparse.Namespace) -> int:
     """Print the versions and the processor that compiled code depends on."""
     from llvmlite import binding
@@ -20,7 +28,7 @@ def show_info(_: argparse.Namespace) -> int:
     features = binding.get_host_cpu_features()
     wanted = ("sse4.2", "avx", "avx2", "fma", "avx512f", "avx512vl", "neon", "sve")
     lines = {
-        "graphc": metadata.version("graphc"),
+        "graphc": version(),
         "python": platform.python_version(),
         "numpy": metadata.version("numpy"),
         "llvmlite": metadata.version("llvmlite"),
@@ -33,13 +41,37 @@ def show_info(_: argparse.Namespace) -> int:
     return 0
 
 
+def verify_bits(given: argparse.Namespace) -> int:
+    """Print a table of hashes of a model run in every way; 1 where they differ, 2 where something could not run."""
+    from graphc.explain.bits import verify_and_show
+
+    return verify_and_show(given.target, given.threads, given.lanes, given.steps)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    counts = tuple(int(part) for part in text.split(","))
+    if min(counts) < 1 or len(set(counts)) < len(counts):
+        raise ValueError
+    return counts
+
+
+_counts.__name__ = "list of different positive integers"  # argparse shows it in its error
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all subcommands; each sets ``run``, a function from the parsed arguments to the exit status."""
     parser = argparse.ArgumentParser(prog="graphc", description="A graph compiler for Python.")
-    parser.add_argument("--version", action="version", version=f"graphc {metadata.version('graphc')}")
+    parser.add_argument("--version", action="version", version=f"graphc {version()}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="command")
     info = commands.add_parser("info", help="versions and processor features that compiled code depends on")
     info.set_defaults(run=show_info)
+    verify = commands.add_parser("verify", help="check a promise on your own code").add_subparsers(required=True, metavar="what")
+    bits = verify.add_parser("bits", help="the same bits eager, compiled and loaded, for any thread count and vector width")
+    bits.add_argument("target", metavar="SCRIPT_OR_MODULE", help="a .py file or module with build() (see graphc.explain.bits)")
+    bits.add_argument("--threads", type=_counts, default=(1, 2, 3), metavar="N,N", help="thread counts (1,2,3)")
+    bits.add_argument("--lanes", type=_counts, default=(4, 8, 16), metavar="N,N", help="vector widths in elements (4,8,16)")
+    bits.add_argument("--steps", type=int, default=3, metavar="N", help="training steps (3)")
+    bits.set_defaults(run=verify_bits)
     return parser
 
 

@@ -31,7 +31,7 @@ from graphc.quick import QuickCall, quick_call
 from graphc.runtime.program import Program
 from graphc.trace.tracer import trace, trace_joint
 from graphc.trees import flatten
-from graphc.variant import Variant
+from graphc.variant import SharedMemory, Variant
 
 
 def is_tensor(x: Any) -> bool:
@@ -76,7 +76,18 @@ class Compiled:
         if variant is not self._last:
             self._last = variant
             self._quick = quick_call(variant)
-        return variant.run(leaves)
+        try:
+            return variant.run(leaves)
+        except SharedMemory:
+            self._fall_back("an argument shares memory with a tensor that the call writes to")
+        return self._target(*args, **kwargs)
+
+    def _fall_back(self, reason: str) -> None:
+        """Record why a call runs eagerly; warn of each reason once."""
+        if reason not in self._stats["fallbacks"]:
+            self._stats["fallbacks"].append(reason)
+            name = getattr(self._target, "__name__", type(self._target).__name__)
+            warnings.warn(at_user_line(f"{name} runs eagerly: {reason}"), CompileWarning, stacklevel=3)
 
     def _specialise(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Variant | None:
         start = time.perf_counter()
@@ -84,11 +95,8 @@ class Compiled:
         try:
             variant = self._make(args, kwargs)
         except TraceError as error:
-            reason = str(error)
-            self._stats["fallbacks"].append(reason)
             self._eager[key] = dispatch.epoch[0]
-            name = getattr(self._target, "__name__", type(self._target).__name__)
-            warnings.warn(f"{name} runs eagerly: {reason}", CompileWarning, stacklevel=3)
+            self._fall_back(str(error))
             return None
         self._variants[key] = variant
         self._stats["compile_seconds"] += time.perf_counter() - start

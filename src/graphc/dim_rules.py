@@ -188,6 +188,7 @@ def _product(x: Dim, y: Dim) -> Size:
 
 
 def terms_of(size: Size) -> Terms:
+    """`size` as a polynomial; a Dim's own dictionary, not to be changed."""
     if type(size) is int:
         return {(): size} if size else {}
     return size.terms  # type: ignore[union-attr]
@@ -439,6 +440,7 @@ def _atom(text: str, kind: Kind, args: tuple[Size, ...], low: Bound, high: Bound
 
 
 def compound(text: str, kind: Kind, args: tuple[Size, Size], low: Bound, high: Bound, below: Size | None) -> Dim:
+    """The Dim of one new atom: a quotient, remainder, minimum or maximum that no rule could take apart."""
     atom = _atom(text, kind, args, low, high, below)
     atom.free = free(args[0]) | free(args[1])
     atom.depends = depends(args[0]) | depends(args[1])

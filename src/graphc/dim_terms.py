@@ -62,6 +62,7 @@ def without(monomial: Monomial, factor: Monomial) -> Monomial | None:
 
 
 def degree(monomial: Monomial) -> tuple[int, Monomial]:
+    """What monomials are ordered by: how many factors, then their names."""
     return len(monomial), monomial
 
 
@@ -82,6 +83,7 @@ def text_of(terms: Terms) -> str:
 
 
 def interval(terms: Terms) -> tuple[Bound, Bound]:
+    """(lowest, highest) value of a polynomial by interval arithmetic; None where there is no limit."""
     low: Bound = 0
     high: Bound = 0
     for monomial, coefficient in terms.items():

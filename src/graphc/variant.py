@@ -30,6 +30,10 @@ def array_address(array: Array) -> int:
     return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
 
+class SharedMemory(Exception):
+    """An argument shares memory with an input that the program writes: the trace knew them as two.  Nothing has been written."""
+
+
 class Variant:
     """A specialisation.  `split` None: no gradients flow through it."""
 
@@ -70,7 +74,7 @@ class Variant:
     # ---- running ---------------------------------------------------------------------------------------------------
 
     def run(self, leaves: list[Tensor]) -> Any:
-        """The function's results for argument tensors `leaves`."""
+        """The function's results for argument tensors `leaves`.  Raises SharedMemory where only eager code gives them."""
         arrays = [x._array for x in leaves]
         addresses = [address_of(x) for x in leaves]
         moved = False
@@ -95,7 +99,7 @@ class Variant:
         return self.deliver(leaves, made)
 
     def contiguous(self, leaves: list[Tensor], arrays: list[Array], addresses: list[int], moved: bool) -> list[Array]:
-        """The arrays that the program reads and writes: copies where one has gaps or shares memory with one to be written."""
+        """The arrays that the program reads and writes: copies where one has gaps.  Raises SharedMemory."""
         held = list(arrays)
         for i, x in enumerate(leaves):
             if not x._array.flags.c_contiguous:
@@ -106,20 +110,21 @@ class Variant:
         if self.written:
             if moved or self.writes_arguments:
                 self.find_written(arrays)
-            self.separate(held, leaves, addresses)
+            self.refuse_shared(arrays, len(leaves))
         for i, array in enumerate(held):
             if array is not arrays[i]:
                 addresses[i] = array_address(array)
         return held
 
-    def separate(self, held: list[Array], leaves: list[Tensor], addresses: list[int]) -> None:
-        """Arguments that share memory with an input about to be written are read from a copy."""
-        for j in range(len(leaves)):
-            if j not in self.written and held[j] is leaves[j]._array:
-                end = addresses[j] + held[j].nbytes
-                at = bisect_left(self.written_ends, addresses[j] + 1)
-                if at < len(self.written_starts) and self.written_starts[at] < end:
-                    held[j] = held[j].copy()
+    def refuse_shared(self, arrays: list[Array], count: int) -> None:
+        """Raise SharedMemory where one of the `count` arguments shares memory with another input that is written."""
+        for j in range(count):
+            start, end = np.lib.array_utils.byte_bounds(arrays[j])
+            at = bisect_left(self.written_ends, start + 1)
+            if at < len(self.written_starts) and self.written_starts[at] < end:
+                for i in self.written:
+                    if i != j and np.shares_memory(arrays[i], arrays[j]):
+                        raise SharedMemory
 
     def find_written(self, arrays: list[Array]) -> None:
         """Remember where the inputs to be written lie, in order of address (no two of them overlap)."""
@@ -152,10 +157,19 @@ class Variant:
             tuple(map(edge, sources)),
             tuple((t._array.shape, t.dtype) for t in results),
         )
-        node.saved = tuple((x, x._storage.version) for x in (*sources, *leaves))
+        node.saved = tuple((x, x._storage.version) for x in self.read_by_backward(leaves))
         for i, (tensor, required) in enumerate(zip(results, traced.requires_grad, strict=True)):
             if required:
                 tensor._requires_grad, tensor._grad_fn, tensor._index = True, node, i
+
+
+    def read_by_backward(self, leaves: list[Tensor]) -> list[Tensor]:
+        """The arguments and outside tensors that the backward program reads again."""
+        assert self.split is not None
+        positions = [i for kind, i in self.split.reads if kind == "input"]
+        states = self.traced.states
+        return [*(leaves[i] for i in positions if i < len(leaves)),
+                *(states[i - len(leaves)].tensor for i in positions if 0 <= i - len(leaves) < len(states))]  # fmt: skip
 
 
 class _Gradient:

@@ -241,6 +241,7 @@ def half_angle(x: Term, series: Sequence[float]) -> tuple[Term, Term, Term]:
 
 
 def asin_float64(x: Term, series: Sequence[float]) -> Term:
+    """The arc sine of x: pi/2 - 2 asin(sqrt((1 - abs(x)) / 2)) beyond 1/2."""
     large, t, rest = half_angle(x, series)
     doubled = t + t
     above = HALF_PI[0] - (doubled + fma(doubled, rest, -HALF_PI[1]))
@@ -248,6 +249,7 @@ def asin_float64(x: Term, series: Sequence[float]) -> Term:
 
 
 def acos_float64(x: Term, series: Sequence[float]) -> Term:
+    """The arc cosine of x, from the same series as `asin_float64`."""
     large, t, rest = half_angle(x, series)
     doubled = t + t
     right = fma(doubled, rest, doubled)

@@ -195,7 +195,7 @@ class _Backward:
                 "specify retain_graph=True the first time"
             ))  # fmt: skip
         op = node.op
-        if type(op) is Step:
+        if isinstance(op, Step):
             g: Any = gradients[0] if len(gradients) == 1 else tuple(gradients)
             return op.grad(g, None, *[_unpacked(node, s) for s in node.saved])  # type: ignore[no-any-return]
         needed = tuple([e is not None for e in node.edges])

@@ -235,6 +235,7 @@ class iinfo:
 
 __all__ = [
     "arange", "as_tensor", "empty", "empty_like", "eye", "finfo", "from_numpy", "full", "full_like", "iinfo", "linspace",
-    "host_scalar", "ones", "ones_like", "rand", "rand_like", "randint", "randn", "randn_like", "randperm", "scalar_tensor", "tensor",
+    "host_scalar", "ones", "ones_like", "rand", "rand_like", "randint", "randn", "randn_like", "randperm", "scalar_tensor",
+    "tensor",
     "zeros", "zeros_like",
 ]  # fmt: skip

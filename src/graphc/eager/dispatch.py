@@ -6,11 +6,13 @@ Never here: what an operator computes; compilation (`kernel_runner` is installed
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from graphc import dtypes
+from graphc.dims import product
 from graphc.dtypes import DType
 from graphc.eager.modes import modes
 from graphc.eager.storage import Phantom, Storage
@@ -39,11 +41,12 @@ NUMPY_EXACT = frozenset({
     "gt", "iota", "le", "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "mul", "ne", "neg", "sqrt",
     "sub", "trunc", "where",
 })  # fmt: skip
-NUMPY_EXACT_DTYPES = frozenset({"bool", "int32", "int64", "float32", "float64"})
+NUMPY_EXACT_DTYPES = frozenset({dtypes.bool_, dtypes.int32, dtypes.int64, dtypes.float32, dtypes.float64})
 NUMPY_LIMIT = 4096  # elements: above, a kernel is faster
 
-_types: dict[tuple[Any, ...], tuple[TensorType, ...]] = {}
-_TYPES_LIMIT = 8192
+Signature = tuple[tuple[TensorType, ...], bool]
+_signatures: dict[tuple[Any, ...], Signature] = {}
+_SIGNATURES_LIMIT = 8192
 
 
 def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
@@ -70,23 +73,34 @@ def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
     return outputs[0] if len(outputs) == 1 else outputs
 
 
-def infer(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> tuple[TensorType, ...]:
-    """Output types, remembered per input types and attributes."""
+def signature(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Signature:
+    """(output types, whether NumPy's result is exact), remembered per input types and attributes."""
     key = (op, *attrs.values(), *[(x.dtype, x._array.shape) for x in inputs])
-    try:
-        return _types[key]
-    except KeyError:
-        pass
-    types = op.infer_types([TensorType(x.dtype, tuple(x._array.shape)) for x in inputs], attrs)
-    if len(_types) >= _TYPES_LIMIT:
-        _types.clear()
-    _types[key] = types
-    return types
+    found = _signatures.get(key)
+    if found is None:
+        in_types = [TensorType(x.dtype, tuple(x._array.shape)) for x in inputs]
+        types = op.infer_types(in_types, attrs)
+        if len(_signatures) >= _SIGNATURES_LIMIT:
+            _signatures.clear()
+        found = _signatures[key] = (types, _numpy_is_exact(op, in_types, types))
+    return found
+
+
+def _numpy_is_exact(op: Op, in_types: Sequence[TensorType], out_types: Sequence[TensorType]) -> bool:
+    if isinstance(op.lowering, Movement) or op.name in PLACEMENT:
+        return True
+    if op.name not in NUMPY_EXACT:
+        return False
+    for t in (*in_types, *out_types):
+        count = product(t.shape)
+        if t.dtype not in NUMPY_EXACT_DTYPES or not isinstance(count, int) or count > NUMPY_LIMIT:
+            return False
+    return op.name != "cast" or in_types[0].dtype.kind != "f" or out_types[0].dtype.kind in "fb"
 
 
 def _view(op: Op, x: Tensor, attrs: dict[str, Any]) -> tuple[Tensor] | None:
     """The view of x, sharing its storage; None where the elements must be copied."""
-    (out_type,) = infer(op, (x,), attrs)
+    (out_type,) = signature(op, (x,), attrs)[0]
     array = x._array
     made: Any
     if type(array) is Phantom:
@@ -108,15 +122,15 @@ def _view(op: Op, x: Tensor, attrs: dict[str, Any]) -> tuple[Tensor] | None:
 def _execute(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> tuple[Tensor, ...]:
     if op is full and not attrs["shape"] and attrs["dtype"].compute is attrs["dtype"]:
         return (wrap(_number(attrs["value"], attrs["dtype"]), attrs["dtype"]),)
-    types = infer(op, inputs, attrs)
+    types, exact = signature(op, inputs, attrs)
     arrays = tuple([x._array for x in inputs])
     for array in arrays:
         if type(array) is Phantom:
             raise TraceError(at_user_line(f"{op.name}: a tensor made while tracing was used after the trace ended"))
-    if kernel_runner is None or _numpy_is_exact(op, arrays, types):
+    if exact or kernel_runner is None:
         results = op.reference(np, *arrays, **attrs)
         if type(results) is not tuple:
-            results = (results,)
+            return (wrap(_owned(results, types[0], arrays), types[0].dtype),)
         return tuple([wrap(_owned(r, t, arrays), t.dtype) for r, t in zip(results, types, strict=True)])
     return tuple([wrap(r, t.dtype) for r, t in zip(kernel_runner(op, arrays, attrs, types), types, strict=True)])
 
@@ -131,31 +145,14 @@ def _number(value: Any, dtype: DType) -> np.ndarray[Any, Any]:
     return array
 
 
-def _numpy_is_exact(op: Op, arrays: tuple[np.ndarray[Any, Any], ...], types: tuple[TensorType, ...]) -> bool:
-    if isinstance(op.lowering, Movement) or op.name in PLACEMENT:
-        return True
-    if op.name not in NUMPY_EXACT:
-        return False
-    for out in types:
-        if out.dtype.name not in NUMPY_EXACT_DTYPES:
-            return False
-        count = 1
-        for size in out.shape:
-            count *= size  # type: ignore[assignment]
-        if count > NUMPY_LIMIT:
-            return False
-    for array in arrays:
-        if array.size > NUMPY_LIMIT or array.dtype.name not in NUMPY_EXACT_DTYPES:
-            return False
-    return op.name != "cast" or arrays[0].dtype.kind != "f" or types[0].dtype.kind in "fb"
-
-
 def _owned(result: Any, out_type: TensorType, arrays: tuple[np.ndarray[Any, Any], ...]) -> np.ndarray[Any, Any]:
     """A row-major array of its own with the stated dtype."""
-    array = np.asarray(result, dtype=out_type.dtype.numpy)
-    if array.base is not None or not array.flags.c_contiguous or any(array is a for a in arrays):
-        array = np.array(array, order="C", copy=True)
-    return array
+    wanted = out_type.dtype.numpy
+    if type(result) is not np.ndarray or result.dtype is not wanted:
+        result = np.asarray(result, dtype=wanted)
+    if result.base is not None or not result.flags.c_contiguous or any([result is a for a in arrays]):
+        return np.array(result, order="C", copy=True)
+    return result  # type: ignore[no-any-return]
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------

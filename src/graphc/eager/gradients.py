@@ -1,7 +1,7 @@
 """Gradient rules as programs: each rule is run once on graph values, and what nobody asks for is left out.
 
 Enters: an operator, the types of one call, and which inputs need a gradient.
-Leaves: `Program`, which says what of the call must be saved, and runs on tensors.  Never here: the rules (each operator's own), the tape.
+Leaves: `Program`, which says what of the call must be saved, and runs on tensors.  Never here: the rules themselves, the tape.
 """
 
 from __future__ import annotations

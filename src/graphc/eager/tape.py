@@ -114,7 +114,7 @@ def record(op: Op | Step, inputs: tuple[Any, ...], attrs: dict[str, Any], output
     edges = tuple(map(edge, inputs))
     out_types = tuple([(y._array.shape, y.dtype) for y in outputs])
     node = Node(op, attrs, edges, out_types)
-    if type(op) is not Step:
+    if not isinstance(op, Step):
         in_types = tuple([(x._array.shape, x.dtype) for x in inputs])
         node.in_types = in_types
         needed = tuple([e is not None for e in edges])

@@ -1,4 +1,4 @@
-"""The loop IR: what one kernel does, element by element.  Five expressions, eight statements, all immutable.
+"""The loop IR: what one kernel does, element by element.  Five expressions, seven statements, all immutable.
 
 Enters: nothing (nouns only).  Leaves: `Kernel`.  Never here: scheduling decisions, target code.
 

@@ -50,7 +50,8 @@ def trunc_normal_(tensor: Any, mean: float = 0.0, std: float = 1.0, a: float = -
         raise ValueError(f"trunc_normal_: nothing of the normal distribution lies between {a} and {b}")
     erf, where = Op.table["erf"], Op.table["where"]
     bounds = math.erf(low / math.sqrt(2)), math.erf(high / math.sqrt(2))
-    wanted: Any = rand(tuple(tensor.shape), generator=generator, dtype=float64) * (bounds[1] - bounds[0]) + bounds[0]
+    uniform: Any = rand(tuple(tensor.shape), generator=generator, dtype=float64)
+    wanted = uniform * (bounds[1] - bounds[0]) + bounds[0]
     left, right = wanted * 0.0 + low, wanted * 0.0 + high
     for _ in range(_BISECTIONS):
         middle = (left + right) * 0.5

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphc.dtypes import bool_
+from graphc.dtypes import bool_, int64
 from graphc.ir.loops import Expr
 from graphc.ir.op import Bad, Op
-from graphc.ops.arguments import constant, gradient_in_compute_dtype, is_tensor, number, promoted, tensor, zeros_like
+from graphc.ops.arguments import constant, gradient_in_compute_dtype, number, promoted, tensor, zeros_like
 from graphc.ops.declare import EVERY, FLOATING, NUMERIC, Shorthand, call, fill
 from graphc.ops.elementwise import BINARY, Prepared, binary_samples, elementwise, unary_samples
 from graphc.ops.expressions import call as fn
@@ -31,9 +31,12 @@ def _scaled_by_alpha(name: str) -> Any:
     """``name(x, other, *, alpha=1)``: other is multiplied by alpha first."""
 
     def prepare(x: Any, other: Any, *, alpha: Any = 1) -> Prepared:
+        x, other = promoted(name, (x, other), ("x", "other"))
         if alpha != 1:
-            other = mul(other, alpha) if is_tensor(other) else number(name, "other", other) * alpha
-        return promoted(name, (x, other), ("x", "other")), {}
+            if isinstance(number(name, "alpha", alpha), float) and x.dtype.kind != "f":
+                raise RuntimeError(f"{name}: alpha must not be a float for integer tensors, got {alpha}")
+            other = mul.run(other, constant(alpha, x.dtype))
+        return (x, other), {}
 
     return prepare
 
@@ -49,6 +52,7 @@ add = elementwise(
     grad=lambda g, out, x, y: (g, g),
     dtypes=EVERY,
     samples=(*BINARY, call(fill(2, 3), fill(3), alpha=2), call(3, fill(2))),
+    bad=(Bad((fill(2, dtype=int64), fill(2, dtype=int64)), RuntimeError, "add: alpha must not be", {"alpha": 0.5}),),
     inplace=True,
 )
 

@@ -226,23 +226,20 @@ def _isclose(x: Any, other: Any, rtol: float = 1e-05, atol: float = 1e-08, equal
     if x.dtype is not other.dtype:
         raise RuntimeError(f"isclose: operands must have one dtype, got {of_type(x)} and {of_type(other)}")
     close = eq(x, other)
-    if x.dtype.kind == "f":
-        allowed = add(absolute(mul(other, rtol)), atol)
-        difference = absolute(sub(x, other))
-        close = logical_or(close, logical_and(isfinite(difference), le(difference, allowed)))
-        if equal_nan:
-            close = logical_or(close, logical_and(isnan(x), isnan(other)))
-    return close
+    if x.dtype.kind != "f":
+        x, other = to_dtype(x, float64), to_dtype(other, float64)
+    allowed = add(absolute(mul(other, rtol)), atol)
+    difference = absolute(sub(x, other))
+    close = logical_or(close, logical_and(isfinite(difference), le(difference, allowed)))
+    return logical_or(close, logical_and(isnan(x), isnan(other))) if equal_nan else close
 
 
 isclose = Shorthand(
     "isclose",
-    doc="Whether |x - other| <= atol + rtol * |other|; integers must be equal.  [...] , [...] -> bool broadcast.",
+    doc="Whether |x - other| <= atol + rtol * |other|.  [...] , [...] -> bool broadcast.",
     rule=_isclose,
-    reference=lambda xp, x, other, rtol=1e-05, atol=1e-08, equal_nan=False: (
-        xp.isclose(x.astype(np.float64), other.astype(np.float64), rtol, atol, equal_nan)
-        if x.dtype.kind not in "iub"
-        else x == other
+    reference=lambda xp, x, other, rtol=1e-05, atol=1e-08, equal_nan=False: xp.isclose(
+        x.astype(np.float64), other.astype(np.float64), rtol, atol, equal_nan
     ),
     grad=None,
     dtypes=(float32, float64, int32, int64),

@@ -300,8 +300,9 @@ def _spread_measure(name: str, rule: Callable[..., Any], grad: Callable[..., Any
         return folded_type(name, True)(x, dims, keepdim)
 
     def reference(xp: Any, x: Any, dims: tuple[int, ...], correction: Any, keepdim: bool) -> Any:
-        rest = x - xp.mean(x, axis=dims or None, keepdims=True)
-        count = product(x.shape[d] for d in dims) - correction
+        folded = product(x.shape[d] for d in dims)
+        rest = x - xp.sum(x, axis=dims or None, keepdims=True) / x.dtype.type(folded)
+        count = folded - correction
         result = xp.sum(rest * rest, axis=dims or None, keepdims=keepdim) / x.dtype.type(count if count > 0 else 0)
         return xp.sqrt(result) if name == "std" else result
 

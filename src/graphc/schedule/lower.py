@@ -98,7 +98,7 @@ def finish(puller: Puller, body: Stmt, extent: Size, work: float, group: Group, 
 
 
 def store_copy(value: Value, target: Value, context: Context, pulled: bool = False) -> Launch:
-    """A kernel that copies `value` into the buffer of `target`, from its own buffer or (`pulled`) through movement and constants."""
+    """A kernel that copies `value` into the buffer of `target`, from its own buffer or (`pulled`) through movement."""
     puller = Puller(context.checks, lambda _: False)
     total = product(value.shape)
     chunks = (total + CHUNK - 1) // CHUNK

@@ -13,8 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-import numpy as np
-
 from graphc.dims import Dim, product
 from graphc.dtypes import DType
 from graphc.errors import IRError
@@ -61,11 +59,13 @@ class Block:
 
 
 def cast(expr: Expr, dtype: DType) -> Expr:
-    """`expr` as `dtype`; nothing where it is that already.  A floating literal is rounded to its own dtype first."""
+    """`expr` as `dtype`; nothing where it is that already."""
     if expr.dtype is dtype:
         return expr
-    if isinstance(expr, Const) and expr.dtype.kind == "f" and dtype.kind == "f" and expr.dtype.itemsize <= dtype.itemsize:
-        return Const(float(np.asarray(expr.value).astype(expr.dtype.numpy)), dtype)
+    if isinstance(expr, Const) and expr.dtype.kind == "f" and dtype.kind == "f" and expr.dtype.itemsize < dtype.itemsize:
+        with np.errstate(all="ignore"):  # rounded as `full` rounds it
+            rounded = np.asarray(expr.value, expr.dtype.compute.numpy).astype(expr.dtype.numpy)
+        return Const(float(rounded), dtype)
     return Call("cast", (expr,), dtype)
 
 

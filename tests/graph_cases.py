@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 import graphc.ops  # noqa: F401  (fills Op.table)
 from graphc import dtypes
+from graphc.dims import evaluate
 from graphc.dtypes import DType
 from graphc.ir.graph import Graph
 from graphc.ir.interp import interpret
@@ -117,12 +118,19 @@ def run_interpreted(graph: Graph, inputs: Sequence[Array]) -> list[Array]:
     return [*outputs, *updates]
 
 
-def run_compiled(graph: Graph, inputs: Sequence[Array], lanes: int = 8, use_cache: bool = False) -> list[Array]:
-    """Outputs, then the new values of updated states, from native code.  The inputs are copied."""
+def run_compiled(
+    graph: Graph,
+    inputs: Sequence[Array],
+    lanes: int = 8,
+    use_cache: bool = False,
+    sizes: Mapping[str, int] | None = None,
+) -> list[Array]:
+    """Outputs, then the new values of updated states, from native code.  The inputs are copied; `sizes`: of symbols."""
     built = build(graph, Options(lanes=lanes), use_cache=use_cache)
     held = [np.array(a, order="C") for a in inputs]
-    outputs = [np.empty(tuple(map(int, v.shape)), v.dtype.numpy) for v in graph.outputs]  # type: ignore[arg-type]
-    built.link()([a.ctypes.data for a in held], [a.ctypes.data for a in outputs])
+    outputs = [np.empty([evaluate(d, sizes or {}) for d in v.shape], v.dtype.numpy) for v in graph.outputs]
+    named = [(sizes or {})[name] for name in built.plan.sizes]
+    built.link()([a.ctypes.data for a in held], [a.ctypes.data for a in outputs], named)
     return [*outputs, *(held[graph.inputs.index(state)] for state, _ in graph.updates)]
 
 

@@ -22,6 +22,7 @@ from graph_cases import (
     run_interpreted,
     special_values,
 )
+import graphc
 from graphc.dtypes import DType, bool_, float64, from_numpy
 from graphc.ir.graph import Builder, Graph, Node, Value, rewrite
 from graphc.ir.op import THROUGH, Bad, Composite, Fill, Op, Sample, TensorType
@@ -187,13 +188,11 @@ def check_compiled(op: Op, dtype: DType) -> None:
 
 def check_eager(op: Op, dtype: DType) -> None:
     """Eager calls give the bits of compiled code."""
-    from graphc.eager.creation import from_numpy as tensor_of
-
     made = traced(op, op.samples, dtype)
     compiled = iter(run_compiled(made.graph, made.arrays, use_cache=True))
     arrays = iter(made.arrays)
     for sample in op.samples:
-        args, kwargs = (mapped(part, lambda _: tensor_of(next(arrays).copy())) for part in (sample.args, sample.kwargs))
+        args, kwargs = (mapped(part, lambda _: graphc.from_numpy(next(arrays).copy())) for part in (sample.args, sample.kwargs))
         got = [np.asarray(y.numpy_view()) for y in flat(op(*args, **kwargs))]
         wanted = [next(compiled) for _ in got]
         assert_same_bits(got, wanted, f"{op.name}{sample.args}{sample.kwargs or ''}, eager against compiled")

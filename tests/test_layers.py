@@ -30,8 +30,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "graphc.trace": (*BASE, "graphc.ir", "graphc.ops", "graphc.eager"),
     "graphc.pipeline": (*BASE, "graphc.ir", *COMPILER),
     "graphc.kernels": (*BASE, "graphc.ir", "graphc.pipeline", "graphc.runtime"),
-    "graphc.explain": (*BASE, "graphc.ir", "graphc.pipeline", "graphc.schedule", "graphc.codegen"),
-    "graphc.eager": (*BASE, "graphc.ir", "graphc.ops"),  # the compiler is installed from outside
+    "graphc.explain.report": (*BASE, "graphc.ir", "graphc.pipeline", "graphc.schedule", "graphc.codegen"),
+    "graphc.eager.dispatch": (*BASE, "graphc.ir", "graphc.ops", "graphc.eager", "graphc.kernels"),  # the one door to the compiler
+    "graphc.eager": (*BASE, "graphc.ir", "graphc.ops"),
 }
 # Rooms that hold no mechanism, and what they therefore never import.
 SURFACE = ("graphc.nn", "graphc.optim", "graphc.data")

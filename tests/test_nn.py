@@ -302,7 +302,7 @@ def test_sequential() -> None:
 def test_module_list_and_dict() -> None:
     listed = nn.ModuleList(nn.Linear(1, 1) for _ in range(2))
     listed.extend([nn.ReLU()])
-    assert len(listed + [nn.ReLU()]) == 4 and isinstance(listed[:2], nn.ModuleList)
+    assert len(listed + nn.ModuleList([nn.ReLU()])) == 4 and isinstance(listed[:2], nn.ModuleList)
     named = nn.ModuleDict({"a": nn.ReLU()})
     named["b"] = nn.Linear(1, 2)
     assert list(named) == list(named.keys()) == ["a", "b"] and "a" in named and len(named) == 2
@@ -391,7 +391,7 @@ def test_dropout_scales_what_it_keeps() -> None:
     assert abs((kept == 0).mean() - 0.25) < 0.03
     assert layer(x).tolist() != kept.tolist()  # the generator moved on
     assert layer.eval()(x) is x
-    with pytest.raises(ValueError, match="dropout probability has to be between 0 and 1, but got 1.5"):
+    with pytest.raises(ValueError, match=r"dropout probability has to be between 0 and 1, but got 1\.5"):
         nn.Dropout(1.5)
     with pytest.raises(ValueError, match="dropout probability"):
         F.dropout(x, -0.1)

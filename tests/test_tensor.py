@@ -375,6 +375,21 @@ def test_writes_through_indices_reach_the_base() -> None:
         x[0] = graphc.ones(2)
 
 
+def test_selection_by_elements() -> None:
+    x = graphc.tensor([[1.0, 0.0], [3.0, 4.0]], requires_grad=True)
+    picked = x.masked_select(x > 1)
+    assert picked.tolist() == [3, 4]
+    picked.sum().backward()
+    assert x.grad.tolist() == [[0, 0], [1, 1]]
+    assert graphc.nonzero(x.detach()).tolist() == [[0, 0], [1, 0], [1, 1]]
+    assert [p.tolist() for p in x.detach().nonzero(as_tuple=True)] == [[0, 1, 1], [0, 0, 1]]
+    assert x.detach().where(x > 1, -1).tolist() == [[-1, -1], [3, 4]]
+    assert graphc.equal(x, x.clone()) and not x.equal(x + 1)
+    values, indices = result = x.max(dim=1)
+    assert result.values is values and result.indices is indices
+    assert graphc.max(x, 1).indices.tolist() == [0, 1]
+
+
 # ---- dispatch --------------------------------------------------------------------------------------------------------
 
 

@@ -84,7 +84,7 @@ def test_tensors_of_python_data_are_constants() -> None:
     def f(x: Any) -> Any:
         table = graphc.tensor([1.0, 2.0])
         table.add_(1)
-        return x * table * graphc.tensor(2.0)
+        return x * table * graphc.tensor(2.0) * graphc.tensor(1.0, dtype=graphc.bfloat16)
 
     traced = trace(f, (graphc.ones(2),))
     assert traced.updates == []

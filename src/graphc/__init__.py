@@ -1,123 +1,40 @@
-"""graphc: eager tensors, autograd and a graph compiler.  The names of PyTorch, the same bits eager, compiled, saved and loaded."""
+"""graphc: eager tensors, autograd and a graph compiler.  The names of PyTorch, the same bits eager, compiled, saved and loaded.
 
-# ruff: noqa: F401  re-exported
+Importing costs almost nothing: a name brings its room with it when it is first used, so a program that only loads an artifact
+never loads tensors, operators or the compiler.
+"""
+
 from __future__ import annotations
 
-import builtins
 import importlib
-from typing import Any
+import importlib.util
+from typing import TYPE_CHECKING, Any
 
-import graphc.ops
-from graphc.dtypes import DType as dtype
-from graphc.dtypes import (
-    bfloat16,
-    float16,
-    float32,
-    float64,
-    get_default_dtype,
-    int8,
-    int16,
-    int32,
-    int64,
-    promote_types,
-    set_default_dtype,
-    uint8,
-    uint32,
-    uint64,
-)
-from graphc.dtypes import bool_ as bool
-from graphc.eager import autograd, dispatch, indexing, methods
-from graphc.eager.creation import (
-    arange,
-    as_tensor,
-    empty,
-    empty_like,
-    eye,
-    finfo,
-    from_numpy,
-    full,
-    full_like,
-    iinfo,
-    linspace,
-    ones,
-    ones_like,
-    scalar_tensor,
-    tensor,
-    zeros,
-    zeros_like,
-)
-from graphc.eager.generator import (
-    Generator,
-    bernoulli,
-    default_generator,
-    dropout,
-    fork_rng,
-    get_rng_state,
-    initial_seed,
-    manual_seed,
-    normal,
-    rand,
-    rand_like,
-    randint,
-    randint_like,
-    randn,
-    randn_like,
-    randperm,
-    seed,
-    set_rng_state,
-)
-from graphc.eager.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
-from graphc.eager.printing import set_printoptions
-from graphc.eager.tensor import Size, Tensor, device
+if TYPE_CHECKING:
+    from graphc.compiled import compile
+    from graphc.namespace import *  # noqa: F403
+    from graphc.saving import load, save
 
-float = float32
-double, half = float64, float16
-long, int, short, uint = int64, int32, int16, uint8
+__version__ = "0.1.0"
 
-globals().update({name: function for name, function in methods.install().items() if name not in globals()})
-
-# Loaded when first asked for: name -> (module, attribute or None for the module itself).
-_LAZY: dict[str, tuple[str, str | None]] = {
-    "nn": ("graphc.nn", None),
-    "optim": ("graphc.optim", None),
-    "data": ("graphc.data", None),
-    "compile": ("graphc.compiled", "compile"),
-    "save": ("graphc.artifact", "save"),
-    "load": ("graphc.artifact", "load"),
-}
-
-
-def _first_kernel(*args: Any) -> Any:
-    """Load the compiler when the first operator needs it."""
-    from graphc import kernels
-
-    dispatch.kernel_runner = kernels.run
-    return kernels.run(*args)
-
-
-dispatch.kernel_runner = _first_kernel
+# names that are not in the namespace: name -> module
+_PLACES = {"load": "graphc.saving", "save": "graphc.saving", "compile": "graphc.compiled"}
 
 
 def __getattr__(name: str) -> Any:
-    where = _LAZY.get(name)
-    if where is None:
+    if name.startswith("__"):
         raise AttributeError(f"module 'graphc' has no attribute {name!r}")
-    module = importlib.import_module(where[0])
-    value = module if where[1] is None else getattr(module, where[1])
+    if name not in _PLACES and importlib.util.find_spec(f"graphc.{name}") is not None:
+        return importlib.import_module(f"graphc.{name}")
+    module = importlib.import_module(_PLACES.get(name, "graphc.namespace"))
+    try:
+        value = getattr(module, name)
+    except AttributeError:
+        raise AttributeError(f"module 'graphc' has no attribute {name!r}") from None
     globals()[name] = value
     return value
 
 
-def is_tensor(x: object) -> builtins.bool:
-    """Whether `x` is a Tensor."""
-    return isinstance(x, Tensor)
-
-
-def is_floating_point(x: Tensor) -> builtins.bool:
-    """Whether a tensor's dtype is floating."""
-    return x.dtype.kind == "f"
-
-
-def numel(x: Tensor) -> Any:
-    """How many elements a tensor has."""
-    return x.numel()
+def __dir__() -> list[str]:
+    namespace = importlib.import_module("graphc.namespace")
+    return sorted({*globals(), *_PLACES, *(n for n in vars(namespace) if not n.startswith("_"))})

@@ -79,7 +79,7 @@ class Compiled:
         try:
             return variant.run(leaves)
         except SharedMemory:
-            self._fall_back("an argument shares memory with a tensor that the call writes to")
+            self._fall_back(at_user_line("an argument shares memory with a tensor that the call writes to"))
         return self._target(*args, **kwargs)
 
     def _fall_back(self, reason: str) -> None:
@@ -87,7 +87,7 @@ class Compiled:
         if reason not in self._stats["fallbacks"]:
             self._stats["fallbacks"].append(reason)
             name = getattr(self._target, "__name__", type(self._target).__name__)
-            warnings.warn(at_user_line(f"{name} runs eagerly: {reason}"), CompileWarning, stacklevel=3)
+            warnings.warn(f"{name} runs eagerly: {reason}", CompileWarning, stacklevel=3)
 
     def _specialise(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Variant | None:
         start = time.perf_counter()

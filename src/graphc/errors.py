@@ -38,5 +38,9 @@ def user_location() -> tuple[str, int]:
 
 def at_user_line(message: str) -> str:
     """`message` followed by the user's ``(file.py:line)``."""
-    file, line = user_location()
-    return f"{message} ({os.path.basename(file)}:{line})"
+    return message + line_text(user_location())
+
+
+def line_text(location: tuple[str, int] | None) -> str:
+    """`` (file.py:line)``, as it ends a message; nothing for what has no place."""
+    return f" ({os.path.basename(location[0])}:{location[1]})" if location else ""

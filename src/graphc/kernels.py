@@ -65,9 +65,14 @@ def run(op: Op, arrays: Sequence[np.ndarray[Any, Any]], attrs: dict[str, Any], t
     assert isinstance(found, _OneNode)
     held = [np.ascontiguousarray(a) for a in arrays]
     outputs = [aligned_empty(t.shape, t.dtype.numpy) for t in types]  # type: ignore[arg-type]  # an array's sizes are ints
-    found.program(
-        [a.__array_interface__["data"][0] for a in held], [address for _, address in outputs], [distinct[i] for i in found.sizes]
-    )
+    addresses = [a.__array_interface__["data"][0] for a in held]
+    try:
+        found.program(addresses, [address for _, address in outputs], [distinct[i] for i in found.sizes])
+    except IndexError as error:
+        if not found.sizes:
+            raise
+        shown = ", ".join(str(TensorType(_dtype(a), a.shape)) for a in arrays)  # the program knows no sizes
+        raise IndexError(f"{error}: {shown}") from None
     return tuple(array for array, _ in outputs)
 
 

@@ -10,12 +10,14 @@ import functools
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graphc.dims import free
+from graphc.errors import line_text
 from graphc.ir.graph import Graph, Value
 from graphc.ir.loops import Kernel
 from graphc.ir.text import print_graph
@@ -67,10 +69,26 @@ def build(graph: Graph, options: Options | None = None, *, use_cache: bool = Tru
         start = time.perf_counter()
         header, code = stored.split(b"\n", 1)
         plan = Plan.from_json(json.loads(header))
+        plan = replace(plan, messages=tuple(_with_line(m, graph) for m in plan.messages))
         return Built(graph, plan, code, {"from cache": 1e3 * (time.perf_counter() - start)}, from_cache=True)
     built = _build(graph, options)
-    default_cache().put(key, json.dumps(built.plan.to_json()).encode() + b"\n" + built.code)
+    plan = replace(built.plan, messages=tuple(_without_line(m, graph) for m in built.plan.messages))
+    default_cache().put(key, json.dumps(plan.to_json()).encode() + b"\n" + built.code)
     return built
+
+
+def _without_line(message: str, graph: Graph) -> str:
+    """`message` with the number of a node of that line instead of the line: equal programs stand in other places too."""
+    for i, node in enumerate(graph.nodes):
+        line = line_text(node.location)
+        if line and message.endswith(line):
+            return f"{message.removesuffix(line)} (@{i})"
+    return message
+
+
+def _with_line(message: str, graph: Graph) -> str:
+    match = re.search(r" \(@(\d+)\)$", message)
+    return message if match is None else message[: match.start()] + line_text(graph.nodes[int(match[1])].location)
 
 
 def _build(graph: Graph, options: Options) -> Built:
@@ -153,10 +171,12 @@ class _Clock:
 
 
 def cache_key(graph: Graph, options: Options) -> str:
-    """What the object depends on: the graph's text, the options, this graphc, this machine."""
+    """What the object depends on: the graph's text, the options, this graphc, this machine, and which nodes share a line."""
     from graphc.runtime.link import machine_signature
 
-    parts = (print_graph(graph), repr(options), source_fingerprint(), machine_signature())
+    first: dict[tuple[str, int] | None, int] = {}
+    lines = [first.setdefault(node.location, i) for i, node in enumerate(graph.nodes)]
+    parts = (print_graph(graph), str(lines), repr(options), source_fingerprint(), machine_signature())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

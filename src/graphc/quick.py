@@ -122,9 +122,10 @@ def _made(variant: Variant) -> QuickCall:
         if threaded:
             table[1] = pool.threads
         failed = entry(frame.address, run_address, pool_address)
-        idle.append(frame)
         if failed:
             frame.status.value = 0
+        idle.append(frame)
+        if failed:
             raise IndexError(plan.messages[failed - 1])
         spare.storage.version = 0
         spares.append(spare)

@@ -15,9 +15,11 @@ from graphc.runtime.plan import Plan
 
 
 def save(obj: Any, path: str | os.PathLike[str]) -> None:
-    """Write a state dict: nested dicts, lists and tuples of tensors, arrays, numbers, strings, bools and None, as one file without pickles.
+    """Write a state dict as one file without pickles.
 
-    Tensors come back as copies that do not require grad.  (A compiled function is written by its own ``save``.)
+    It may nest dicts, lists and tuples of tensors, arrays, numbers, strings, bools and None.  Tensors come back as
+    copies that do not require grad.  (A compiled function is written by its own ``save``.)
+
     Raises TypeError naming the place of anything else; OSError, and an existing file stays whole.
     Differs from torch: no other Python objects.
     """

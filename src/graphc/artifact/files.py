@@ -1,7 +1,7 @@
 """What ``graphc.save`` and ``graphc.load`` do with a path.
 
-Enters: a state dict, or a path.  Leaves: a file; a `Loaded` program or the state dict, by what the file holds.  Never here: formats;
-tensors and the compiler, which the caller hands in.
+Enters: a state dict, or a path.  Leaves: a file; a `Loaded` program or the state dict, by what the file holds.
+Never here: formats; tensors and the compiler, which the caller hands in.
 """
 
 from __future__ import annotations

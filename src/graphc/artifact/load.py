@@ -1,7 +1,7 @@
 """File -> callable, without the Python code that made it and without the compiler.
 
-Enters: the verified entries of a file.  Leaves: a `Loaded`.  Never here: passes, scheduling, code generation (`rebuild`, handed in, does them
-only where the native code in the file is for another machine or not signed by this user).
+Enters: the verified entries of a file.  Leaves: a `Loaded`.  Never here: passes, scheduling, code generation (`rebuild`, handed
+in, does them only where the native code in the file is for another machine or not signed by this user).
 """
 
 from __future__ import annotations
@@ -72,13 +72,15 @@ class Loaded:
         return dict(self._arrays)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run.  Raises TypeError for another structure of arguments, ArtifactError for other dtypes or shapes, IndexError as eager would."""
+        """Run.
+
+        Raises TypeError for another structure of arguments, ArtifactError for other dtypes or shapes, IndexError as eager would.
+        """
         if kwargs.keys() == set(self._keywords):
             kwargs = {name: kwargs[name] for name in self._keywords}
         leaves, tree = flatten((args, kwargs), is_array)
         if tree != self._arguments and not _same_in_a_file(tree, self._arguments):
-            given, wanted = (f"{tuple(t.children[0].children)} {dict(zip(t.children[1].value, t.children[1].children, strict=True))}"
-                             for t in (tree, self._arguments))  # fmt: skip
+            given, wanted = map(_shown, (tree, self._arguments))
             raise TypeError(f"{self.name}: called with {given}, the artifact was made for {wanted} (* stands for a tensor)")
         arrays = [self._array(i, leaf, spec) for i, (leaf, spec) in enumerate(zip(leaves, self._argument_specs, strict=True))]
         held = [np.require(a, requirements=("C", "A")) for a in arrays]
@@ -108,7 +110,12 @@ class Loaded:
             raise ArtifactError(f"{self.name}: argument {position} is {seen}, the artifact's signature says {spec}")
         if position in self._written and not array.flags.writeable:
             raise ArtifactError(f"{self.name}: argument {position} is read-only, and the program writes to it")
-        return array  # type: ignore[no-any-return]
+        return array
+
+
+def _shown(arguments: Tree) -> str:
+    positional, keywords = arguments.children
+    return f"{tuple(positional.children)} {dict(zip(keywords.value, keywords.children, strict=True))}"
 
 
 def _address(array: Array) -> int:

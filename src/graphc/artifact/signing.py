@@ -27,15 +27,18 @@ def is_signed(content: bytes, signature: object) -> bool:
     key = _key(create=False)
     if key is None or not isinstance(signature, str):
         return False
-    return hmac.compare_digest(hmac.new(key, content, hashlib.sha256).hexdigest(), signature)
+    return hmac.compare_digest(hmac.new(key, content, hashlib.sha256).hexdigest().encode(), signature.encode(errors="replace"))
 
 
 def _key(create: bool) -> bytes | None:
     given = os.environ.get("GRAPHC_SIGNING_KEY")
     if given:
-        key = bytes.fromhex(given)
+        try:
+            key = bytes.fromhex(given)
+        except ValueError:
+            key = b""
         if len(key) < 16:
-            raise ValueError("GRAPHC_SIGNING_KEY must be at least 16 bytes in hex")
+            raise RuntimeError("GRAPHC_SIGNING_KEY must be at least 16 bytes in hex")
         return key
     folder = default_cache().folder
     if folder is None:

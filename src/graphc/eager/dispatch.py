@@ -1,7 +1,7 @@
 """Where every operator call of a user goes: views, the tracer, NumPy where it is exact, else the kernel of a one-node graph.
 
 Enters: an operator, tensors, attributes.  Leaves: tensors, recorded on the tape where needed.
-Never here: what an operator computes; compilation (`kernel_runner` is installed by the pipeline).
+Never here: what an operator computes; compilation (`kernel_runner` is the door to it).
 """
 
 from __future__ import annotations
@@ -27,8 +27,17 @@ from graphc.ops.movement import expand
 
 KernelRunner = Callable[[Op, tuple[np.ndarray, ...], dict[str, Any], tuple[TensorType, ...]], tuple[np.ndarray, ...]]
 
-# Compiles and runs a one-node graph; None until the pipeline installs it, and then the references run everything.
-kernel_runner: KernelRunner | None = None
+
+def _first_kernel(*args: Any) -> tuple[np.ndarray, ...]:
+    """The one door to the compiler, opened when an operator first needs a kernel."""
+    global kernel_runner
+    from graphc import kernels
+
+    kernel_runner = kernels.run
+    return kernels.run(*args)
+
+
+kernel_runner: KernelRunner = _first_kernel
 
 # Counts changes of module attributes (one element, changed in place): compiled code compares it with the count it was traced at.
 epoch = [0]
@@ -127,7 +136,7 @@ def _execute(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> tuple[Te
     for array in arrays:
         if type(array) is Phantom:
             raise TraceError(at_user_line(f"{op.name}: a tensor made while tracing was used after the trace ended"))
-    if exact or kernel_runner is None:
+    if exact:
         results = op.reference(np, *arrays, **attrs)
         if type(results) is not tuple:
             return (wrap(_owned(results, types[0], arrays), types[0].dtype),)
@@ -150,7 +159,7 @@ def _owned(result: Any, out_type: TensorType, arrays: tuple[np.ndarray[Any, Any]
     wanted = out_type.dtype.numpy
     if type(result) is not np.ndarray or result.dtype is not wanted:
         result = np.asarray(result, dtype=wanted)
-    if result.base is not None or not result.flags.c_contiguous or any([result is a for a in arrays]):
+    if result.base is not None or not result.flags.c_contiguous or any(result is a for a in arrays):
         return np.array(result, order="C", copy=True)
     return result  # type: ignore[no-any-return]
 

@@ -202,21 +202,6 @@ def bernoulli(x: Tensor, p: float | None = None, *, generator: Generator | None 
     return draw(generator, "bernoulli", x)
 
 
-def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, generator: Generator | None = None) -> Tensor:
-    """Elements set to 0 with probability p, the rest divided by 1 - p; x itself unless `training`.
-
-    Raises ValueError for a p outside 0..1.
-    """
-    try:
-        if not 0.0 <= p <= 1.0:
-            raise ValueError(f"dropout: probability has to be between 0 and 1, got {p}")
-        result = draw(generator, "dropout", x, p) if training and p > 0 else x
-        return assign(x, result, "dropout") if inplace and result is not x else result
-    except ERRORS as error:
-        located(error)
-        raise
-
-
 # ---- in place --------------------------------------------------------------------------------------------------------
 
 
@@ -268,6 +253,6 @@ def _exact_integers(dtype: DType) -> int:
 
 
 __all__ = [
-    "Generator", "bernoulli", "default_generator", "draw", "dropout", "fork_rng", "get_rng_state", "initial_seed", "manual_seed",
+    "Generator", "bernoulli", "default_generator", "draw", "fork_rng", "get_rng_state", "initial_seed", "manual_seed",
     "normal", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "seed", "set_rng_state",
 ]  # fmt: skip

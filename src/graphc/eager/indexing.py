@@ -15,7 +15,7 @@ from graphc.eager.dispatch import assign, located
 from graphc.eager.methods import ERRORS, attached
 from graphc.eager.modes import modes
 from graphc.eager.tensor import Tensor, wrap, wrap_array
-from graphc.ir.op import Op, shape_text
+from graphc.ir.op import Op, broadcast_shapes, shape_text
 from graphc.ops.arguments import cast, constant
 from graphc.ops.movement import permute, reshape, slice_
 
@@ -50,6 +50,27 @@ def __setitem__(self: Tensor, index: Any, value: Any) -> None:
     except ERRORS as error:
         located(error)
         raise
+
+
+@attached
+def masked_select(self: Tensor, mask: Tensor) -> Tensor:
+    """The elements where a bool mask is True, as one dim.  Cannot be traced: how many there are depends on the elements."""
+    try:
+        shape = broadcast_shapes("masked_select", (tuple(self._array.shape), tuple(mask._array.shape)))
+        expand = Op.table["expand"]
+        return expand(self, shape)[expand(mask, shape)]  # type: ignore[no-any-return]
+    except ERRORS as error:
+        located(error)
+        raise
+
+
+@attached
+def nonzero(self: Tensor, *, as_tuple: bool = False) -> Any:
+    """The positions of elements that are not zero: int64 [count, rank], or one [count] for each dim.  Cannot be traced."""
+    found = np.nonzero(self.numpy_view()) if self.ndim else (np.zeros(int(bool(self)), np.int64),)
+    if as_tuple:
+        return tuple(wrap(np.ascontiguousarray(p), int64) for p in found)
+    return wrap(np.stack(found, axis=1) if self.ndim else np.zeros((len(found[0]), 0), np.int64), int64)
 
 
 def _without_leading_ones(value: Tensor, target: Tensor) -> Tensor:

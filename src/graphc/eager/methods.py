@@ -6,6 +6,7 @@ Never here: what operators compute.
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,9 @@ OPERATORS = {
 }  # fmt: skip
 COMPARISONS = {"eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
 UNARY = {"neg": "neg", "pos": "positive", "abs": "abs", "invert": "bitwise_not"}
+# Names of the results of operators that give values with their positions.
+_WITH_INDICES = ("max", "min", "median", "mode", "sort", "topk", "cummax", "cummin")
+RESULTS = {name: namedtuple(name, ("values", "indices")) for name in _WITH_INDICES}
 OPERANDS = (Tensor, int, float, np.generic)
 
 
@@ -42,7 +46,10 @@ def public_function(op: Op) -> Function:
         try:
             if "input" in kwargs:
                 args = (kwargs.pop("input"), *args)
-            return op(*args, **kwargs) if out is None else _into(out, op(*args, **kwargs), op.name)
+            result = op(*args, **kwargs)
+            if type(result) is tuple and op.name in RESULTS:
+                result = RESULTS[op.name](*result)
+            return result if out is None else _into(out, result, op.name)
         except ERRORS as error:
             located(error)
             raise
@@ -55,7 +62,8 @@ def public_method(op: Op, name: str) -> Function:
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         try:
-            return op(self, *args, **kwargs)
+            result = op(self, *args, **kwargs)
+            return RESULTS[op.name](*result) if type(result) is tuple and op.name in RESULTS else result
         except ERRORS as error:
             located(error)
             raise
@@ -317,6 +325,24 @@ def set_(self: Tensor, source: Tensor) -> Tensor:
     with no_grad():
         self.data = source
     return self
+
+
+@attached
+def where(self: Tensor, condition: Tensor, other: Any) -> Tensor:
+    """This tensor where `condition`, else `other`."""
+    try:
+        return Op.table["where"](condition, self, other)  # type: ignore[no-any-return]
+    except ERRORS as error:
+        located(error)
+        raise
+
+
+@attached
+def equal(self: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have the same shape and elements.  Raises RuntimeError for different dtypes."""
+    if self.dtype is not other.dtype:
+        raise RuntimeError(at_user_line(f"equal: expected one dtype, got {self.dtype} and {other.dtype}"))
+    return self._array.shape == other._array.shape and bool(np.array_equal(self.numpy_view(), other.numpy_view()))
 
 
 def _transposed(self: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ class Phantom:
 
     @property
     def size(self) -> Size:
+        """How many elements."""
         count: Size = 1
         for size in self.shape:
             count = count * size

@@ -28,6 +28,7 @@ class Size(tuple[DimSize, ...]):
     __slots__ = ()
 
     def numel(self) -> DimSize:
+        """The product of the sizes."""
         count: DimSize = 1
         for size in self:
             count = count * size
@@ -175,6 +176,7 @@ class Tensor:
 
     @property
     def requires_grad(self) -> bool:
+        """Whether operators on this tensor are recorded for backward."""
         base = self._base
         if base is not None and base._epoch != self._epoch:
             tape.refresh(self)
@@ -195,6 +197,7 @@ class Tensor:
 
     @property
     def grad_fn(self) -> Any:
+        """The node that made this tensor, or None for a leaf."""
         base = self._base
         if base is not None and base._epoch != self._epoch:
             tape.refresh(self)

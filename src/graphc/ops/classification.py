@@ -62,7 +62,7 @@ def _pick_rule(load: Any, index: Index, in_types: Sequence[TensorType], out_type
     target = load.let(converted(load(1, index), int64))
     ignored = fn("eq", target, literal(ignore_index, int64))
     inside = both(fn("ge", target, literal(0, int64)), fn("lt", target, size_value(classes[dim])))
-    load.check(fn("or", ignored, inside), "target class out of range")
+    load.check(fn("or", ignored, inside), "nll_loss: target class out of range")
     place = clamped(load, target, classes[dim])
     return select(ignored, literal(0, out_type.dtype), load(0, (*index[:dim], place, *index[dim:])))
 
@@ -71,7 +71,7 @@ def _pick_reference(xp: Any, x: Any, target: Any, ignore_index: int) -> Any:
     dim = class_dim(x.ndim)
     kept_ = target != ignore_index
     if ((target < 0) | (target >= x.shape[dim]))[kept_].any():
-        raise IndexError("target class out of range")
+        raise IndexError("nll_loss: target class out of range")
     safe = xp.where(kept_, target, 0).astype(np.int64)
     picked = xp.squeeze(xp.take_along_axis(x, xp.expand_dims(safe, dim), axis=dim), dim)
     return xp.where(kept_, picked, xp.zeros((), x.dtype))

@@ -62,8 +62,9 @@ class Program:
         table[FIRST_SLOT : self._outputs_at] = inputs
         table[self._outputs_at : self._outputs_at + len(outputs)] = outputs
         held = frame.size_for(self.plan, sizes) if sizes else None
-        frame.status.value = 0
         failed = self._entry(frame.address, self.pool.run_address, self.pool.address)
+        if failed:
+            frame.status.value = 0  # an idle frame's status is always 0
         self.idle.append(frame)
         del held
         if failed:

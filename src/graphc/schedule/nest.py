@@ -311,8 +311,7 @@ def _checked_index(raw: Expr, size: Size, node: Node, context: Context, block: B
     index = block.let(cast(raw, int64))
     low, high = Const(0, int64), block.let(Index(size))
     inside = Call("and", (Call("ge", (index, low), bool_), Call("lt", (index, high), bool_)), bool_)
-    where = f" ({node.location[0].rsplit('/', 1)[-1]}:{node.location[1]})" if node.location else ""
-    block.add(Check(block.let(inside), context.checks.code(f"{node.op.name}: index out of range for dim of size {size}{where}")))
+    block.add(Check(block.let(inside), context.checks.code(f"{node.op.name}: index out of range", node)))
     top = Call("sub", (high, Const(1, int64)), int64)
     clamped = block.let(Call("max", (Call("min", (index, top), int64), low), int64))
     return clamped.value if isinstance(clamped, Const) else Dim.symbol(clamped.name)  # type: ignore[return-value]

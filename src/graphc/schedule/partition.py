@@ -252,6 +252,8 @@ class _Partitioner:
         axis = operand[dim]
         if axis is None or (group.reduced is not None and axis != group.reduced):
             return "it reduces another axis"
+        if any(a is None and size != 1 for a, size in zip(operand, node.inputs[0].shape, strict=True)):
+            return "it covers other dims"
         if group.reduced is None:
             rows = 1
             for other, size in enumerate(group.axes):

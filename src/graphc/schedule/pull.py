@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from graphc.dims import Dim, product
+from graphc.dims import Dim, free, product
 from graphc.dtypes import DType
-from graphc.errors import IRError
+from graphc.errors import IRError, line_text
 from graphc.ir.graph import Node, Value
 from graphc.ir.loops import Call, Check, Const, Expr, Let, Load, Param, Size, Stmt, Var
 from graphc.ir.op import Element, Movement, Scalar
@@ -104,7 +104,11 @@ class Checks:
     def __init__(self) -> None:
         self.messages: list[str] = []
 
-    def code(self, message: str) -> int:
+    def code(self, message: str, node: Node) -> int:
+        """The code of a check made for `node`; its operands are shown where their sizes are known."""
+        if not any(free(d) for value in node.inputs for d in value.shape):
+            message += ": " + ", ".join(str(value.type) for value in node.inputs)
+        message += line_text(node.location)
         if message not in self.messages:
             self.messages.append(message)
         return self.messages.index(message) + 1
@@ -201,6 +205,4 @@ class Loader:
 
     def check(self, condition: Expr, message: str) -> None:
         """Record a failure with `message` and the user's line where `condition` is false."""
-        where = self.node.location
-        text = f"{message} ({where[0].rsplit('/', 1)[-1]}:{where[1]})" if where else message
-        self.block.add(Check(condition, self.puller.checks.code(text)))
+        self.block.add(Check(condition, self.puller.checks.code(message, self.node)))

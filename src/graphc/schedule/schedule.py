@@ -50,6 +50,8 @@ def schedule(graph: Graph) -> Schedule:
     context = Context(graph)
     launches: list[Launch] = []
     for group in parts.groups:
+        if group.outputs and all(0 in value.shape for value in group.outputs):
+            continue  # nothing to compute, and sizes of 0 would be divided by
         lowered = lower_anchor(group, context) if group.anchor is not None else [lower_region(group, context)]
         launches.extend(lowered)
     places: dict[Value, Place] = {v: Place("input", i) for i, v in enumerate(graph.inputs)}

@@ -175,6 +175,7 @@ class Tracer:
 
     @staticmethod
     def input(among: list[Value], prefix: str, type: TensorType, role: Role) -> Value:
+        """A new graph input, put at the end of `among`."""
         value = Value(type, None, f"{prefix}{len(among)}", role)
         among.append(value)
         return value
@@ -191,12 +192,15 @@ class Tracer:
     def constant(self, x: Tensor) -> Tensor:
         """A tensor made from Python data: the same at every call, however it is written to."""
         if not x.ndim:
-            (value,) = self.builder.emit(Op.table["full"], (), {"value": x._array.item(), "shape": (), "dtype": x.dtype})
+            number = x._array.item()
+            number = number if isinstance(number, bool | int | float) else float(number)
+            (value,) = self.builder.emit(Op.table["full"], (), {"value": number, "shape": (), "dtype": x.dtype})
         else:
             value = self.capture(Capture(x), x._storage).value
         return traced_tensor(x.dtype, tuple(x._array.shape), Cell(self, value))
 
     def capture(self, where: Capture, storage: Storage) -> Cell:
+        """The root of an outside storage as a new state input."""
         root = storage.array
         value = Value(TensorType(from_numpy(root.dtype), root.shape), None, f"state{len(self.states)}", "state")
         self.states.append((value, where))

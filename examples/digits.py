@@ -225,6 +225,7 @@ def draw(curves: dict[str, dict[str, list[float]]], scores: graphc.Tensor, held_
         below.plot(range(1, EPOCHS + 1), [100 * a for a in curve["accuracy"]], style, label=name)
     above.set_ylabel("training loss")
     below.set(xlabel="epoch", ylabel="held out, % right")
+    below.xaxis.get_major_locator().set_params(integer=True)
     above.legend()
     right.suptitle(f"{len(wrong)} of {len(labels)} misread")
     columns = 5

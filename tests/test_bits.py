@@ -93,7 +93,9 @@ def test_different_bits_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[
     [("self.linear(x) * x.sum().item()", "did not compile"), ("self.linear(x @ x)", "inner sizes differ")],
     ids=["falls back to eager", "raises"],
 )
-def test_what_cannot_be_compared_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str], forward: str, message: str) -> None:
+def test_what_cannot_be_compared_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], forward: str, message: str
+) -> None:
     assert main(["verify", "bits", script(tmp_path, forward), "--threads", "1", "--lanes", "8"]) == 2
     error = capsys.readouterr().err
     assert message in error and "1 threads, 8 lanes" in error

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import op_checks
 import pytest
 
+import op_checks
 from graphc.dtypes import float32, float64, int32
 from graphc.eager import dispatch
 from graphc.errors import IRError
@@ -75,7 +75,7 @@ BROKEN: dict[str, tuple[str, dict[str, Any], str, tuple[Any, ...], str]] = {
         "softmax", {"lowering": Composite(lambda x, **_: run("exp")(x))}, "decomposition", (float32,), "softmax",
     ),
     "the gradient has the wrong sign": (
-        "exp", {"grad": lambda g, out, x: (run("neg")(run("mul")(g, out)),)}, "gradient", (UNARY[0],), "order 1 gradient of input 0",
+        "exp", {"grad": lambda g, out, x: (run("neg")(run("mul")(g, out)),)}, "gradient", (UNARY[0],), "order 1 gradient",
     ),
     "the gradient is missing": ("exp", {"grad": lambda g, out, x: (None,)}, "gradient", (UNARY[0],), "order 1 gradient of input 0"),
     "the gradient is for another input": (
@@ -88,13 +88,17 @@ BROKEN: dict[str, tuple[str, dict[str, Any], str, tuple[Any, ...], str]] = {
         "exp", {"grad": lambda g, out, x: (run("cast")(g, dtype=float32),)}, "gradient", (UNARY[0],), "a gradient of f32",
     ),
     "the gradient cannot be differentiated": (
-        "exp", {"grad": lambda g, out, x: (run("mul")(g, run("stopped")(out)),)}, "gradient", (UNARY[0], 2), "order 2 gradient",
+        "exp",
+        {"grad": lambda g, out, x: (run("mul")(g, run("stopped")(out)),)},
+        "gradient",
+        (UNARY[0], 2),
+        "order 2 gradient",
     ),
     "a bad call has another message": (
-        "exp", {"bad": (Bad((1.0,), TypeError, "exp: no such message"),)}, "bad", (), "wanted 'exp: no such message'",
+        "exp", {"bad": (Bad((1.0,), TypeError, "exp: no such message"),)}, "bad", (), "not 'exp: no such message'",
     ),
-    "a bad call has another class": ("exp", {"bad": (Bad((1.0,), IndexError, "exp"),)}, "bad", (), "TypeError, wanted IndexError"),
-    "a bad call succeeds": ("exp", {"bad": (Bad((fill(2),), TypeError, "exp"),)}, "bad", (), "no TypeError"),
+    "a bad call has another class": ("exp", {"bad": (Bad((1.0,), IndexError, "exp"),)}, "bad", (), "TypeError, not IndexError"),
+    "a bad call succeeds": ("exp", {"bad": (Bad((fill(2),), TypeError, "exp"),)}, "bad", (), "nothing, not TypeError"),
 }  # fmt: skip
 
 
@@ -129,9 +133,8 @@ def test_an_attribute_without_text_is_caught(with_broken: Callable[..., Op]) -> 
         op_checks.check_text(op, float32)
 
 
-def test_numpy_that_is_not_exact_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    exp = Op.table["exp"]
-    op_checks.check_eager(exp, float32)
+def test_numpy_that_is_not_exact_is_caught(with_broken: Callable[..., Op], monkeypatch: pytest.MonkeyPatch) -> None:
+    op_checks.check_eager(Op.table["exp"], float32)
     monkeypatch.setattr(dispatch, "NUMPY_EXACT", dispatch.NUMPY_EXACT | {"exp"})
     with pytest.raises(AssertionError, match="eager against compiled"):
-        op_checks.check_eager(exp, float32)
+        op_checks.check_eager(with_broken("exp"), float32)

@@ -100,6 +100,43 @@ def test_changes_of_attributes_are_seen() -> None:
     assert compiled.stats()["traces"] == traces
 
 
+class Averaging(nn.Module):
+    """Keeps an average of its results, written in place or as a new tensor."""
+
+    def __init__(self, in_place: bool) -> None:
+        super().__init__()
+        self.in_place, self.linear = in_place, nn.Linear(6, 3)
+        self.register_buffer("average", graphc.zeros(3))
+
+    def forward(self, x: Any) -> Any:
+        y = self.linear(x)
+        fresh = self.average * 0.9 + y.detach().mean(0) * 0.1
+        if self.in_place:
+            self.average.copy_(fresh)
+        else:
+            self.average = fresh
+        return y * 2
+
+
+def averages(wrap: Callable[..., Any], in_place: bool) -> list[np.ndarray]:
+    graphc.manual_seed(0)
+    model = Averaging(in_place)
+    call = wrap(model)
+    for seed in range(3):
+        call(batch(seed)[0]).sum().backward()
+    return [*state(model), *gradients(model)]
+
+
+def test_buffers_written_in_place_are_kept() -> None:
+    assert_same_bits(averages(graphc.compile, True), averages(lambda model: model, True))
+
+
+def test_buffers_assigned_in_forward_run_eagerly() -> None:
+    with pytest.warns(CompileWarning, match=r"attribute 'average' of a module .*copy_.*test_compile_training.py:\d+"):
+        got = averages(graphc.compile, False)
+    assert_same_bits(got, averages(lambda model: model, False))
+
+
 def test_dropout_draws_the_same_numbers() -> None:
     graphc.manual_seed(3)
     model = nn.Sequential(nn.Linear(6, 40), nn.Dropout(0.4))
@@ -171,6 +208,30 @@ def test_second_derivatives_through_compiled_code() -> None:
         (sum((g * g).sum() for g in first)).backward()
         results.append(arrays([*first, x.grad, w.grad]))
     assert_same_bits(results[1], results[0])
+
+
+def test_gradient_penalties_through_compiled_modules() -> None:
+    """Dropout: the numbers drawn in forward are those that the second derivative sees."""
+    x, results = normal(5, 6), []
+    for wrap in (lambda model: model, graphc.compile):
+        graphc.manual_seed(2)
+        model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 1))
+        source = leaf(x)
+        (first,) = graphc.autograd.grad(wrap(model)(source).sum(), [source], create_graph=True)
+        (first * first).sum().backward()
+        results.append([*arrays(first), *gradients(model)])
+    assert_same_bits(results[1], results[0])
+
+
+def test_second_derivatives_of_what_was_modified_are_refused() -> None:
+    outside = normal(3, seed=2)
+
+    x = leaf(normal(3))
+    y = graphc.compile(lambda x: (x + outside).exp().sum())(x)
+    outside.add_(1)
+    graphc.autograd.grad(y, [x], retain_graph=True)
+    with pytest.raises(RuntimeError, match=r"create_graph: .*modified since: f32\[3\] \(test_compile_training.py"):
+        graphc.autograd.grad(y, [x], create_graph=True)
 
 
 def test_only_some_arguments_and_results_require_grad() -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pytest
+
+import graphc
+from graphc.dtypes import DType
+from graphc.ir.op import Bad, Composite, Op, Sample
 from op_checks import (
     check_bad,
     check_compiled,
@@ -13,10 +17,6 @@ from op_checks import (
     check_text,
     check_types,
 )
-
-import graphc
-from graphc.dtypes import DType
-from graphc.ir.op import Bad, Composite, Op, Sample
 
 OPS = [Op.table[name] for name in sorted(Op.table)]
 TYPED = [pytest.param(op, dtype, id=f"{op.name}-{dtype.short}") for op in OPS for dtype in op.dtypes]

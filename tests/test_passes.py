@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +10,16 @@ import pytest
 from graph_cases import (
     TOLERANCE,
     assert_same_bits,
+    bits,
     check_pass,
     parse_graph,
     print_graph,
     random_inputs,
+    run_compiled,
     run_interpreted,
     special_values,
 )
-from graphc import dtypes
+from graphc import dtypes, pipeline
 from graphc.dtypes import ALL, DType, bool_
 from graphc.errors import IRError
 from graphc.ir.graph import Builder, Graph, Value, rewrite
@@ -99,34 +99,54 @@ def combinations(identity: Identity) -> list[dict[str, DType]]:
     return found
 
 
-def counterexample(identity: Identity, same: Callable[[Any, Any], Any] | None = None) -> str | None:
-    """Operands on which the two sides differ, as text; None where there are none."""
-    tried = 0
+def comparable(identity: Identity) -> list[tuple[dict[str, DType], tuple[Graph, Graph]]]:
+    """Every choice of dtypes for which both sides are defined and have one type."""
+    found = []
     for types in combinations(identity):
         pair = sides(identity, types)
-        if pair is None or pair[0].outputs[0].type != pair[1].outputs[0].type:
-            continue
-        tried += 1
+        if pair is not None and pair[0].outputs[0].type == pair[1].outputs[0].type:
+            found.append((types, pair))
+    assert found, f"no dtype fits {identity.text}"
+    return found
+
+
+def counterexample(identity: Identity) -> str | None:
+    """Operands on which the references of the two sides differ, as text; None where there are none."""
+    for types, pair in comparable(identity):
         arrays = grid(types)
         left, right = (run_interpreted(graph, arrays)[0] for graph in pair)
-        different = np.flatnonzero(~same(left, right)) if same else bits_differ(left, right)
+        different = np.flatnonzero(bits(left) != bits(right))
         if len(different):
             at = different[0]
             operands = ", ".join(f"{name} = {a[at]!r}" for name, a in zip(types, arrays, strict=True))
             return f"{operands}: {left[at]!r} is not {right[at]!r}"
-    assert tried, f"no dtype fits {identity.text}"
     return None
-
-
-def bits_differ(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    from graph_cases import bits
-
-    return np.flatnonzero(bits(left) != bits(right))
 
 
 @pytest.mark.parametrize("identity", [i for i in TABLE if i.exact], ids=lambda i: i.text)
 def test_an_exact_identity_keeps_every_bit(identity: Identity) -> None:
     assert counterexample(identity) is None
+
+
+@pytest.mark.parametrize("dtype", BITWISE_DTYPES, ids=lambda d: d.short)
+def test_exact_identities_keep_every_bit_of_native_code(dtype: DType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sides of all identities as one program, compiled without the pass that would make them equal."""
+    monkeypatch.setattr(pipeline, "PASSES", (decompose,))
+    texts, inputs, nodes, outputs, arrays = [], [], [], [], []
+    for identity in TABLE:
+        for types, pair in comparable(identity) if identity.exact else ():
+            if dtype not in types.values():
+                continue
+            for side in pair:
+                inputs += side.inputs
+                nodes += side.nodes
+                outputs += side.outputs
+                arrays += grid(types)
+            texts.append(identity.text)
+    results = run_compiled(Graph("sides", tuple(inputs), tuple(nodes), tuple(outputs)), arrays)
+    assert texts
+    for k, text in enumerate(texts):
+        assert_same_bits(results[2 * k : 2 * k + 1], results[2 * k + 1 : 2 * k + 2], text)
 
 
 @pytest.mark.parametrize("identity", [i for i in TABLE if not i.exact], ids=lambda i: i.text)
@@ -182,15 +202,8 @@ def test_text_that_is_no_identity_is_refused(text: str, message: str) -> None:
 @pytest.mark.parametrize("identity", TABLE, ids=lambda i: i.text)
 def test_an_identity_is_applied_where_types_agree(identity: Identity) -> None:
     """The pattern alone in a graph becomes the replacement alone, for every dtype that has both."""
-    applied = 0
-    for types in combinations(identity):
-        pair = sides(identity, types)
-        if pair is None or pair[0].outputs[0].type != pair[1].outputs[0].type:
-            continue
-        made = rewrite(pair[0], rules_of([identity]))
-        assert print_graph(made) == print_graph(pair[1])
-        applied += 1
-    assert applied
+    for _, (pattern, replacement) in comparable(identity):
+        assert print_graph(rewrite(pattern, rules_of([identity]))) == print_graph(replacement)
 
 
 # ---- simplify -------------------------------------------------------------------------------------------------------------

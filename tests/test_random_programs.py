@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+
+import graphc
 from graph_cases import (
     TOLERANCE,
     Array,
@@ -19,14 +21,13 @@ from graph_cases import (
     run_in_python,
     run_interpreted,
 )
-from op_checks import with_gradients
-from random_programs import LONG, SIZES, RandomProgram
-
-import graphc
 from graphc import dtypes
 from graphc.ir.graph import Graph
 from graphc.ir.verify import verify
 from graphc.passes import PASSES
+from graphc.runtime.threads import get_num_threads, set_num_threads
+from op_checks import with_gradients
+from random_programs import LONG, SIZES, RandomProgram
 
 
 def run_eagerly(graph: Graph, arrays: Sequence[Array]) -> list[Array]:
@@ -68,7 +69,16 @@ def test_a_small_program(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(1000, 1012))
 def test_a_program_with_long_dims(seed: int) -> None:
     program = RandomProgram(seed, steps=10, sizes=(*SIZES, *LONG), rank=2)
-    check(program.graph, program.arrays(), in_python=False)
+    arrays = program.arrays()
+    check(program.graph, arrays, in_python=False)
+    before = get_num_threads()
+    try:
+        set_num_threads(1)
+        alone = run_compiled(program.graph, arrays)
+        set_num_threads(3)
+        assert_same_bits(run_compiled(program.graph, arrays), alone, f"{program.graph}\n3 threads")
+    finally:
+        set_num_threads(before)
 
 
 @pytest.mark.parametrize("seed", range(2000, 2020))
@@ -111,6 +121,25 @@ def test_symbolic_sizes_give_the_bits_of_static_ones(seed: int) -> None:
     graph = parse_graph(symbolic_text(print_graph(program.graph)))
     sizes = {"N": N, "M": M}
     assert_same_bits(run_compiled(graph, arrays, sizes=sizes), run_compiled(program.graph, arrays), str(graph))
+
+
+@pytest.mark.parametrize("seed", range(4000, 4040))
+def test_updates_give_the_bits_of_outputs(seed: int) -> None:
+    """States written in place, or copied at the end, take the values that the same graph returns."""
+    program = RandomProgram(seed, steps=16)
+    graph, arrays = program.graph, program.arrays()
+    made = [v for n in graph.nodes for v in n.outputs]
+    updates = []
+    for state in graph.inputs:
+        fitting = [v for v in (*made, *graph.inputs) if v.type == state.type and v is not state]
+        if fitting and program.rng.random() < 0.7:
+            state.role = "state"
+            updates.append((state, fitting[program.rng.integers(len(fitting))]))
+    outputs = graph.outputs[: program.rng.integers(len(graph.outputs) + 1)]
+    updating = Graph(graph.name, graph.inputs, graph.nodes, outputs, tuple(updates))
+    returning = Graph(graph.name, graph.inputs, graph.nodes, (*outputs, *(new for _, new in updates)))
+    verify(updating)
+    assert_same_bits(run_compiled(updating, arrays), run_compiled(returning, arrays), str(updating))
 
 
 FOUND = {

@@ -56,6 +56,7 @@ class Variant:
         self.written_ends: list[int] = []
         self.writes_arguments = any(i < len(traced.arguments) for i in self.written)
         self.state_flags = [bool(state.tensor._requires_grad) for state in traced.states]
+        self.leaf_arguments = [target for target, _ in traced.grad_effects if isinstance(target, int)]
         self.moved = 0 if split is None else len(traced.differentiated)
 
     def builts(self) -> list[Built]:
@@ -64,7 +65,7 @@ class Variant:
 
     def holds(self, leaves: list[Tensor]) -> bool:
         """Whether what the trace assumed about the world besides the arguments' types is still so."""
-        if self.epoch != dispatch.epoch[0]:
+        if self.epoch != dispatch.epoch[0] or any(leaves[i]._grad_fn is not None for i in self.leaf_arguments):
             return False
         for state, flag in zip(self.traced.states, self.state_flags, strict=True):
             if state.tensor._requires_grad is not flag:
@@ -177,12 +178,13 @@ class _Gradient:
 
     def __init__(self, variant: Variant, saved: list[Array], leaves: list[Tensor]) -> None:
         self.variant, self.saved, self.leaves = variant, saved, leaves
+        self.versions = [x._storage.version for x in leaves] + [0 if s.of_grad else s.version for s in variant.traced.states]
 
     def __call__(self, g: Any, out: Any, *_: Any) -> tuple[Tensor | None, ...]:
         variant, traced = self.variant, self.variant.traced
         given = g if isinstance(g, tuple) else (g,)
         if modes.grad:
-            return traced.replay_gradients(self.leaves, given)
+            return self.replay(given)
         assert variant.backward is not None and variant.split is not None
         built, program = variant.backward
         held = []
@@ -199,6 +201,18 @@ class _Gradient:
         made = [aligned_empty(tuple(s.shape), s.dtype.numpy) for s in built.plan.outputs]  # type: ignore[arg-type]
         program([array_address(a) for a in held], [address for _, address in made])
         return tuple(wrap(array, spec.dtype) for (array, _), spec in zip(made, built.plan.outputs, strict=True))
+
+    def replay(self, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+        """Gradients that can be differentiated again."""
+        variant, traced = self.variant, self.variant.traced
+        assert variant.split is not None
+        outputs = variant.split.forward.outputs
+        kept = outputs[len(outputs) - variant.split.saved :]
+        alone = traced.independent(kept)
+        known = {v: wrap(array, v.dtype) for v, array, free in zip(kept, self.saved, alone, strict=True) if free}
+        now = [x._storage.version for x in self.leaves] + [0 if s.of_grad else s.version for s in traced.states]
+        changed = {i for i, (a, b) in enumerate(zip(self.versions, now, strict=True)) if a != b} | variant.written
+        return traced.replay_gradients(self.leaves, given, known, sorted(changed))
 
     def input(self, position: int) -> Array:
         traced = self.variant.traced

@@ -17,14 +17,14 @@ torch = pytest.importorskip("torch")
 
 # Parts of the IR that PyTorch has no operator for.
 INTERNAL = {
-    "advance_state", "cast", "full", "iota", "max_dim", "min_dim", "pad_constant", "pick_class", "random_bits", "reduce_all", "reduce_any",
-    "reduce_max", "reduce_min", "reduce_prod", "reduce_sum", "slice", "slice_scatter",
+    "advance_state", "cast", "full", "iota", "max_dim", "min_dim", "pad_constant", "pick_class", "random_bits", "reduce_all",
+    "reduce_any", "reduce_max", "reduce_min", "reduce_prod", "reduce_sum", "slice", "slice_scatter",
 }  # fmt: skip
 RANDOM = {"bernoulli", "dropout", "rand", "randint", "randn"}  # other generators: never the same values
 # Operators with samples that PyTorch refuses and graphc takes.
 WIDER = {
-    "argmax", "argmin", "atan2", "floor_divide", "fmod", "layer_norm", "logical_and", "logical_or", "logical_xor", "maximum", "minimum",
-    "one_hot", "pad", "prod", "remainder", "rms_norm", "round", "scaled_dot_product_attention",
+    "argmax", "argmin", "atan2", "floor_divide", "fmod", "layer_norm", "logical_and", "logical_or", "logical_xor", "maximum",
+    "minimum", "one_hot", "pad", "prod", "remainder", "rms_norm", "round", "scaled_dot_product_attention",
 }  # fmt: skip
 MODERATE_ONLY = {"gelu"}  # PyTorch's vector code overflows
 ULPS = {"float32": 1.2e-7, "float64": 2.3e-16}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import graphc.namespace  # noqa: F401  tensors get their methods there
 from graphc.data.dataset import Dataset, Subset, TensorDataset, random_split
 from graphc.data.loader import DataLoader, default_collate
 from graphc.data.sampler import BatchSampler, RandomSampler, SequentialSampler

@@ -32,8 +32,9 @@ class Program:
         builder_inputs = [*gradients, *outputs, *inputs]
         slots = {v: i for i, v in enumerate(builder_inputs) if v is not None}
         self.count = len(builder_inputs)
-        live = {v for v in found if v is not None}
-        order = _needed_nodes(live)
+        wanted = [v for v in found if v is not None]
+        live = set(wanted)
+        order = _needed_nodes(wanted)
         self.steps: list[tuple[Op, dict[str, Any], tuple[int, ...]]] = []
         for node in order:
             live.update(node.inputs)
@@ -55,8 +56,8 @@ class Program:
         return [None if i is None else values[i] for i in self.results]
 
 
-def _needed_nodes(values: set[Value]) -> list[Any]:
-    """The nodes that the values depend on, in an order of definition before use."""
+def _needed_nodes(values: Sequence[Value]) -> list[Any]:
+    """The nodes that the values depend on, in an order of definition before use (the same in every process)."""
     order: list[Any] = []
     done: set[Any] = set()
     stack = [(v.node, False) for v in values if v.node is not None]

@@ -10,10 +10,11 @@ The script defines ``build()``, which gives a dict of
     optimizer   callable(parameters) -> an Optimizer
     outputs     optional: callable(model, *inputs) -> tensors; without it ``model(inputs[0])``
 
-Four ways of running are compared: ``eager``; ``module`` (the compiled model in eager code); ``compiled`` (one compiled function for outputs,
-one for gradients, one for the whole training step); ``loaded`` (those functions from files, in a process that never imports the script).
-Each runs in a process of its own for every thread count and every width of the generated vectors.  What is hashed: of outputs and
-gradients the second call's (the files are written after the first), of training the last loss and all of the model's state.
+Four ways of running are compared: ``eager``; ``module`` (the compiled model in eager code); ``compiled`` (one compiled function
+for outputs, one for gradients, one for the whole training step); ``loaded`` (those functions from files, in a process that never
+imports the script).  Each runs in a process of its own for every thread count and every width of the generated vectors.  What is
+hashed: of outputs and gradients the second call's (the files are written after the first), of training the last loss and all of
+the model's state.
 """
 
 from __future__ import annotations
@@ -259,8 +260,8 @@ def _rows(target: str, threads: int, lanes: int, steps: int, folder: str) -> Ite
     environment = {**os.environ, "GRAPHC_LANES": str(lanes), "GRAPHC_CACHE_DIR": os.path.join(folder, f"cache{lanes}")}
     environment.pop("GRAPHC_CACHE", None)
     for kind in ("here", LOADED):
-        command = [sys.executable, "-m", "graphc.explain.bits", kind, "--threads", str(threads), "--steps", str(steps), "--folder", own]
-        command += ["--target", target] if kind == "here" else []
+        options = {"--threads": threads, "--steps": steps, "--folder": own, **({"--target": target} if kind == "here" else {})}
+        command = [sys.executable, "-m", "graphc.explain.bits", kind, *(str(part) for pair in options.items() for part in pair)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{kind}, {threads} threads, {lanes} lanes:\n{done.stderr.strip()}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import graphc.namespace  # noqa: F401  tensors get their methods there
 from graphc.nn import functional, gradients, init
 from graphc.nn.activations import GELU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from graphc.nn.containers import ModuleDict, ModuleList, Sequential

@@ -20,6 +20,7 @@ from graphc.eager import dispatch
 from graphc.eager.creation import as_tensor
 from graphc.eager.modes import no_grad
 from graphc.eager.tensor import Tensor, device
+from graphc.errors import TraceError, at_user_line
 from graphc.nn.parameter import Parameter
 
 _ABSENT: Any = object()
@@ -131,6 +132,7 @@ class Module:
             _put(own["_buffers"], name, value)
         else:
             if own.get(name, _ABSENT) is not value:
+                _check_outlives_trace(name, value)
                 dispatch.epoch[0] += 1
             object.__setattr__(self, name, value)
 
@@ -410,8 +412,16 @@ def indented(text: str) -> str:
 
 def _put(place: dict[str, Any], name: str, value: Any) -> None:
     if place.get(name, _ABSENT) is not value:
+        _check_outlives_trace(name, value)
         dispatch.epoch[0] += 1
     place[name] = value
+
+
+def _check_outlives_trace(name: str, value: Any) -> None:
+    """Raise TraceError for a tensor that only stands for one: later calls of compiled code would not assign it."""
+    if isinstance(value, Tensor) and value._storage.cell is not None:
+        message = f"attribute '{name}' of a module was set to a tensor made while tracing; write into a tensor that is there (copy_)"
+        raise TraceError(at_user_line(message))
 
 
 def _require(condition: bool, value: Any, role: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import graphc.namespace  # noqa: F401  tensors get their methods there
 from graphc.optim import lr_scheduler
 from graphc.optim.adam import Adam, AdamW
 from graphc.optim.optimizer import Optimizer

@@ -10,7 +10,7 @@ Nothing outside is changed by a trace: what the code did to outside tensors is r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,19 +110,51 @@ class Traced:
         """The tensor that `target` stands for in a call with arguments `leaves`."""
         return leaves[target] if isinstance(target, int) else target
 
-    def replay_gradients(self, leaves: Sequence[Tensor], given: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-        """The gradients of a joint trace computed by eager operators, so that they can be differentiated again."""
+    def replay_gradients(
+        self, leaves: Sequence[Tensor], given: Sequence[Tensor | None], known: Mapping[Value, Tensor], changed: Sequence[int]
+    ) -> tuple[Tensor, ...]:
+        """The gradients of a joint trace computed by eager operators, so that they can be differentiated again.
+
+        known: values kept from the call that depend on nothing differentiated.   changed: positions of graph inputs that are not
+        what they were at the call.  Raises RuntimeError where a gradient needs one of those.
+        """
+        first = self.result_count
+        wanted = self.graph.outputs[first : first + len(self.differentiated)]
+        values = {**known, **self._inputs_again(leaves, given)}
+        needed = {v for v in wanted if v not in known}
+        nodes = []
+        for node in reversed(self.graph.nodes):
+            if any(v in needed for v in node.outputs):
+                nodes.append(node)
+                needed.update(v for v in node.inputs if v not in known)
+        for i in changed:
+            if self.graph.inputs[i] in needed:
+                message = "create_graph: a tensor that gradients through compiled code are computed from has been modified since"
+                raise RuntimeError(at_user_line(f"{message}: {self.graph.inputs[i].type}"))
+        for node in reversed(nodes):
+            outputs = node.op.run(*[values[v] for v in node.inputs], **node.attrs)
+            values.update(zip(node.outputs, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))
+        return tuple(values[v] for v in wanted)
+
+    def _inputs_again(self, leaves: Sequence[Tensor], given: Sequence[Tensor | None]) -> dict[Value, Tensor]:
         scalars = [wrap(np.asarray(getter(), dtype.numpy), dtype) for getter, dtype in self.scalars]
         inputs = [*leaves, *(s.root() for s in self.states), *scalars]
         values: dict[Value, Tensor] = dict(zip(self.graph.inputs, inputs, strict=False))
         for position, value in zip(self.gradient_positions, self.graph.inputs[len(inputs) :], strict=True):
             g = given[position]
             values[value] = Op.table["full"].run(value=0, shape=value.shape, dtype=value.dtype) if g is None else g
+        return values
+
+    def independent(self, values: Sequence[Value]) -> list[bool]:
+        """Whether each value depends on nothing that gradients are with respect to."""
+        storages = {id(t._storage) for t in self.differentiated if isinstance(t, Tensor)}
+        count = len(self.arguments)
+        reached = {self.graph.inputs[t] for t in self.differentiated if isinstance(t, int)}
+        reached |= {self.graph.inputs[count + i] for i, s in enumerate(self.states) if id(s._storage) in storages}
         for node in self.graph.nodes:
-            outputs = node.op.run(*[values[v] for v in node.inputs], **node.attrs)
-            values.update(zip(node.outputs, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))
-        first = self.result_count
-        return tuple(values[v] for v in self.graph.outputs[first : first + len(self.differentiated)])
+            if any(v in reached for v in node.inputs):
+                reached.update(node.outputs)
+        return [v not in reached for v in values]
 
 
 class _Snapshot:

@@ -411,8 +411,10 @@ def indented(text: str) -> str:
 
 
 def _put(place: dict[str, Any], name: str, value: Any) -> None:
-    if place.get(name, _ABSENT) is not value:
-        _check_outlives_trace(name, value)
+    before = place.get(name, _ABSENT)
+    if before is not value:
+        if before is not _ABSENT:  # a module may be made inside traced code
+            _check_outlives_trace(name, value)
         dispatch.epoch[0] += 1
     place[name] = value
 

@@ -39,7 +39,7 @@ def leaf(x: graphc.Tensor) -> graphc.Tensor:
     return x.detach().clone().requires_grad_()
 
 
-# ---- arguments and results --------------------------------------------------------------------------------------------------
+# ---- arguments and results --------------------------------------------------------------------------------
 
 
 class Pair(NamedTuple):
@@ -139,7 +139,7 @@ def test_no_tensors_at_all() -> None:
     assert graphc.compile(lambda: 5)() == 5
 
 
-# ---- what makes a new trace --------------------------------------------------------------------------------------------------
+# ---- what makes a new trace --------------------------------------------------------------------------------
 
 
 def test_new_shapes_and_dtypes_compile_anew() -> None:
@@ -291,7 +291,7 @@ def test_views_as_arguments() -> None:
     assert base._version == 1
 
 
-# ---- what cannot be traced -----------------------------------------------------------------------------------------------------
+# ---- what cannot be traced --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_errors_of_the_function_are_its_own() -> None:
         graphc.compile(lambda x: x).explain()
 
 
-# ---- the same bits as eager -------------------------------------------------------------------------------------------------------
+# ---- the same bits as eager --------------------------------------------------------------------------------
 
 
 def mlp(x: Any, w1: Any, b1: Any, w2: Any) -> Any:

@@ -36,7 +36,7 @@ def gradients(model: nn.Module) -> list[np.ndarray]:
     return arrays([p.grad for p in model.parameters() if p.grad is not None])
 
 
-# ---- modules ------------------------------------------------------------------------------------------------------------------
+# ---- modules --------------------------------------------------------------------------------
 
 
 def test_a_module_compiles_and_its_attributes_stay_in_reach() -> None:
@@ -162,7 +162,7 @@ def test_random_numbers_drawn_inside_are_eagers(draw: Callable[[], Any]) -> None
     assert_same_bits(seen[1], seen[0])
 
 
-# ---- gradients through compiled modules ------------------------------------------------------------------------------------------
+# ---- gradients through compiled modules --------------------------------------------------------------------------------
 
 
 def test_gradients_through_a_compiled_module_in_an_eager_loop() -> None:
@@ -279,7 +279,7 @@ def test_writing_to_an_outside_tensor_that_backward_needs_is_an_error() -> None:
         loss.backward()
 
 
-# ---- training steps -----------------------------------------------------------------------------------------------------------------
+# ---- training steps --------------------------------------------------------------------------------
 
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "SGD": lambda parameters: graphc.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01),

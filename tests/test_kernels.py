@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,11 @@ from graphc.ir.op import Op, TensorType
 
 
 @pytest.fixture
-def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[Any, Any]]:
+def programs(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Any]:
     """An empty store of programs for one test."""
     store: dict[Any, Any] = {}
     monkeypatch.setattr(kernels, "_programs", store)
-    yield store
+    return store
 
 
 def run(name: str, *arrays: Array, **attrs: Any) -> list[Array]:

@@ -149,6 +149,13 @@ FOUND = {
       %2 = reduce_max(%1, dim=2) : f32[2, 3]
       return %2
     }""",
+    "a sign that is rounded twice": """graph @g(%x: f64[5], %y: f64[1]) {
+      %0 = tanh(%x) : f64[5]
+      %1 = cast(%0, dtype=f16) : f16[5]
+      %2 = tanh(%y) : f64[1]
+      %3 = cast(%2, dtype=f16) : f16[1]
+      return %1, %3
+    }""",
 }
 
 

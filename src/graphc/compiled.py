@@ -13,7 +13,7 @@ import functools
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -146,22 +146,29 @@ class Compiled:
             raise RuntimeError(at_user_line("explain: nothing is compiled before the first call"))
         return "\n\n".join(parts)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the program of the last call (made without gradients) as one artifact that `graphc.load` runs.
+    def save(self, path: str | os.PathLike[str], names: Mapping[str, Tensor] | None = None) -> None:
+        """Write the program of the last call as one artifact that `graphc.load` runs.
 
-        Raises RuntimeError where there is none, OSError where it cannot be written (an existing file stays whole).
+        names: what to call the tensors it holds (a module's are called as in its ``state_dict``; a training step's could be
+        ``model.state_dict(keep_vars=True)``).  Numbers that the code reads live, such as a learning rate, are written as they
+        are now, as state called ``number0`` and so on.
+
+        Raises RuntimeError where no call was compiled yet or the last one recorded gradients, OSError where the file cannot be
+        written (an existing one stays whole).
         """
         from graphc.artifact.save import save
 
         variant = self._last
         if variant is None:
             raise RuntimeError(at_user_line("save: call the compiled function once first, so that there is a program to save"))
-        if variant.backward is not None or variant.traced.scalars:
-            message = "save: the last call recorded gradients or read live Python numbers; call it once under no_grad() first"
-            raise RuntimeError(at_user_line(message))
-        names = self._state_names(variant)
-        states = [names.get(i, f"state{i}") for i in range(len(variant.traced.states))]
-        arrays = {n: np.array(state.array) for n, state in zip(states, variant.traced.states, strict=True)}
+        if variant.backward is not None:
+            raise RuntimeError(at_user_line("save: the last call recorded gradients; call it once under no_grad() first"))
+        traced = variant.traced
+        if names is None:
+            names = self._target.state_dict(keep_vars=True) if hasattr(self._target, "state_dict") else {}
+        by_storage = {id(tensor._storage): name for name, tensor in names.items()}
+        arrays = {by_storage.get(id(state._storage), f"state{i}"): np.array(state.array) for i, state in enumerate(traced.states)}
+        arrays |= {f"number{i}": np.asarray(getter(), dtype.numpy) for i, (getter, dtype) in enumerate(traced.scalars)}
         save(
             path,
             name=getattr(self._target, "__name__", type(self._target).__name__),
@@ -169,20 +176,11 @@ class Compiled:
             plan=variant.built.plan,
             code=variant.built.code,
             arguments=variant.arguments,
-            results=variant.traced.output_tree,
-            result_count=variant.traced.result_count,
-            states=states,
+            results=traced.output_tree,
+            result_count=traced.result_count,
+            states=list(arrays),
             arrays=arrays,
         )
-
-    def _state_names(self, variant: Variant) -> dict[int, str]:
-        """Parameter names of a module, by state position."""
-        named = getattr(self._target, "state_dict", None)
-        if named is None:
-            return {}
-        by_storage = {id(tensor._storage): name for name, tensor in named(keep_vars=True).items()}
-        states = variant.traced.states
-        return {i: by_storage[id(s._storage)] for i, s in enumerate(states) if id(s._storage) in by_storage}
 
 
 def compile(target: Callable[..., Any] | None = None, *, lanes: int | None = None, use_cache: bool = True) -> Any:

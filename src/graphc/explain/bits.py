@@ -139,7 +139,7 @@ def run_here(target: str, steps: int, folder: str) -> dict[str, list[str]]:
             for call in range(_calls(column, steps)):
                 result = function(*subject.inputs)
                 if mode == "compiled" and call == 0:
-                    save_program(function, os.path.join(folder, f"{column}.gc"), subject.model)
+                    function.save(os.path.join(folder, f"{column}.gc"), subject.model.state_dict(keep_vars=True))
                     save(subject.model.state_dict(), os.path.join(folder, f"{column}-state.gc"))
             compiled = {"module": subject._called, "compiled": function}.get(mode)
             if compiled is not None and compiled.stats()["fallbacks"]:
@@ -166,33 +166,6 @@ def run_loaded(steps: int, folder: str) -> dict[str, list[str]]:
             state.update((name, array) for name, array in program.state_dict().items() if name in state)
         hashes.append(hash_arrays([*_arrays(result), *(state[name] for name in sorted(state))]))
     return {LOADED: hashes}
-
-
-def save_program(function: Any, path: str, model: Any) -> None:
-    """Write the program of a compiled function's last call.  The model's tensors keep their names in it; numbers that the code
-    read live (a learning rate) are written as they are now."""
-    from graphc.artifact.save import save
-    from graphc.ir.text import print_graph
-
-    variant = function._last
-    if variant is None:
-        raise RuntimeError(f"{function.__name__} did not compile: {function.stats()['fallbacks'][0]}")
-    traced = variant.traced
-    by_storage = {id(tensor._storage): name for name, tensor in model.state_dict(keep_vars=True).items()}
-    arrays = {by_storage.get(id(state._storage), f"state {i}"): np.array(state.array) for i, state in enumerate(traced.states)}
-    arrays |= {f"number {i}": np.asarray(get(), dtype.numpy) for i, (get, dtype) in enumerate(traced.scalars)}
-    save(
-        path,
-        name=function.__name__,
-        graph_text=print_graph(variant.built.graph),
-        plan=variant.built.plan,
-        code=variant.built.code,
-        arguments=variant.arguments,
-        results=traced.output_tree,
-        result_count=traced.result_count,
-        states=list(arrays),
-        arrays=arrays,
-    )
 
 
 def _calls(column: str, steps: int) -> int:

@@ -50,10 +50,18 @@ def apply(emit: Emitter, fn: str, args: tuple[Value, ...], dtype: DType) -> Valu
     if fn == "abs":
         return _absolute(emit, a)
     if fn == "copysign":
-        return emit.intrinsic("copysign", a.dtype, *args)
+        return _copysign(emit, a, args[1])
     if fn in _ROUNDING:
         return emit.intrinsic(_ROUNDING[fn], a.dtype, a) if floating else a
     raise IRError(f"llvm: {fn} is not a primitive function (mathlib.expand opens the others)")
+
+
+def _copysign(emit: Emitter, a: Value, b: Value) -> Value:
+    """By bits: LLVM moves a rounding to float16 into both operands of its own, and no routine rounds the float64 sign."""
+    integers, sign = (int32, -(1 << 31)) if a.dtype.itemsize == 4 else (int64, -(1 << 63))
+    magnitude = emit.binary("and", emit.convert("bitcast", a, integers), literal(~sign, integers))
+    signed = emit.binary("and", emit.convert("bitcast", b, integers), literal(sign, integers))
+    return emit.convert("bitcast", emit.binary("or", magnitude, signed), a.dtype)
 
 
 def _same_register(a: DType, b: DType) -> bool:

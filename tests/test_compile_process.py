@@ -41,12 +41,13 @@ def run_program(folder: Path) -> dict[str, Any]:
     """What a new process says that compiles with its cache in `folder`."""
     source = str(Path(graphc.__file__).resolve().parents[1])
     environment = {**os.environ, "GRAPHC_CACHE_DIR": str(folder), "PYTHONPATH": source}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 
-# ---- the cache --------------------------------------------------------------------------------
+# ---- the cache -------------------------------------------------------------------------------------------------------
 
 
 def test_a_second_process_compiles_nothing_and_damage_is_noticed(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_the_cache_serves_equal_programs_of_one_process(tmp_path: Path, monkeypa
     assert counts == [(1, 0), (0, 1), (1, 0), (1, 0)]
 
 
-# ---- threads --------------------------------------------------------------------------------
+# ---- threads ---------------------------------------------------------------------------------------------------------
 
 
 def network(x: Any, w: Any) -> Any:
@@ -159,7 +160,7 @@ def test_modes_of_one_thread_are_not_another_ones() -> None:
     assert seen == [True]
 
 
-# ---- fork --------------------------------------------------------------------------------
+# ---- fork ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -163,7 +163,6 @@ class Variant:
             if required:
                 tensor._requires_grad, tensor._grad_fn, tensor._index = True, node, i
 
-
     def read_by_backward(self, leaves: list[Tensor]) -> list[Tensor]:
         """The arguments and outside tensors that the backward program reads again."""
         assert self.split is not None

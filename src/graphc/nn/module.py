@@ -422,8 +422,8 @@ def _put(place: dict[str, Any], name: str, value: Any) -> None:
 def _check_outlives_trace(name: str, value: Any) -> None:
     """Raise TraceError for a tensor that only stands for one: later calls of compiled code would not assign it."""
     if isinstance(value, Tensor) and value._storage.cell is not None:
-        message = f"attribute '{name}' of a module was set to a tensor made while tracing; write into a tensor that is there (copy_)"
-        raise TraceError(at_user_line(message))
+        message = f"attribute '{name}' of a module was set to a tensor made while tracing"
+        raise TraceError(at_user_line(f"{message}; write into a tensor that is there (copy_)"))
 
 
 def _require(condition: bool, value: Any, role: str) -> None:

@@ -49,7 +49,8 @@ def split_joint(graph: Graph, gradients_at: range, gradients_of_results: Sequenc
     gradients = graph.outputs[gradients_at.start : gradients_at.stop]
     results = (*graph.outputs[: gradients_at.start], *graph.outputs[gradients_at.stop :])
     needed = dict.fromkeys(v for v in (*(v for n in late_nodes for v in n.inputs), *gradients) if v not in late)
-    saved = _least_kept(early_nodes, list(needed))
+    written = {state for state, new in graph.updates if new is not state}
+    saved = _least_kept(early_nodes, list(needed), written)
     again = _needed_again(list(needed), set(saved))
     inputs = [v for v in graph.inputs if v not in set(gradients_of_results)]
     forward = _pruned(graph.name, inputs, early_nodes, (*results, *saved), graph.updates)
@@ -85,8 +86,11 @@ def _backward(
     return Split(forward, backward, len(saved), tuple(reads))
 
 
-def _least_kept(nodes: Sequence[Node], needed: Sequence[Value]) -> list[Value]:
-    """The values of forward to keep: a minimum cut, in bytes, between what cannot be computed twice and `needed`."""
+def _least_kept(nodes: Sequence[Node], needed: Sequence[Value], written: set[Value]) -> list[Value]:
+    """The values of forward to keep: a minimum cut, in bytes, between what cannot be computed twice and `needed`.
+
+    Nothing is computed twice from an input in `written`: backward would find its new value.
+    """
     import networkx as nx
 
     network = nx.DiGraph()
@@ -95,7 +99,8 @@ def _least_kept(nodes: Sequence[Node], needed: Sequence[Value]) -> list[Value]:
         for value in node.outputs:
             nbytes = float(product(value.shape)) * value.dtype.itemsize  # type: ignore[arg-type]
             network.add_edge((value, "made"), (value, "read"), capacity=nbytes + 1.0)  # of equal cuts the one with fewer values
-            if node.inputs and not isinstance(node.op.lowering, Scalar | Movement):
+            repeatable = isinstance(node.op.lowering, Scalar | Movement) and not any(v in written for v in node.inputs)
+            if node.inputs and not repeatable:
                 network.add_edge("source", (value, "made"))  # an edge without a capacity is never cut
             else:
                 for operand in node.inputs:

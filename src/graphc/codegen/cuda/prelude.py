@@ -115,15 +115,8 @@ DEVICE f16 narrow_f16(f32 value) {
     return f16{(u16)(sign | (bitcast<u32>(bitcast<f32>(bits) + 0.5f) - 0x3f000000u))};
   return f16{(u16)(sign | (bits - 0x38000000u + 0xfffu + (bits >> 13 & 1u)) >> 13)};
 }
-// The f32 that rounds to 16 bits as `value` itself would: an inexact conversion leaves its last bit set (round to odd).
-DEVICE f32 narrow_to_odd(f64 value) {
-  const f32 near = (f32)value;
-  const u32 bits = bitcast<u32>(near);
-  if ((f64)near == value || value != value || (bits & 1u)) return near;
-  return bitcast<f32>(absolute((f64)near) > absolute(value) ? bits - 1 : bits + 1);
-}
 
-// ---- conversion of values ----
+// ---- conversion of values: to and from 16-bit floats through f32, where it rounds once more ----
 template <class To, class From> DEVICE To saturate(From value) {
   constexpr int bits = 8 * (int)sizeof(To) - (Traits<To>::negative ? 1 : 0);
   constexpr From limit = (From)(1ull << (bits - 1)) * (From)2;
@@ -136,8 +129,6 @@ template <class To, class From> DEVICE To saturate(From value) {
 template <class To, class From> DEVICE To cast(From value) {
   if constexpr (Same<To, From>::value) return value;
   else if constexpr (Same<From, f16>::value || Same<From, bf16>::value) return cast<To>(widen(value));
-  else if constexpr (Same<From, f64>::value && Same<To, f16>::value) return narrow_f16(narrow_to_odd(value));
-  else if constexpr (Same<From, f64>::value && Same<To, bf16>::value) return narrow_bf16(narrow_to_odd(value));
   else if constexpr (Same<To, f16>::value) return narrow_f16((f32)value);
   else if constexpr (Same<To, bf16>::value) return narrow_bf16((f32)value);
   else if constexpr (Same<To, bool>::value) return value != (From)0;

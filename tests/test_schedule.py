@@ -181,7 +181,9 @@ def test_arena_offsets_never_overlap_while_alive() -> None:
 
 
 def test_states_that_trade_places_do_so_through_a_copy() -> None:
-    graph = parse_graph("graph @swap(state %a: f32[5], state %b: f32[5]) {\n  %0 = neg(%a) : f32[5]\n  return %0; update %a = %b; update %b = %a\n}")
+    graph = parse_graph(
+        "graph @swap(state %a: f32[5], state %b: f32[5]) {\n  %0 = neg(%a) : f32[5]\n  return %0; update %a = %b; update %b = %a\n}"
+    )
     inputs = arrays_for(graph)
     program = build(graph, use_cache=False).link()
     a, b, out = inputs[0].copy(), inputs[1].copy(), np.zeros(5, np.float32)

@@ -58,7 +58,8 @@ def test_one_value_is_kept_and_the_rest_is_computed_again() -> None:
 
 def test_inputs_are_never_kept_twice() -> None:
     graph = parse_graph(
-        "graph @f(%x: f32[3], %g: f32[3]) {\n  %0 = exp(%x) : f32[3]\n  %1 = neg(%x) : f32[3]\n  %2 = mul(%g, %1) : f32[3]\n  return %0, %2\n}"
+        "graph @f(%x: f32[3], %g: f32[3]) {\n  %0 = exp(%x) : f32[3]\n  %1 = neg(%x) : f32[3]\n"
+        "  %2 = mul(%g, %1) : f32[3]\n  return %0, %2\n}"
     )
     cut = split_joint(graph, range(1, 2), [graph.inputs[1]])
     assert cut.saved == 0 and ("input", 0) in cut.reads

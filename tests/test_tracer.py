@@ -255,7 +255,7 @@ def test_joint_traces_give_gradients_of_results() -> None:
     given = [graphc.tensor([[1.0, -2.0]]), None, graphc.tensor(5.0)]
     outputs = f(x)
     expected = graphc.autograd.grad([outputs[0], outputs[2]], traced.sources([x]), [given[0], given[2]])
-    replayed = traced.replay_gradients([x], given)
+    replayed = traced.replay_gradients([x], given, known={}, changed=())
     for a, b in zip(expected, replayed, strict=True):
         assert close(a, b)
     (second,) = graphc.autograd.grad(replayed[0].sum(), weight)

@@ -11,9 +11,10 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graphc.compiled import compile
+    from graphc.compiled import compile as compile
     from graphc.namespace import *  # noqa: F403
-    from graphc.saving import load, save
+    from graphc.saving import load as load
+    from graphc.saving import save as save
 
 __version__ = "0.1.0"
 

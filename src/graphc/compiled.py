@@ -1,10 +1,10 @@
 """`graphc.compile`: a function or module that traces itself when called and runs as one native program.
 
 Enters: Python callables, tensors.  Leaves: tensors, as the callable itself would give them, bit for bit.
-Never here: how code is traced (trace) or made (compile.py).
+Never here: how code is traced (trace) or made (pipeline).
 
-A call is keyed by the structure of its arguments, every tensor's dtype, shape and requires_grad, the grad mode, and the epoch that any module
-attribute change bumps.  A new key traces again; a trace whose text was compiled before costs no compilation.
+A call is keyed by the structure of its arguments, every tensor's dtype, shape and requires_grad, the grad mode, and the epoch
+that any module attribute change bumps.  A new key traces again; a trace whose text was compiled before costs no compilation.
 """
 
 from __future__ import annotations

@@ -77,6 +77,7 @@ long, int, short, uint = int64, int32, int16, uint8
 
 globals().update({name: function for name, function in methods.install().items() if name not in globals()})
 
+
 def is_tensor(x: object) -> builtins.bool:
     """Whether `x` is a Tensor."""
     return isinstance(x, Tensor)

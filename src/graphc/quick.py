@@ -76,8 +76,9 @@ def _is_plain(state: Capture) -> bool:
 
 def _made(variant: Variant) -> QuickCall:
     plan, program = variant.built.plan, variant.program
-    states = [(s.tensor, s.tensor._storage, s.array, flag) for s, flag in zip(variant.traced.states, variant.state_flags, strict=True)]
-    count = len(variant.traced.arguments)
+    traced = variant.traced
+    states = [(s.tensor, s.tensor._storage, s.array, flag) for s, flag in zip(traced.states, variant.state_flags, strict=True)]
+    count = len(traced.arguments)
     specs = [(s.dtype, s.shape) for s in plan.inputs[:count]]
     shape, dtype = variant.outputs[0]
     grad_mode, default_dtype, default_at = modes.grad, dtypes._default, dtypes._default[0]

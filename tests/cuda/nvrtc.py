@@ -42,9 +42,7 @@ class Nvrtc:
         self._call(f"nvrtcGet{what}", program, text)
         return text.raw
 
-    def compile(
-        self, source: str, architecture: str, options: tuple[str, ...], result: str = "CUBIN"
-    ) -> tuple[bytes, str]:
+    def compile(self, source: str, architecture: str, options: tuple[str, ...], result: str = "CUBIN") -> tuple[bytes, str]:
         """(cubin or, with result="PTX", its text; what the compiler said).
 
         Raises RuntimeError with the log if it fails.

@@ -7,15 +7,17 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from graphc.codegen.cuda.mapping import map_kernel
+from graphc.codegen.cuda.mapping import map_kernel, parallel_extent
+from graphc.codegen.cuda.program import Program
 from graphc.dims import evaluate
-from graphc.ir.loops import For, Kernel
+from graphc.ir.loops import Kernel
+from graphc.runtime.plan import Plan
 
 HERE = Path(__file__).parent
 SHIM = HERE / "cuda_on_cpu.h"
@@ -68,12 +70,40 @@ class Guarded:
         self.end = self.start + array.nbytes
         self.array = self.raw[self.start : self.end].view(array.dtype)
         self.array[:] = array.reshape(-1)
-        self.pointer = ctypes.c_void_p(self.raw.ctypes.data + self.start)
+        self.shape = array.shape
+        self.address = self.raw.ctypes.data + self.start
+
+    @property
+    def shaped(self) -> np.ndarray:
+        """The copy, in the array's shape."""
+        return self.array.reshape(self.shape)
 
     def check(self, name: str) -> None:
         """Raises KernelFailure if a byte of the margins was written."""
         if not ((self.raw[: self.start] == 0xFF).all() and (self.raw[self.end :] == 0xFF).all()):
             raise KernelFailure(f"a write outside of buffer {name}")
+
+
+def launch(
+    library: ctypes.CDLL,
+    name: str,
+    arguments: Sequence[int],
+    grid: tuple[int, int],
+    block: tuple[int, int],
+    schedule: int,
+) -> None:
+    """One run of kernel `name` over half of `grid`, so that it strides; raises KernelFailure for what the shim finds.
+
+    `arguments`: addresses and i64 values, 8 bytes each.
+    """
+    values = (ctypes.c_longlong * len(arguments))(*arguments)
+    pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(values) + 8 * i for i in range(len(arguments))))
+    function = getattr(library, f"launch_{name}")
+    function.restype = ctypes.c_char_p
+    sizes = [(ctypes.c_uint * 2)(*size) for size in ((-(-grid[0] // 2), grid[1]), block)]
+    found = function(pointers, *sizes, ctypes.c_int(schedule))
+    if found is not None:
+        raise KernelFailure(f"{name}, schedule {schedule}: {found.decode()}")
 
 
 def run(
@@ -89,23 +119,38 @@ def run(
 
     Raises KernelFailure for what the shim finds.
     """
-    (loop,) = kernel.body
-    assert isinstance(loop, For)
-    extent = evaluate(loop.extent, sizes)
     guarded = {p.name: Guarded(buffers[p.name], skew) for p in kernel.params if p.role != "size"}
     guarded |= {name: guarded[other] for name, other in (same or {}).items()}
     status = (ctypes.c_longlong * 1)(0)
-    arguments = [
-        ctypes.c_longlong(sizes[p.name]) if p.role == "size" else guarded[p.name].pointer for p in kernel.params
-    ] + [ctypes.c_void_p(ctypes.addressof(status)), ctypes.c_longlong(extent)]  # fmt: skip
-    pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
-    (blocks, across), block = map_kernel(kernel).launch(extent, sizes, PROCESSORS)
-    grid = (-(-blocks // 2), across)  # half of what it asks for, so that the grid strides
-    launch = getattr(library, f"launch_{kernel.name}")
-    launch.restype = ctypes.c_char_p
-    found = launch(pointers, (ctypes.c_uint * 2)(*grid), (ctypes.c_uint * 2)(*block), ctypes.c_int(schedule))
-    if found is not None:
-        raise KernelFailure(f"{kernel.name}, schedule {schedule}: {found.decode()}")
+    extent = evaluate(parallel_extent(kernel), sizes)
+    grid, block = map_kernel(kernel).launch(extent, sizes, PROCESSORS)
+    arguments = [sizes[p.name] if p.role == "size" else guarded[p.name].address for p in kernel.params]
+    launch(library, kernel.name, [*arguments, ctypes.addressof(status), extent], grid, block, schedule)
     for name, buffer in guarded.items():
         buffer.check(name)
-    return {name: buffer.array.reshape(buffers[name].shape) for name, buffer in guarded.items()}, status[0]
+    return {name: buffer.shaped for name, buffer in guarded.items()}, status[0]
+
+
+def run_program(
+    library: ctypes.CDLL, program: Program, plan: Plan, inputs: Sequence[np.ndarray], schedule: int
+) -> tuple[list[np.ndarray], list[np.ndarray], int]:
+    """(outputs, inputs as the program leaves them, status) of a program of static sizes, in buffers laid out by `plan`.
+
+    Raises KernelFailure for what the shim finds.
+    """
+    status = (ctypes.c_longlong * 1)(0)
+    held = [Guarded(np.asarray(array)) for array in inputs]
+    outputs = [Guarded(np.empty([int(d) for d in spec.shape], spec.dtype.numpy)) for spec in plan.outputs]  # type: ignore[arg-type]
+    arena = Guarded(np.empty(plan.arena_nbytes, np.uint8))
+    for buffer in (*outputs, arena):
+        buffer.array.view(np.uint8)[:] = 0xFF  # NaN until it is written
+    table = [ctypes.addressof(status), 0, *(buffer.address for buffer in (*held, *outputs))]
+    table += [arena.address + offset for offset in plan.arena_offsets]
+    for one in program.launches:
+        extent, grid, block = one.geometry({}, PROCESSORS)
+        launch(library, one.function, [*(table[slot] for slot in one.slots), table[0], extent], grid, block, schedule)
+        if one.checks and status[0]:
+            break
+    for number, buffer in enumerate((*held, *outputs, arena)):
+        buffer.check(f"{number}: {len(held)} inputs, {len(outputs)} outputs, the arena")
+    return [buffer.shaped for buffer in outputs], [buffer.shaped for buffer in held], status[0]

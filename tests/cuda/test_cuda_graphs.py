@@ -128,9 +128,7 @@ def filled(kernel: Kernel) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("schedule", shim.SCHEDULES)
-def test_lowered_kernels_have_the_same_bits_as_in_python(
-    library: ctypes.CDLL, kernels: list[Kernel], schedule: int
-) -> None:
+def test_lowered_kernels_have_the_same_bits_as_in_python(library: ctypes.CDLL, kernels: list[Kernel], schedule: int) -> None:
     for kernel in kernels:
         expected = filled(kernel)
         status = python.run(kernel, expected, {})

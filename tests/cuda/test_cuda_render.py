@@ -18,10 +18,11 @@ from graphc.codegen import python
 from graphc.codegen.cuda.mapping import map_kernel
 from graphc.codegen.cuda.prelude import PRELUDE
 from graphc.codegen.cuda.render import render, source
+from graphc.codegen.mathlib import NAMES
 from graphc.dims import Dim
 from graphc.dtypes import bfloat16, float32, int64
 from graphc.errors import IRError
-from graphc.ir.loops import Acc, Alloc, Call, Const, For, Kernel, Load, Param, Stmt, Store, Update, Var
+from graphc.ir.loops import Acc, Alloc, Call, Const, For, Kernel, Load, Param, Stmt, Store, Update, Var, walk
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +76,27 @@ def test_an_output_that_lies_over_an_input(library: ctypes.CDLL, name: str, sche
         python.run(case.kernel, expected, sizes)
         found, _ = shim.run(library, case.kernel, case.buffers(sizes), sizes, schedule, same={"out": "x"})
         assert same_bits(found["out"], expected["out"])
+
+
+@pytest.mark.parametrize(
+    ("target", "value", "rounded"),
+    [("f16", 1 + 2.0**-11 + 2.0**-40, 1.0), ("bf16", 1 + 2.0**-8 + 2.0**-40, 1.0), ("f16", 65519.9999999, np.inf)],
+)
+def test_float64_goes_to_sixteen_bits_through_float32(library: ctypes.CDLL, target: str, value: float, rounded: float) -> None:
+    """Rounded at once, each would be the next number above, or below."""
+    case = replace(CASES["conversions_f64"], fill=lambda generator, count, dtype: np.full(count, value, dtype.numpy))
+    found, _ = shim.run(library, case.kernel, case.buffers({"n": 9}), {"n": 9}, 0)
+    assert (found[f"cast_{target}"].astype(np.float64) == rounded).all()
+
+
+def test_every_function_of_the_mathlib_is_among_the_cases() -> None:
+    called = {
+        value.fn
+        for case in CASES.values()
+        for statement in walk(case.kernel.body)
+        if isinstance(statement, Store) and isinstance(value := statement.value, Call)
+    }
+    assert NAMES <= called
 
 
 # ---- what the checks find --------------------------------------------------------------------------------------------
@@ -155,8 +177,7 @@ def test_the_text_of_a_reduction() -> None:
     params = (Param("x", "in", float32, m * 8), Param("out", "out", float32, m), Param("m", "size", int64))
     text = render(Kernel("sums", params, (For("p", m, "parallel", body),)))
     assert text.split("\n", 1)[0] == (
-        'extern "C" __global__ void __launch_bounds__(256) '
-        "sums(const f32* x, f32* out, i64 m, i64* gpu_status, i64 gpu_extent) {"
+        'extern "C" __global__ void __launch_bounds__(256) sums(const f32* x, f32* out, i64 m, i64* gpu_status, i64 gpu_extent) {'
     )
     rest = """\
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -232,9 +253,7 @@ def test_what_cannot_be_rendered_is_refused(kernel: Kernel, error: type[Exceptio
         ("long_row", 5, {"m": 5}, (1, 1), (256, 1)),
     ],
 )
-def test_launch_geometry(
-    name: str, extent: int, sizes: dict[str, int], grid: tuple[int, int], block: tuple[int, int]
-) -> None:
+def test_launch_geometry(name: str, extent: int, sizes: dict[str, int], grid: tuple[int, int], block: tuple[int, int]) -> None:
     assert map_kernel(CASES[name].kernel).launch(extent, sizes, processors=132) == (grid, block)
 
 

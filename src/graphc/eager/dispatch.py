@@ -21,7 +21,7 @@ from graphc.eager.tensor import Tensor, place, wrap
 from graphc.eager.views import SHARED_ELEMENTS, VIEWS, contiguous_strides
 from graphc.errors import TraceError, at_user_line
 from graphc.ir.op import THROUGH, Composite, Movement, Op, TensorType, set_default_runner, shape_text
-from graphc.ops.arguments import cast
+from graphc.ops.arguments import cast, quietly
 from graphc.ops.create import full
 from graphc.ops.movement import expand
 
@@ -53,7 +53,10 @@ NUMPY_EXACT = frozenset({
 NUMPY_EXACT_DTYPES = frozenset({dtypes.bool_, dtypes.int32, dtypes.int64, dtypes.float32, dtypes.float64})
 NUMPY_LIMIT = 4096  # elements: above, a kernel is faster
 
-Signature = tuple[tuple[TensorType, ...], bool]
+Array = np.ndarray[Any, Any]
+Universal = Callable[..., Any]
+# Output types; whether NumPy's result is exact; where it is one universal function that gives it, that function.
+Signature = tuple[tuple[TensorType, ...], bool, Universal | None]
 _signatures: dict[tuple[Any, ...], Signature] = {}
 _SIGNATURES_LIMIT = 8192
 
@@ -83,15 +86,19 @@ def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
 
 
 def signature(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Signature:
-    """(output types, whether NumPy's result is exact), remembered per input types and attributes."""
-    key = (op, *attrs.values(), *[(x.dtype, x._array.shape) for x in inputs])
+    """What is known of calls, remembered per input types and attributes."""
+    key: tuple[Any, ...] = (op, *attrs, *attrs.values()) if attrs else (op,)
+    for x in inputs:
+        key += (x.dtype, x._array.shape)
     found = _signatures.get(key)
     if found is None:
         in_types = [TensorType(x.dtype, tuple(x._array.shape)) for x in inputs]
         types = op.infer_types(in_types, attrs)
         if len(_signatures) >= _SIGNATURES_LIMIT:
             _signatures.clear()
-        found = _signatures[key] = (types, _numpy_is_exact(op, in_types, types))
+        exact = _numpy_is_exact(op, in_types, types)
+        name = getattr(op.reference, "universal", None)
+        found = _signatures[key] = (types, exact, getattr(np, name) if exact and name else None)
     return found
 
 
@@ -131,17 +138,23 @@ def _view(op: Op, x: Tensor, attrs: dict[str, Any]) -> tuple[Tensor] | None:
 def _execute(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> tuple[Tensor, ...]:
     if op is full and not attrs["shape"] and attrs["dtype"].compute is attrs["dtype"]:
         return (wrap(_number(attrs["value"], attrs["dtype"]), attrs["dtype"]),)
-    types, exact = signature(op, inputs, attrs)
+    types, exact, universal = signature(op, inputs, attrs)
     arrays = tuple([x._array for x in inputs])
-    for array in arrays:
-        if type(array) is Phantom:
-            raise TraceError(at_user_line(f"{op.name}: a tensor made while tracing was used after the trace ended"))
-    if exact:
-        results = op.reference(np, *arrays, **attrs)
-        if type(results) is not tuple:
-            return (wrap(_owned(results, types[0], arrays), types[0].dtype),)
-        return tuple([wrap(_owned(r, t, arrays), t.dtype) for r, t in zip(results, types, strict=True)])
-    return tuple([wrap(r, t.dtype) for r, t in zip(kernel_runner(op, arrays, attrs, types), types, strict=True)])
+    try:
+        if universal is not None:
+            (made,) = types
+            result = np.empty(made.shape, made.dtype.numpy)  # type: ignore[arg-type]  # an array's sizes are ints
+            quietly(universal, *arrays, result)
+            return (wrap(result, made.dtype),)
+        if not exact:
+            results = kernel_runner(op, arrays, attrs, types)
+        else:
+            results = op.reference(np, *arrays, **attrs)
+            results = results if type(results) is tuple else (results,)
+            results = tuple([_owned(r, t, arrays) for r, t in zip(results, types, strict=True)])
+    except TraceError:
+        raise TraceError(at_user_line(f"{op.name}: a tensor made while tracing was used after the trace ended")) from None
+    return tuple([wrap(r, t.dtype) for r, t in zip(results, types, strict=True)])
 
 
 def _number(value: Any, dtype: DType) -> np.ndarray[Any, Any]:
@@ -223,11 +236,6 @@ def traced(element: DType, shape: tuple[Any, ...], cell: Any) -> Tensor:
     """A row-major tensor that only stands for a value of a graph."""
     phantom = Phantom(element, shape, contiguous_strides(shape))
     return place(phantom, element, Storage(phantom, cell), (), None)
-
-
-def active_tracer() -> Any:
-    """The tracer that this thread's operators go to, or None."""
-    return modes.tracer
 
 
 def located(error: Exception) -> Exception:

@@ -9,6 +9,7 @@ A carrier is anything whose ``.dtype`` is a `DType`; nothing more is known of it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import Context
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -95,11 +96,32 @@ def promoted_dtype(name: str, operands: Sequence[Any], arguments: Sequence[str],
 
 def promoted(name: str, operands: Sequence[Any], arguments: Sequence[str], promotion: Promotion = "same") -> tuple[Tensor, ...]:
     """The operands as tensors of one dtype.  At least one must be a tensor.  Raises TypeError."""
+    settled = _settled_dtype(operands)
+    if settled is not None and (promotion == "same" or settled.kind == "f"):
+        return tuple([constant(x, settled) if type(x) is float or type(x) is int else x for x in operands])
     if not any(map(is_tensor, operands)):
         first = next((i for i, x in enumerate(operands) if not isinstance(x, int | float | np.generic)), 0)
         raise TypeError(f"{name}: argument '{arguments[first]}' must be a Tensor, not {type(operands[first]).__name__}")
     dtype = promoted_dtype(name, operands, arguments, promotion)
-    return tuple(lifted(name, x, a, dtype) for x, a in zip(operands, arguments, strict=True))
+    return tuple([lifted(name, x, a, dtype) for x, a in zip(operands, arguments, strict=True)])
+
+
+def _settled_dtype(operands: Sequence[Any]) -> DType | None:
+    """The one dtype of tensors, with numbers only beside floating ones, where promotion has nothing to decide; else None."""
+    settled: DType | None = None
+    numbers = False
+    for x in operands:
+        dtype = getattr(x, "dtype", None)
+        if type(dtype) is DType:
+            if settled is None:
+                settled = dtype
+            elif dtype is not settled:
+                return None
+        elif type(x) is float or type(x) is int:
+            numbers = True
+        else:
+            return None
+    return settled if settled is None or not numbers or settled.kind == "f" else None
 
 
 def lifted(name: str, x: Any, argument: str, dtype: DType) -> Tensor:
@@ -232,21 +254,36 @@ def wide(x: Any) -> Any:
     return None if x is None else cast(x, x.dtype.compute)
 
 
-def rounded(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """A reference with float16 and bfloat16 computed in float32 and rounded once."""
+def rounded(rule: str | Callable[..., Any]) -> Callable[..., Any]:
+    """A reference with float16 and bfloat16 computed in float32 and rounded once.
 
-    def reference(xp: Any, *arrays: Any, **attrs: Any) -> Any:
-        with np.errstate(all="ignore"):
-            narrow = next((a.dtype for a in arrays if a.dtype.itemsize == 2 and a.dtype.kind not in "iub"), None)
-            if narrow is None:
-                result = rule(xp, *arrays, **attrs)
-            else:
-                result = rule(xp, *(a.astype(xp.float32) if a.dtype == narrow else a for a in arrays), **attrs)
+    `rule`: a function, or the name of a NumPy universal function, which the reference then carries as ``universal``.
+    """
+    compute = rule if callable(rule) else lambda xp, *arrays: getattr(xp, rule)(*arrays)
+
+    def loud(xp: Any, *arrays: Any, **attrs: Any) -> Any:
+        narrow = next((a.dtype for a in arrays if a.dtype.itemsize == 2 and a.dtype.kind not in "iub"), None)
+        if narrow is not None:
+            arrays = tuple(a.astype(xp.float32) if a.dtype == narrow else a for a in arrays)
+        result = compute(xp, *arrays, **attrs)
         if isinstance(result, tuple):
             return tuple(_narrowed(xp, r, narrow) for r in result)
         return _narrowed(xp, result, narrow)
 
+    def reference(xp: Any, *arrays: Any, **attrs: Any) -> Any:
+        return quietly(loud, xp, *arrays, **attrs)
+
+    reference.universal = rule if isinstance(rule, str) else None  # type: ignore[attr-defined]
     return reference
+
+
+_quiet = Context()
+_quiet.run(np.seterr, all="ignore")
+
+
+def quietly(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function without NumPy's floating-point warnings: ``np.errstate`` at a tenth of its price."""
+    return _quiet.copy().run(function, *args, **kwargs)
 
 
 def _narrowed(xp: Any, result: Any, narrow: Any) -> Any:

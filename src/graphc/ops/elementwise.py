@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from graphc.dtypes import DType, bool_
 from graphc.ir.op import Bad, Op, Sample, Scalar, TensorType, broadcast_shapes
-from graphc.ops.arguments import Promotion, is_tensor, of_type, promoted, rounded, same_dtype, tensor
+from graphc.ops.arguments import Promotion, promoted, rounded, same_dtype, tensor
 from graphc.ops.declare import FLOATING, NUMERIC, Routed, call, fill
 
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
@@ -55,7 +55,7 @@ def elementwise(
         "signature": signature,
         "prepare": prepare or preparation(name, operands, promotion, defaults, check),
         "infer": type_rule(name, arity or (lambda **_: len(operands)), kinds, result),
-        "reference": rounded(_named(reference) if isinstance(reference, str) else reference),
+        "reference": rounded(reference),
         "grad": grad,
         "lowering": Scalar(rule),
         "attrs": tuple(defaults),
@@ -132,10 +132,6 @@ def type_rule(name: str, arity: Callable[..., int], kinds: str, result: str) -> 
     return infer
 
 
-def _named(function: str) -> Callable[..., Any]:
-    return lambda xp, *arrays: getattr(xp, function)(*arrays)
-
-
 def _wrong_operands(name: str, operands: Sequence[str]) -> tuple[Bad, ...]:
     if len(operands) == 1:
         return (Bad(("text",), TypeError, f"{name}: argument '{operands[0]}' must be a Tensor"),)
@@ -144,11 +140,6 @@ def _wrong_operands(name: str, operands: Sequence[str]) -> tuple[Bad, ...]:
         Bad((fill(2), [1.0, 2.0], *rest), TypeError, f"{name}: argument '{operands[1]}'"),
         Bad((fill(2, 3), fill(4), *rest), RuntimeError, rf"{name}: shapes .* do not broadcast"),
     )
-
-
-def describe(x: Any) -> str:
-    """A tensor's type, or the type of something else."""
-    return str(of_type(x)) if is_tensor(x) else type(x).__name__
 
 
 def unary_samples(low: float = -2.0, high: float = 2.0) -> tuple[Sample, ...]:

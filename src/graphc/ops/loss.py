@@ -44,10 +44,12 @@ def reduced(x: Any, reduction: str) -> Any:
 
 
 def reduced_array(xp: Any, x: Any, reduction: str) -> Any:
+    """The reference of `reduced`: all elements, their mean or their sum."""
     return x if reduction == "none" else getattr(xp, reduction)(x)
 
 
 def check_reduction(name: str, reduction: Any) -> str:
+    """A loss's `reduction`.  Raises ValueError for what is none of the three."""
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{name}: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
     return str(reduction)

@@ -202,6 +202,7 @@ def _uniform_array(xp: Any, words: Any, dtype: DType) -> Any:
 
 
 def rand_array(xp: Any, state: Any, shape: tuple[int, ...], dtype: DType) -> Any:
+    """The reference of `rand`: values uniform in [0, 1), and the new state."""
     words = (word_count(dtype), *shape)
     return _uniform_array(xp, _bits_reference(xp, state, words), dtype), _advanced(xp, state, words)
 

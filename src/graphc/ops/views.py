@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from graphc.dims import Dim, product
-from graphc.ir.op import Bad, Op, Shape, Size, broadcast_shapes
+from graphc.ir.op import Bad, Op, Shape, Size
 from graphc.ops.arguments import of_type, one_dim, one_size, sizes, tensor
 from graphc.ops.declare import EVERY, Shorthand, call, fill
 from graphc.ops.elementwise import Prepared
-from graphc.ops.movement import expand, permute, reshape, resolved_shape, slice_, squeeze, unsqueeze
+from graphc.ops.movement import expand, permute, reshape, resolved_shape, slice_, squeeze
 
 
 def _sized(name: str, key: str = "shape") -> Any:
@@ -399,14 +399,3 @@ chunk = _shorthand(
     (call(fill(6, 2), 3), call(fill(2, 33), 4, -1), call(fill(5), 4), call(fill(1, 2), 2)),
     (Bad((fill(5), 0), RuntimeError, "chunk: expects chunks to be greater than 0"),),
 )
-
-
-def broadcast_together(name: str, operands: tuple[Any, ...]) -> tuple[Any, ...]:
-    """All operands expanded to their common shape."""
-    shape = broadcast_shapes(name, [tuple(x.shape) for x in operands])
-    return tuple(x if tuple(x.shape) == shape else expand.run(x, shape=shape) for x in operands)
-
-
-def put_dim_back(x: Any, dim: int) -> Any:
-    """A dim of size 1 at `dim`."""
-    return unsqueeze.run(x, dim=dim)

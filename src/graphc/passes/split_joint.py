@@ -3,8 +3,9 @@
 Enters: a Graph, which of its outputs are gradients, and the inputs that stand for the results' gradients.
 Leaves: forward (results, then what backward needs) and backward (gradients).  Never here: kernels.
 
-What is kept for backward is a minimum cut: the fewest bytes from which backward can compute the rest again, where only elementwise and
-movement nodes may run twice.  The same operators on the same operands give the same bits, so this never shows in a result.
+What is kept for backward is a minimum cut: the fewest bytes from which backward can compute the rest again, where only
+elementwise and movement nodes may run twice.  The same operators on the same operands give the same bits, so this never shows
+in a result.
 Source of the formulation: Horace He and Shangdi Yu, "Transcending runtime-memory tradeoffs in checkpointing by being fusion aware"
 (MLSys 2023).
 """

@@ -29,9 +29,7 @@ _KEYWORDS = (
 
 # What kernel text may name and not mean its own: the language's words, the prelude's macros, types and functions.
 _DECLARED = r"#define (\w+)|struct (?:alignas\(.*?\) )?(\w+)|typedef .* (\w+);|DEVICE (?:[\w<>, ]+ )?(\w+)\("
-_RESERVED = frozenset(
-    (*_KEYWORDS.split(), *(name for found in re.findall(_DECLARED, PRELUDE) for name in found if name))
-)
+_RESERVED = frozenset((*_KEYWORDS.split(), *(name for found in re.findall(_DECLARED, PRELUDE) for name in found if name)))
 
 _FLOAT_OPERATORS = {"add": "+", "sub": "-", "mul": "*"}
 _FLOAT_FUNCTIONS = {

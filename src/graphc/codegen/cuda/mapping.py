@@ -86,6 +86,15 @@ def parallel_body(kernel: Kernel) -> tuple[str | None, tuple[Stmt, ...]]:
     return None, kernel.body
 
 
+def parallel_extent(kernel: Kernel) -> Size:
+    """How many iterations the parallel loop has; 1 for a kernel without one."""
+    if len(kernel.body) == 1:
+        (loop,) = kernel.body
+        if isinstance(loop, For) and loop.kind == "parallel":
+            return loop.extent
+    return 1
+
+
 def map_kernel(kernel: Kernel) -> Mapping:
     """The mapping of `kernel`.
 
@@ -102,9 +111,7 @@ def map_kernel(kernel: Kernel) -> Mapping:
         return Mapping("rectangle", MOST_THREADS, var, tuple(loop.extent for loop in spread), step)
     nbytes = sum(scratch_nbytes(alloc) for alloc in scratch_of(body).shared)
     if nbytes > SHARED_BYTES:
-        raise NotImplementedError(
-            f"cuda: kernel {kernel.name} needs {nbytes} bytes of scratch a warp, a block has {SHARED_BYTES}"
-        )
+        raise NotImplementedError(f"cuda: kernel {kernel.name} needs {nbytes} bytes of scratch a warp, a block has {SHARED_BYTES}")
     warps = _MOST_WARPS if nbytes == 0 else min(_MOST_WARPS, SHARED_BYTES // nbytes)
     return Mapping("warp", LANES * warps)
 

@@ -209,9 +209,7 @@ class _Renderer:
                 self._line(f"{type_name(dtype)} {self.names[buffer]}[{max(size, 1)}];")
             case Update(name, value):
                 if name not in self.partial:
-                    raise IRError(
-                        f"cuda: kernel {self.kernel.name}: {name} is not an accumulator of a lanes loop around"
-                    )
+                    raise IRError(f"cuda: kernel {self.kernel.name}: {name} is not an accumulator of a lanes loop around")
                 partial, fold = self.partial[name]
                 self._line(f"{partial} = {fold}::of({partial}, {self.expressions.value(value)});")
             case For(kind="serial" | "unroll" | "vector" | "tile"):

@@ -1,0 +1,55 @@
+"""Graphs lowered to programs for the shim, and what the compiled program for the CPU makes of the same graph."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+from cuda import shim
+from graph_cases import Array
+from graphc.codegen.cuda.prelude import PRELUDE
+from graphc.codegen.cuda.program import Program, render_program
+from graphc.ir.graph import Graph
+from graphc.ir.loops import Kernel
+from graphc.pipeline import lay_out, optimise
+from graphc.runtime.plan import Plan
+from graphc.schedule.schedule import schedule
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """One graph's passes, schedule, plan and CUDA program."""
+
+    graph: Graph
+    kernels: dict[str, Kernel]
+    plan: Plan
+    program: Program
+
+    def run(self, library: ctypes.CDLL, inputs: Sequence[Array], order: int) -> list[Array]:
+        """Outputs, then the new values of updated states, from the shim.  Raises IndexError where a check failed."""
+        outputs, left, status = shim.run_program(library, self.program, self.plan, inputs, order)
+        if status:
+            raise IndexError(self.plan.messages[status - 1])
+        return [*outputs, *(left[self.graph.inputs.index(state)] for state, _ in self.graph.updates)]
+
+
+def lower(graph: Graph) -> Lowered:
+    """`graph` through the same passes and schedule as for the CPU."""
+    kernels, launches, plan = lay_out(schedule(optimise(graph)))
+    return Lowered(graph, kernels, plan, render_program(launches, kernels))
+
+
+def source_of(programs: Sequence[Lowered]) -> tuple[str, list[str]]:
+    """One source of all kernels of `programs`, equal ones once, and their names."""
+    texts: dict[str, str] = {}
+    for program in programs:
+        texts |= program.program.functions
+    return "\n".join([PRELUDE, *texts.values()]), list(texts)
+
+
+def library_of(programs: Sequence[Lowered], cache: Path) -> ctypes.CDLL:
+    """All kernels of `programs`, compiled at once for the shim; skips the test where there is no g++."""
+    return shim.build(*source_of(programs), cache)

@@ -3,8 +3,8 @@
 Enters: Python callables, tensors.  Leaves: tensors, as the callable itself would give them, bit for bit.
 Never here: how code is traced (trace) or made (pipeline).
 
-A call is keyed by the structure of its arguments, every tensor's dtype, shape and requires_grad, the grad mode, and the epoch
-that any module attribute change bumps.  A new key traces again; a trace whose text was compiled before costs no compilation.
+A call is keyed by the structure of its arguments, every tensor's dtype, shape and requires_grad, the grad mode, the epoch that any
+module attribute change bumps, and the plain values in globals and closures that the code names.  A new key traces again; a trace whose text was compiled before costs no compilation.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from graphc.passes.split_joint import split_joint
 from graphc.pipeline import Built, Options, build
 from graphc.quick import QuickCall, quick_call
 from graphc.runtime.program import Program
+from graphc.trace.guards import plain_values
 from graphc.trace.tracer import trace, trace_joint
 from graphc.trees import flatten
 from graphc.variant import SharedMemory, Variant
@@ -105,17 +106,17 @@ class Compiled:
     def _make(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Variant:
         """Trace; where results carry gradients, trace those too and cut the graph in two."""
         _, arguments = flatten((args, kwargs), is_tensor)
+        values = plain_values(self._target)
         traced = trace(self._target, args, kwargs)
-        if not any(traced.requires_grad):
-            return Variant(traced, self._program(traced.graph), None, None, arguments)
-        traced = trace_joint(self._target, args, kwargs)
+        if any(traced.requires_grad):
+            traced = trace_joint(self._target, args, kwargs)
         if not traced.gradient_positions:
-            return Variant(traced, self._program(traced.graph), None, None, arguments)
+            return Variant(traced, self._program(traced.graph), None, None, arguments, values)
         count = traced.result_count
         gradients_at = range(count, count + len(traced.differentiated))
         gradient_inputs = traced.graph.inputs[len(traced.graph.inputs) - len(traced.gradient_positions) :]
         split = split_joint(traced.graph, gradients_at, gradient_inputs)
-        return Variant(traced, self._program(split.forward), self._program(split.backward), split, arguments)
+        return Variant(traced, self._program(split.forward), self._program(split.backward), split, arguments, values)
 
     def _program(self, graph: Graph) -> tuple[Built, Program]:
         text = print_graph(graph)
@@ -164,6 +165,8 @@ class Compiled:
         if variant.backward is not None:
             raise RuntimeError(at_user_line("save: the last call recorded gradients; call it once under no_grad() first"))
         traced = variant.traced
+        if traced.deferred:
+            raise RuntimeError(at_user_line("save: the compiled code steps a schedule, which a file cannot hold; step it outside"))
         if names is None:
             names = self._target.state_dict(keep_vars=True) if hasattr(self._target, "state_dict") else {}
         by_storage = {id(tensor._storage): name for name, tensor in names.items()}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from graphc import dims
 from graphc.dims import Dim
 from graphc.dtypes import DType, from_numpy
+from graphc.eager.storage import array_address
 from graphc.errors import IRError
 from graphc.ir.graph import Builder, Graph, Value, attribute_key
 from graphc.ir.op import Op, TensorType
@@ -41,19 +43,8 @@ def run(op: Op, arrays: Sequence[np.ndarray[Any, Any]], attrs: dict[str, Any], t
 
     Raises IndexError where a run-time check fails.
     """
-    distinct: list[int] = []
-    shapes: list[tuple[int, ...]] = []
-    for array in arrays:
-        shape = []
-        for size in array.shape:
-            if size > 1:
-                if size not in distinct:
-                    distinct.append(size)
-                shape.append(-1 - distinct.index(size))
-            else:
-                shape.append(size)
-        shapes.append(tuple(shape))
-    key: Key = (op, tuple(shapes), tuple(a.dtype for a in arrays), tuple(attribute_key(attrs[n]) for n in op.attrs))
+    shapes, distinct = _pattern(tuple([a.shape for a in arrays]))
+    key: Key = (op, shapes, tuple([a.dtype for a in arrays]), tuple([attribute_key(attrs[n]) for n in op.attrs]))
     found = _programs.get(key, key)
     if found is key:
         found = _programs[key] = _generic(op, arrays, shapes, distinct, attrs, types)
@@ -63,9 +54,9 @@ def run(op: Op, arrays: Sequence[np.ndarray[Any, Any]], attrs: dict[str, Any], t
         if found is None:
             found = _programs[key] = _static(op, arrays, attrs)
     assert isinstance(found, _OneNode)
-    held = [np.ascontiguousarray(a) for a in arrays]
+    held = [a if a.flags.c_contiguous else np.ascontiguousarray(a) for a in arrays]
     outputs = [aligned_empty(t.shape, t.dtype.numpy) for t in types]  # type: ignore[arg-type]  # an array's sizes are ints
-    addresses = [a.__array_interface__["data"][0] for a in held]
+    addresses = [array_address(a) for a in held]
     try:
         found.program(addresses, [address for _, address in outputs], [distinct[i] for i in found.sizes])
     except IndexError as error:
@@ -74,6 +65,13 @@ def run(op: Op, arrays: Sequence[np.ndarray[Any, Any]], attrs: dict[str, Any], t
         shown = ", ".join(str(TensorType(_dtype(a), a.shape)) for a in arrays)  # the program knows no sizes
         raise IndexError(f"{error}: {shown}") from None
     return tuple(array for array, _ in outputs)
+
+
+@lru_cache(4096)
+def _pattern(shapes: tuple[tuple[int, ...], ...]) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
+    """The shapes with -1 - i for the i-th distinct size above 1, and those sizes."""
+    distinct = tuple(dict.fromkeys(size for shape in shapes for size in shape if size > 1))
+    return tuple(tuple(-1 - distinct.index(s) if s > 1 else s for s in shape) for shape in shapes), distinct
 
 
 def one_node(op: Op, types: Sequence[TensorType], attrs: dict[str, Any]) -> Graph:

@@ -63,6 +63,8 @@ def quick_call(variant: Variant) -> QuickCall | None:
     traced, arguments = variant.traced, variant.arguments
     if variant.split is not None or traced.scalars or traced.grad_effects or traced.none_grads or variant.written:
         return None
+    if traced.numbers or traced.deferred:
+        return None
     if traced.result_count != 1 or traced.output_tree.kind != "leaf" or not all(_is_plain(s) for s in traced.states):
         return None
     if arguments.children[1].children or any(child.kind != "leaf" for child in arguments.children[0].children):
@@ -88,11 +90,12 @@ def _made(variant: Variant) -> QuickCall:
     run_address, pool_address, first, end = pool.run_address, pool.address, FIRST_SLOT, FIRST_SLOT + len(plan.inputs) + 1
     fixed = [array_address(a) for _, _, a, _ in states]
     spares: list[_Spare] = []
+    values = variant.values
 
     def call(args: tuple[Any, ...]) -> Tensor | None:
         if len(args) != count or at[0] != epoch or modes.grad is not grad_mode or modes.tracer is not None:
             return None
-        if default_dtype[0] is not default_at:
+        if default_dtype[0] is not default_at or (values and not all(value.holds() for value in values)):
             return None
         addresses = []
         for x, (wanted, size) in zip(args, specs):  # noqa: B905  lengths were compared

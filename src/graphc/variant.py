@@ -19,6 +19,7 @@ from graphc.passes.split_joint import Split
 from graphc.pipeline import Built
 from graphc.runtime.memory import aligned_empty
 from graphc.runtime.program import Program
+from graphc.trace.guards import PlainValue
 from graphc.trace.tracer import Traced
 from graphc.trees import Tree
 
@@ -44,8 +45,9 @@ class Variant:
         backward: tuple[Built, Program] | None,
         split: Split | None,
         arguments: Tree,
+        values: list[PlainValue],
     ) -> None:
-        self.traced, self.split, self.arguments = traced, split, arguments
+        self.traced, self.split, self.arguments, self.values = traced, split, arguments, values
         self.built, self.program = forward
         self.backward = backward
         self.epoch = dispatch.epoch[0]
@@ -67,9 +69,13 @@ class Variant:
         """Whether what the trace assumed about the world besides the arguments' types is still so."""
         if self.epoch != dispatch.epoch[0] or any(leaves[i]._grad_fn is not None for i in self.leaf_arguments):
             return False
+        if not all(value.holds() for value in self.values):
+            return False
         for state, flag in zip(self.traced.states, self.state_flags, strict=True):
             if state.tensor._requires_grad is not flag:
                 return False
+        if any(dict.get(owner, name) != value for owner, name, value in self.traced.numbers):
+            return False
         return all((Traced.target(t, leaves)._grad is None) is was_none for t, was_none in self.traced.none_grads)
 
     # ---- running ---------------------------------------------------------------------------------------------------
@@ -143,6 +149,8 @@ class Variant:
             Traced.target(target, leaves)._grad = None if position is None else tensors[position - self.moved]
         if self.split is not None:
             self.record(leaves, tensors)
+        for function in self.traced.deferred:
+            function()
         return self.traced.rebuild(tensors)
 
     def record(self, leaves: list[Tensor], tensors: list[Tensor]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from graphc.dtypes import DType
 from graphc.eager.gradients import program
 from graphc.eager.modes import enable_grad, inference_mode, is_grad_enabled, modes, no_grad, set_grad_enabled
-from graphc.eager.tape import Node, Overwritten, Step, edge
+from graphc.eager.tape import Node, Step, edge
 from graphc.eager.tensor import Tensor, place, share
 from graphc.errors import at_user_line
 from graphc.ir.op import Op, Shape, shape_text
@@ -293,7 +293,7 @@ def _unpacked(node: Node, saved: tuple[Any, int] | None) -> Any:
     if saved is None:
         return None
     x, version = saved
-    now = x.version if type(x) is Overwritten else x._storage.version
+    now = x._storage.version
     if now != version:
         raise RuntimeError(at_user_line(
             f"one of the tensors needed for gradient computation has been modified by an inplace operation: {_shown(x)}, needed by "

@@ -16,7 +16,7 @@ from graphc.dims import product
 from graphc.dtypes import DType
 from graphc.eager.modes import modes
 from graphc.eager.storage import Phantom, Storage
-from graphc.eager.tape import rebase, record, refresh
+from graphc.eager.tape import Node, rebase, record, refresh
 from graphc.eager.tensor import Tensor, place, wrap
 from graphc.eager.views import SHARED_ELEMENTS, VIEWS, contiguous_strides
 from graphc.errors import TraceError, at_user_line
@@ -200,6 +200,8 @@ def assign(x: Tensor, y: Tensor, name: str, fresh: bool = True) -> Tensor:
         except RuntimeError:
             shapes = f"{shape_text(x._array.shape)} of the tensor and {shape_text(given._array.shape)} of the result"
             raise RuntimeError(f"{name}: shapes {shapes} do not fit") from None
+    if recorded and fresh:
+        keep_original(x, y)
     tracer = modes.tracer
     if tracer is not None:
         tracer.write(x, y)
@@ -211,6 +213,17 @@ def assign(x: Tensor, y: Tensor, name: str, fresh: bool = True) -> Tensor:
     if recorded:
         rebase(x, y, fresh)
     return x
+
+
+def keep_original(x: Tensor, y: Tensor) -> None:
+    """Before `x` is overwritten with `y`, its own in-place operator's result: where backward reads what x was, it reads a copy."""
+    node = y._grad_fn
+    if type(node) is not Node or not any(saved is not None and saved[0] is x for saved in node.saved):
+        return
+    copy = wrap(np.array(x._array, order="C"), x.dtype) if modes.tracer is None else modes.tracer.fresh(x)
+    copy._requires_grad, copy._grad_fn, copy._index = x._requires_grad, x._grad_fn, x._index
+    kept = (copy, copy._storage.version)
+    node.saved = tuple(kept if saved is not None and saved[0] is x else saved for saved in node.saved)
 
 
 def check_writable(x: Tensor, name: str) -> None:

@@ -5,7 +5,10 @@ Enters: arrays, or the types of traced values.  Leaves: `Storage`, `Phantom`.  N
 
 from __future__ import annotations
 
+from ctypes import addressof, c_char
 from typing import Any, NoReturn
+
+import numpy as np
 
 from graphc.dims import Size
 from graphc.dtypes import DType
@@ -22,6 +25,14 @@ class Storage:
 
     def __init__(self, array: Any, cell: Any = None) -> None:
         self.array, self.cell, self.version = array, cell, 0
+
+
+def array_address(array: np.ndarray[Any, Any]) -> int:
+    """The address of an array's first element."""
+    try:
+        return addressof(c_char.from_buffer(array))  # a quarter of the other's time
+    except (TypeError, ValueError):  # not writable, with gaps, empty, or of a dtype without a buffer
+        return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
 
 class Phantom:

@@ -142,7 +142,6 @@ def rebase(x: Any, y: Any, fresh: bool) -> None:
     source = edge(y)
     if fresh and source is not None and type(source[0]) is Node:
         node, index = source
-        node.saved = tuple(None if s is None else (s if s[0] is not x else Overwritten.of(s)) for s in node.saved)
     else:
         node, index = Node(Step("copy", lambda g, out, *_: (g,)), {}, (source,), _meta(x)), 0
     if base is None:
@@ -196,18 +195,3 @@ def scatter(g: Any, shape: Shape, chain: Chain) -> Any:
 
 def _meta(x: Any) -> tuple[tuple[Shape, DType], ...]:
     return ((x._array.shape, x.dtype),)
-
-
-class Overwritten:
-    """Stands for a saved input that its own in-place operator overwrote (and lets go of the tensor)."""
-
-    __slots__ = ("dtype", "shape", "version")
-
-    def __init__(self, shape: Shape, dtype: DType, version: int) -> None:
-        self.shape, self.dtype, self.version = shape, dtype, version
-
-    @staticmethod
-    def of(saved: tuple[Any, int]) -> tuple[Overwritten, int]:
-        """In place of a saved (tensor, version)."""
-        x, version = saved
-        return Overwritten(x._array.shape, x.dtype, x._storage.version), version

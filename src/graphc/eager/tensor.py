@@ -15,7 +15,7 @@ from graphc.dims import Size as DimSize
 from graphc.dtypes import DType, from_numpy
 from graphc.eager import tape
 from graphc.eager.modes import modes
-from graphc.eager.storage import Phantom, Storage
+from graphc.eager.storage import Phantom, Storage, array_address
 from graphc.eager.views import Chain
 from graphc.errors import at_user_line
 
@@ -425,7 +425,7 @@ def address_of(x: Tensor) -> int:
     pointer = x._pointer
     array = x._array
     if pointer is None or pointer[0] is not array:
-        pointer = x._pointer = (array, array.__array_interface__["data"][0])
+        pointer = x._pointer = (array, array_address(array))
     return pointer[1]  # type: ignore[no-any-return]
 
 

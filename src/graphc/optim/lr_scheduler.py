@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from graphc.eager.modes import modes
 from graphc.optim.optimizer import Optimizer
 
 
@@ -36,7 +37,10 @@ class LRScheduler:
         raise NotImplementedError(f"{type(self).__name__} has no rate")
 
     def step(self) -> None:
-        """Go on to the next epoch."""
+        """Go on to the next epoch.  In compiled code: after each call."""
+        if modes.tracer is not None:
+            modes.tracer.defer(self.step)
+            return
         self.last_epoch += 1
         for i, group in enumerate(self.optimizer.param_groups):
             group["lr"] = self.rate(self.base_lrs[i], i)

@@ -17,8 +17,9 @@ import numpy as np
 from graphc.dtypes import DType, float32
 from graphc.eager import dispatch
 from graphc.eager.creation import as_tensor, host_scalar
-from graphc.eager.modes import enable_grad, no_grad
+from graphc.eager.modes import enable_grad, modes, no_grad
 from graphc.eager.tensor import Tensor, wrap
+from graphc.errors import TraceError, at_user_line
 from graphc.nn.module import clear_grad
 
 Member = tuple[Any, Any, dict[str, Any]]  # a parameter, its gradient, its state
@@ -28,10 +29,19 @@ class ParameterGroup(dict[str, Any]):
     """Hyperparameters of some parameters, as PyTorch's dicts.
 
     Which operators a step runs depends on hyperparameters only through their truth (is there momentum, weight decay, amsgrad), so a
-    change of that counts up the epoch that compiled code compares; other changes are seen without.
+    change of that counts up the epoch that compiled code compares; other changes are seen without.  Compiled code that reads ``lr``
+    itself holds for that rate only, and does not set hyperparameters (TraceError).
     """
 
+    def __getitem__(self, name: str) -> Any:
+        value = super().__getitem__(name)
+        if name == "lr" and modes.tracer is not None and not isinstance(value, Tensor):
+            modes.tracer.note_number(self, name, value)
+        return value
+
     def __setitem__(self, name: str, value: Any) -> None:
+        if modes.tracer is not None:
+            raise TraceError(at_user_line(f"setting an optimizer's {name} cannot be traced"))
         if name not in self or _truth(self[name]) != _truth(value):
             dispatch.epoch[0] += 1
         super().__setitem__(name, value)

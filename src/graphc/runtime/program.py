@@ -14,9 +14,10 @@ import numpy as np
 
 from graphc import dims
 from graphc.runtime import threads
-from graphc.runtime.memory import Arena
+from graphc.runtime.memory import Arena, aligned_empty
 from graphc.runtime.plan import FIRST_SLOT, Plan
 
+_BYTE = np.dtype(np.uint8)
 HELD_NBYTES = 1 << 15  # a program over less memory than this runs without giving up the interpreter lock
 
 
@@ -32,7 +33,7 @@ class Program:
         self._entry = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(entry)
         self.idle: list[_Frame] = []
         self.pool = threads.pool()
-        self._outputs_at = FIRST_SLOT + len(plan.inputs)
+        self._buffers_end = FIRST_SLOT + len(plan.inputs) + len(plan.outputs)
 
     def new_frame(self) -> _Frame:
         return _Frame(self.plan)
@@ -59,8 +60,7 @@ class Program:
             frame = _Frame(self.plan)
         table = frame.table
         table[1] = self.pool.threads
-        table[FIRST_SLOT : self._outputs_at] = inputs
-        table[self._outputs_at : self._outputs_at + len(outputs)] = outputs
+        table[FIRST_SLOT : self._buffers_end] = [*inputs, *outputs]
         held = frame.size_for(self.plan, sizes) if sizes else None
         failed = self._entry(frame.address, self.pool.run_address, self.pool.address)
         if failed:
@@ -90,12 +90,13 @@ class _Frame:
 
     def size_for(self, plan: Plan, sizes: Sequence[int]) -> list[np.ndarray[Any, Any]]:
         """Fill in sizes and fresh temporaries; the arrays returned keep the temporaries alive."""
-        named = dict(zip(plan.sizes, sizes, strict=True))
         held = []
-        for i, nbytes in enumerate(plan.temporaries):
-            buffer = np.empty(max(dims.evaluate(nbytes, named), 1) + 64, np.uint8)
-            held.append(buffer)
-            self.table[self.temporaries_at + i] = (buffer.ctypes.data + 63) // 64 * 64
+        if plan.temporaries:
+            named = dict(zip(plan.sizes, sizes, strict=True))
+            for i, nbytes in enumerate(plan.temporaries):
+                buffer, address = aligned_empty((max(dims.evaluate(nbytes, named), 1),), _BYTE)
+                held.append(buffer)
+                self.table[self.temporaries_at + i] = address
         at = self.temporaries_at + len(plan.temporaries)
         self.table[at : at + len(sizes)] = sizes
         return held

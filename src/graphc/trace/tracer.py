@@ -82,6 +82,8 @@ class Traced:
     updates: for each of ``graph.updates``, which graph input it writes (an argument that is written has role ``state`` too).
     grad_effects: (tensor or argument position, output position or None): what `.grad` is set to after a call.
     none_grads: (tensor or argument position, whether `.grad` was None) of every `.grad` that was read: guards.
+    numbers: (dict, name, value) of every hyperparameter that the code read as a Python number: guards.
+    deferred: what to call after every run, such as the step of a learning rate's schedule.
     requires_grad: of each result.   gradient_positions: which result each gradient input belongs to.
     """
 
@@ -93,6 +95,8 @@ class Traced:
         self.updates: list[int] = []
         self.grad_effects: list[tuple[Target, int | None]] = []
         self.none_grads: list[tuple[Target, bool]] = []
+        self.numbers: list[tuple[dict[str, Any], str, Any]] = []
+        self.deferred: list[Callable[[], None]] = []
         self.requires_grad: list[bool] = []
         self.gradient_positions: list[int] = []
         self.differentiated: list[Target] = []
@@ -188,6 +192,8 @@ class Tracer:
         self.grad_reads: dict[int, tuple[Target, bool]] = {}
         self.grad_owners: dict[int, Tensor] = {}
         self.sources: dict[int, Target] = {}
+        self.numbers: list[tuple[dict[str, Any], str, Any]] = []
+        self.deferred: list[Callable[[], None]] = []
         self.kept: list[Any] = []  # keeps alive what is known by id
 
     # ---- inputs
@@ -213,13 +219,25 @@ class Tracer:
         return value
 
     def scalar(self, getter: Callable[[], float], dtype: DType) -> Tensor:
-        """A 0-d tensor whose value is asked of `getter` at every call."""
+        """A 0-d tensor whose value is asked of `getter` at every call.  Raises TraceError where a deferred call would change it."""
+        if self.deferred:
+            raise TraceError(at_user_line("a hyperparameter is read after a schedule's step in the same traced code"))
         for value, known, of in self.scalars:
             if known is getter and of is dtype:
                 return traced_tensor(dtype, (), Cell(self, value))
         value = Value(TensorType(dtype, ()), None, f"scalar{len(self.scalars)}")
         self.scalars.append((value, getter, dtype))
         return traced_tensor(dtype, (), Cell(self, value))
+
+    def note_number(self, owner: dict[str, Any], name: str, value: Any) -> None:
+        """``owner[name]`` was read as a Python number: a guard.  Raises TraceError where a deferred call would change it."""
+        if self.deferred:
+            raise TraceError(at_user_line("a hyperparameter is read after a schedule's step in the same traced code"))
+        self.numbers.append((owner, name, value))
+
+    def defer(self, function: Callable[[], None]) -> None:
+        """Call `function` after every run of what is traced, not now."""
+        self.deferred.append(function)
 
     def constant(self, x: Tensor) -> Tensor:
         """A tensor made from Python data: the same at every call, however it is written to."""
@@ -404,6 +422,7 @@ def _finished(tracer: Tracer, result: Any, name: str, joint: bool, leaves: list[
     traced.scalars = [(getter, dtype) for _, getter, dtype in tracer.scalars]
     traced.updates = [inputs.index(initial) for initial, _ in updates]
     traced.grad_effects, traced.none_grads = effects, list(tracer.grad_reads.values())
+    traced.numbers, traced.deferred = tracer.numbers, tracer.deferred
     traced.requires_grad, traced.gradient_positions, traced.differentiated = requires, positions, sources
     return traced
 

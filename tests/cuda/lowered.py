@@ -28,12 +28,12 @@ class Lowered:
     plan: Plan
     program: Program
 
-    def run(self, library: ctypes.CDLL, inputs: Sequence[Array], order: int) -> list[Array]:
-        """Outputs, then the new values of updated states, from the shim.  Raises IndexError where a check failed."""
+    def run(self, library: ctypes.CDLL, inputs: Sequence[Array], order: int) -> tuple[list[Array], list[Array]]:
+        """(outputs, inputs as it leaves them) from the shim.  Raises IndexError where a check failed."""
         outputs, left, status = shim.run_program(library, self.program, self.plan, inputs, order)
         if status:
             raise IndexError(self.plan.messages[status - 1])
-        return [*outputs, *(left[self.graph.inputs.index(state)] for state, _ in self.graph.updates)]
+        return outputs, left
 
 
 def lower(graph: Graph) -> Lowered:

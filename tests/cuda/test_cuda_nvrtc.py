@@ -7,7 +7,10 @@ import re
 import pytest
 
 from cuda.kernels import CASES
+from cuda.lowered import lower, source_of
 from cuda.nvrtc import Nvrtc
+from cuda.training import training_program
+from cuda.wide_programs import WideProgram
 from graphc.codegen.cuda.prelude import NVRTC_OPTIONS, PRELUDE
 from graphc.codegen.cuda.render import render, source
 
@@ -20,6 +23,21 @@ def nvrtc() -> Nvrtc:
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
 def test_every_kernel_compiles_without_a_word(nvrtc: Nvrtc, architecture: str) -> None:
     cubin, log = nvrtc.compile(source([case.kernel for case in CASES.values()]), architecture, NVRTC_OPTIONS)
+    assert log.strip() == ""
+    assert cubin.startswith(b"\x7fELF")
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
+def test_a_training_step_compiles_without_a_word(nvrtc: Nvrtc, architecture: str) -> None:
+    cubin, log = nvrtc.compile(training_program().program.source, architecture, NVRTC_OPTIONS)
+    assert log.strip() == ""
+    assert cubin.startswith(b"\x7fELF")
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
+def test_random_programs_compile_without_a_word(nvrtc: Nvrtc, architecture: str) -> None:
+    programs = [lower(WideProgram(seed).graph) for seed in range(5000, 5004)]
+    cubin, log = nvrtc.compile(source_of(programs)[0], architecture, NVRTC_OPTIONS)
     assert log.strip() == ""
     assert cubin.startswith(b"\x7fELF")
 

@@ -36,13 +36,17 @@ def _summary(built: Built, made: Schedule) -> str:
     stages = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in built.times_ms.items())
     temporaries = sum(place.kind in ("arena", "temporary") for place in made.places.values())
     lines = [
-        f"{len(made.launches)} launches of {len(names)} kernels for {nodes} nodes; "
-        f"{temporaries} temporaries in {_bytes(made.arena_nbytes)}",
+        f"{_count(len(made.launches), 'launch', 'launches')} of {_count(len(names), 'kernel')} for {_count(nodes, 'node')}; "
+        f"{_count(temporaries, 'temporary', 'temporaries')} in {_bytes(made.arena_nbytes)}",
         f"bytes moved: {_bytes(_moved(made.launches))}",
         f"compile time: {stages}",
         "mode: default (bits equal eager)",
     ]
     return "\n".join(lines)
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _table(made: Schedule) -> str:

@@ -51,7 +51,7 @@ class Adam(Optimizer):
         """p -= lr / (1 - beta1^t) * average / (sqrt(square / (1 - beta2^t)) + eps)."""
         dtype = dtype.compute
         lr, beta1, beta2 = (
-            number(get, float64) for get in (lambda: group["lr"], lambda: group["betas"][0], lambda: group["betas"][1])
+            number(get, float64) for get in (lambda: group.live("lr"), lambda: group["betas"][0], lambda: group["betas"][1])
         )
         eps = number(lambda: group["eps"], dtype)
         rise1, keep2, rise2 = ((1 - beta1).to(dtype), beta2.to(dtype), (1 - beta2).to(dtype))

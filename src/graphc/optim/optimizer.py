@@ -39,6 +39,10 @@ class ParameterGroup(dict[str, Any]):
             modes.tracer.note_number(self, name, value)
         return value
 
+    def live(self, name: str) -> Any:
+        """The value now, for code that a compiled step asks anew at every call."""
+        return super().__getitem__(name)
+
     def __setitem__(self, name: str, value: Any) -> None:
         if modes.tracer is not None:
             raise TraceError(at_user_line(f"setting an optimizer's {name} cannot be traced"))

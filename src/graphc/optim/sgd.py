@@ -48,7 +48,7 @@ class SGD(Optimizer):
     def update(self, group: ParameterGroup, dtype: DType, members: list[Member]) -> None:
         """buffer = momentum * buffer + (1 - dampening) * grad;  p -= lr * (buffer, or grad + momentum * buffer)."""
         dtype = dtype.compute
-        lr = number(lambda: group["lr"], dtype)
+        lr = number(lambda: group.live("lr"), dtype)
         decay = number(lambda: group["weight_decay"], dtype) if group["weight_decay"] else None
         momentum = number(lambda: group["momentum"], dtype) if group["momentum"] else None
         dampening = number(lambda: group["dampening"], dtype) if momentum is not None and group["dampening"] else None

@@ -20,6 +20,7 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Any]:
     """An empty store of programs for one test."""
     store: dict[Any, Any] = {}
     monkeypatch.setattr(kernels, "_programs", store)
+    monkeypatch.setattr(kernels, "_calls", {})
     return store
 
 

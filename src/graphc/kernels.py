@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,20 @@ class _OneNode:
     sizes: tuple[int, ...]  # positions, among the distinct sizes of a call, of the program's size symbols
 
 
+class _Call:
+    """A program and what one kind of call (operator, attributes, input types) passes to it."""
+
+    __slots__ = ("outputs", "program", "sizes")
+
+    def __init__(self, found: _OneNode, distinct: Sequence[int], types: Sequence[TensorType]) -> None:
+        self.program = found.program
+        self.sizes = [distinct[i] for i in found.sizes]
+        self.outputs: list[tuple[Any, Any]] = [(t.shape, t.dtype.numpy) for t in types]
+
+
 _programs: dict[Key, _OneNode | None] = {}  # None: needs its very shapes
+_calls: dict[Key, _Call] = {}
+_CALLS_LIMIT = 8192
 
 
 def run(op: Op, arrays: Sequence[np.ndarray[Any, Any]], attrs: dict[str, Any], types: Sequence[TensorType]) -> tuple[Any, ...]:
@@ -43,8 +55,41 @@ def run(op: Op, arrays: Sequence[np.ndarray[Any, Any]], attrs: dict[str, Any], t
 
     Raises IndexError where a run-time check fails.
     """
-    shapes, distinct = _pattern(tuple([a.shape for a in arrays]))
-    key: Key = (op, shapes, tuple([a.dtype for a in arrays]), tuple([attribute_key(attrs[n]) for n in op.attrs]))
+    kind: Key = (op, *attrs, *map(attribute_key, attrs.values())) if attrs else (op,)
+    for array in arrays:
+        kind += (array.dtype, array.shape)
+    call = _calls.get(kind)
+    if call is None:
+        if len(_calls) >= _CALLS_LIMIT:
+            _calls.clear()
+        call = _calls[kind] = _bound(op, arrays, attrs, types)
+    held = [a if a.flags.c_contiguous else np.ascontiguousarray(a) for a in arrays]
+    outputs = [aligned_empty(shape, dtype) for shape, dtype in call.outputs]
+    try:
+        call.program([array_address(a) for a in held], [address for _, address in outputs], call.sizes)
+    except IndexError as error:
+        if not call.sizes:
+            raise
+        shown = ", ".join(str(TensorType(_dtype(a), a.shape)) for a in arrays)  # the program knows no sizes
+        raise IndexError(f"{error}: {shown}") from None
+    return tuple([array for array, _ in outputs])
+
+
+def _bound(op: Op, arrays: Sequence[np.ndarray[Any, Any]], attrs: dict[str, Any], types: Sequence[TensorType]) -> _Call:
+    """The program for a call, made if there is none that serves it."""
+    distinct: list[int] = []
+    shapes: list[tuple[int, ...]] = []
+    for array in arrays:
+        shape = []
+        for size in array.shape:
+            if size > 1:
+                if size not in distinct:
+                    distinct.append(size)
+                shape.append(-1 - distinct.index(size))
+            else:
+                shape.append(size)
+        shapes.append(tuple(shape))
+    key: Key = (op, tuple(shapes), tuple(a.dtype for a in arrays), tuple(attribute_key(attrs[n]) for n in op.attrs))
     found = _programs.get(key, key)
     if found is key:
         found = _programs[key] = _generic(op, arrays, shapes, distinct, attrs, types)
@@ -54,24 +99,7 @@ def run(op: Op, arrays: Sequence[np.ndarray[Any, Any]], attrs: dict[str, Any], t
         if found is None:
             found = _programs[key] = _static(op, arrays, attrs)
     assert isinstance(found, _OneNode)
-    held = [a if a.flags.c_contiguous else np.ascontiguousarray(a) for a in arrays]
-    outputs = [aligned_empty(t.shape, t.dtype.numpy) for t in types]  # type: ignore[arg-type]  # an array's sizes are ints
-    addresses = [array_address(a) for a in held]
-    try:
-        found.program(addresses, [address for _, address in outputs], [distinct[i] for i in found.sizes])
-    except IndexError as error:
-        if not found.sizes:
-            raise
-        shown = ", ".join(str(TensorType(_dtype(a), a.shape)) for a in arrays)  # the program knows no sizes
-        raise IndexError(f"{error}: {shown}") from None
-    return tuple(array for array, _ in outputs)
-
-
-@lru_cache(4096)
-def _pattern(shapes: tuple[tuple[int, ...], ...]) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
-    """The shapes with -1 - i for the i-th distinct size above 1, and those sizes."""
-    distinct = tuple(dict.fromkeys(size for shape in shapes for size in shape if size > 1))
-    return tuple(tuple(-1 - distinct.index(s) if s > 1 else s for s in shape) for shape in shapes), distinct
+    return _Call(found, distinct, types)
 
 
 def one_node(op: Op, types: Sequence[TensorType], attrs: dict[str, Any]) -> Graph:

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pytest
 
+from cuda.absent import absent
 from graphc.codegen.cuda.mapping import map_kernel, parallel_extent
 from graphc.codegen.cuda.program import Program
 from graphc.dims import evaluate
@@ -47,7 +47,7 @@ def build(source: str, names: list[str], cache: Path) -> ctypes.CDLL:
     """The shared library of `source`, compiled unless `cache` holds it; `names`: its kernels."""
     compiler = shutil.which("g++")
     if compiler is None:
-        pytest.skip("g++ not found")
+        absent("g++", "it compiles rendered CUDA for the CPU")
     text = "#define GRAPHC_CPU_SHIM\n" + source + "\n".join(f"CUDA_ON_CPU_ENTRY({name})" for name in names) + "\n"
     key = hashlib.sha256("\0".join((text, SHIM.read_text(), *FLAGS)).encode()).hexdigest()[:24]
     library = cache / f"{key}.so"
@@ -132,25 +132,37 @@ def run(
 
 
 def run_program(
-    library: ctypes.CDLL, program: Program, plan: Plan, inputs: Sequence[np.ndarray], schedule: int
+    library: ctypes.CDLL,
+    program: Program,
+    plan: Plan,
+    inputs: Sequence[np.ndarray],
+    schedule: int,
+    sizes: Mapping[str, int] | None = None,
 ) -> tuple[list[np.ndarray], list[np.ndarray], int]:
-    """(outputs, inputs as the program leaves them, status) of a program of static sizes, in buffers laid out by `plan`.
+    """(outputs, inputs as the program leaves them, status), in buffers laid out by `plan` for `sizes`.
 
     Raises KernelFailure for what the shim finds.
     """
-    status = (ctypes.c_longlong * 1)(0)
+    sizes, status = sizes or {}, (ctypes.c_longlong * 1)(0)
     held = [Guarded(np.asarray(array)) for array in inputs]
-    outputs = [Guarded(np.empty([int(d) for d in spec.shape], spec.dtype.numpy)) for spec in plan.outputs]  # type: ignore[arg-type]
-    arena = Guarded(np.empty(plan.arena_nbytes, np.uint8))
-    for buffer in (*outputs, arena):
-        buffer.array.view(np.uint8)[:] = 0xFF  # NaN until it is written
+    outputs = [unwritten([evaluate(d, sizes) for d in spec.shape], spec.dtype.numpy) for spec in plan.outputs]
+    arena = unwritten([plan.arena_nbytes], np.dtype(np.uint8))
+    temporaries = [unwritten([evaluate(nbytes, sizes)], np.dtype(np.uint8)) for nbytes in plan.temporaries]
     table = [ctypes.addressof(status), 0, *(buffer.address for buffer in (*held, *outputs))]
     table += [arena.address + offset for offset in plan.arena_offsets]
+    table += [*(buffer.address for buffer in temporaries), *(sizes[name] for name in plan.sizes)]
     for one in program.launches:
-        extent, grid, block = one.geometry({}, PROCESSORS)
+        extent, grid, block = one.geometry(sizes, PROCESSORS)
         launch(library, one.function, [*(table[slot] for slot in one.slots), table[0], extent], grid, block, schedule)
         if one.checks and status[0]:
             break
-    for number, buffer in enumerate((*held, *outputs, arena)):
-        buffer.check(f"{number}: {len(held)} inputs, {len(outputs)} outputs, the arena")
+    for number, buffer in enumerate((*held, *outputs, arena, *temporaries)):
+        buffer.check(f"{number}: {len(held)} inputs, {len(outputs)} outputs, the arena, {len(temporaries)} temporaries")
     return [buffer.shaped for buffer in outputs], [buffer.shaped for buffer in held], status[0]
+
+
+def unwritten(shape: list[int], dtype: np.dtype) -> Guarded:
+    """A buffer that is NaN until it is written."""
+    buffer = Guarded(np.empty(shape, dtype))
+    buffer.array.view(np.uint8)[:] = 0xFF
+    return buffer

@@ -8,51 +8,92 @@ programs are one source, compiled by g++ once.
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from cuda import shim
 from cuda.lowered import Lowered, library_of, lower
 from cuda.wide_programs import WideProgram
-from graph_cases import assert_same_bits, run_compiled
+from graph_cases import Array, assert_same_bits, parse_graph, print_graph, run_compiled
+from graphc.dims import evaluate
+from graphc.ir.graph import Graph
 from op_checks import with_gradients
-from test_random_programs import run_eagerly
+from random_programs import RandomProgram
+from test_random_programs import M, N, run_eagerly, symbolic_text
 
-SEEDS = range(5000, 5012)
+FORWARD = range(5000, 5016)
+GRADIENTS = range(5100, 5104)
+SYMBOLIC = range(5200, 5204)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A random graph, its inputs, its lowering."""
+
+    graph: Graph
+    inputs: list[Array]
+    lowered: Lowered
+
+
+def case(seed: int) -> Case:
+    program = WideProgram(seed)
+    graph = program.graph
+    if seed in GRADIENTS:
+        graph = with_gradients(graph, [v for v in graph.inputs if v.dtype.kind == "f"], seed)
+    return Case(graph, program.arrays(), lower(graph))
+
+
+def symbolic_case(seed: int) -> Case:
+    program = RandomProgram(seed, steps=16, sizes=(1, 2, 3, N, M, N, M), without=("slice",))
+    graph = parse_graph(symbolic_text(print_graph(program.graph)))
+    return Case(graph, program.arrays(), lower(graph))
 
 
 @pytest.fixture(scope="module")
-def random_programs() -> dict[int, tuple[WideProgram, Lowered]]:
-    made = {}
-    for seed in SEEDS:
-        program = WideProgram(seed)
-        made[seed] = program, lower(program.graph)
-    return made
+def cases() -> dict[int, Case]:
+    made = {seed: case(seed) for seed in (*FORWARD, *GRADIENTS)}
+    return made | {seed: symbolic_case(seed) for seed in SYMBOLIC}
 
 
 @pytest.fixture(scope="module")
-def library(
-    random_programs: dict[int, tuple[WideProgram, Lowered]], request: pytest.FixtureRequest
-) -> ctypes.CDLL:
+def library(cases: dict[int, Case], request: pytest.FixtureRequest) -> ctypes.CDLL:
     assert request.config.cache is not None
-    return library_of([lowered for _, lowered in random_programs.values()], request.config.cache.mkdir("cuda_shim"))
+    return library_of([one.lowered for one in cases.values()], request.config.cache.mkdir("cuda_shim"))
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_a_random_program_has_the_bits_of_the_cpu(
-    random_programs: dict[int, tuple[WideProgram, Lowered]], library: ctypes.CDLL, seed: int
-) -> None:
-    program, lowered = random_programs[seed]
-    inputs = program.arrays()
-    wanted = run_compiled(program.graph, inputs)
-    assert_same_bits(run_eagerly(program.graph, inputs), wanted, f"{program.graph}\neager")
+@pytest.mark.parametrize("seed", [*FORWARD, *GRADIENTS])
+def test_a_random_program_has_the_bits_of_the_cpu(cases: dict[int, Case], library: ctypes.CDLL, seed: int) -> None:
+    graph, inputs = cases[seed].graph, cases[seed].inputs
+    wanted = run_compiled(graph, inputs)
+    assert_same_bits(run_eagerly(graph, inputs), wanted, f"{graph}\neager")
     for order in shim.SCHEDULES:
-        assert_same_bits(lowered.run(library, inputs, order)[0], wanted, f"{program.graph}\nschedule {order}")
+        outputs, left, status = cases[seed].lowered.run(library, inputs, order)
+        assert status == 0
+        assert_same_bits(outputs, wanted, f"{graph}\nschedule {order}")
+        assert_same_bits(left, inputs, f"{graph}\nschedule {order}, inputs")
 
 
-def test_the_programs_reach_what_they_are_for(random_programs: dict[int, tuple[WideProgram, Lowered]]) -> None:
+@pytest.mark.parametrize("larger", [1, 5])
+@pytest.mark.parametrize("seed", SYMBOLIC)
+def test_kernels_of_symbolic_sizes_have_the_bits_of_the_cpu(
+    cases: dict[int, Case], library: ctypes.CDLL, seed: int, larger: int
+) -> None:
+    graph, lowered = cases[seed].graph, cases[seed].lowered
+    sizes = {"N": N * larger, "M": M * larger}
+    shapes = [[evaluate(d, sizes) for d in v.shape] for v in graph.inputs]
+    inputs = [np.resize(a, shape) for a, shape in zip(cases[seed].inputs, shapes, strict=True)]
+    wanted = run_compiled(graph, inputs, sizes=sizes)
+    for order in shim.SCHEDULES:
+        outputs, _, status = lowered.run(library, inputs, order, sizes)
+        assert status == 0
+        assert_same_bits(outputs, wanted, f"{graph}\nschedule {order}")
+
+
+def test_the_programs_reach_what_they_are_for(cases: dict[int, Case]) -> None:
     """Operators and dtypes that some node of some program has, and kernels of every mapping."""
-    nodes = [node for program, _ in random_programs.values() for node in program.graph.nodes]
+    nodes = [node for seed in FORWARD for node in cases[seed].graph.nodes]
     assert {node.op.name for node in nodes} >= {
         *("softmax", "layer_norm", "gelu", "matmul", "linear", "gather", "embedding", "cumsum", "scatter_add"),
         *("permute", "slice", "cat", "where", "floor_divide", "remainder", "index_select"),
@@ -60,5 +101,5 @@ def test_the_programs_reach_what_they_are_for(random_programs: dict[int, tuple[W
     assert {value.dtype.short for node in nodes for value in (*node.inputs, *node.outputs)} >= {
         *("f32", "f64", "f16", "bf16", "i64", "bool"),
     }
-    launches = [launch for _, lowered in random_programs.values() for launch in lowered.program.launches]
+    launches = [launch for one in cases.values() for launch in one.lowered.program.launches]
     assert {launch.mapping.shape for launch in launches} == {"thread", "rectangle", "warp"}

@@ -96,7 +96,7 @@ def test_every_function_of_the_mathlib_is_among_the_cases() -> None:
         for statement in walk(case.kernel.body)
         if isinstance(statement, Store) and isinstance(value := statement.value, Call)
     }
-    assert NAMES <= called
+    assert called >= NAMES
 
 
 # ---- what the checks find --------------------------------------------------------------------------------------------

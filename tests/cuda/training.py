@@ -67,12 +67,14 @@ class DeviceProgram:
         plan = self.lowered.plan
         assert not sizes
         held = [memory(address, spec) for address, spec in zip(inputs, plan.inputs, strict=True)]
-        made, left = self.lowered.run(self.library, held, self.order)
+        made, left, status = self.lowered.run(self.library, held, self.order)
         for address, spec, array in zip(outputs, plan.outputs, made, strict=True):
             memory(address, spec)[...] = array
         for i in plan.written:
             held[i][...] = left[i]
         self.runs += 1
+        if status:
+            raise IndexError(plan.messages[status - 1])
 
 
 def memory(address: int, spec: Spec) -> Array:

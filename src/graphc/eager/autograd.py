@@ -244,7 +244,7 @@ def _own(g: Tensor, taken: set[int]) -> Tensor:
     if modes.tracer is not None:
         return modes.tracer.fresh(g)  # type: ignore[no-any-return]
     alone = sys.getrefcount(g._storage) == 2 and id(g._storage) not in taken
-    if alone and not g._chain and g._array.base is None:
+    if alone and not g._chain and g._array.flags.carray:
         return place(g._array, g.dtype, g._storage, (), None)
     with no_grad():
         return Op.table["clone"].run(g)  # type: ignore[no-any-return]

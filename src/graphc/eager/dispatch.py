@@ -6,6 +6,7 @@ Never here: what an operator computes; compilation (`kernel_runner` is the door 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from graphc.eager.tensor import Tensor, place, wrap
 from graphc.eager.views import SHARED_ELEMENTS, VIEWS, contiguous_strides
 from graphc.errors import TraceError, at_user_line
 from graphc.ir.op import THROUGH, Composite, Movement, Op, TensorType, set_default_runner, shape_text
-from graphc.ops.arguments import cast, quietly
+from graphc.ops.arguments import cast, quiet
 from graphc.ops.create import full
 from graphc.ops.movement import expand
 
@@ -51,7 +52,8 @@ NUMPY_EXACT = frozenset({
     "sub", "trunc", "where",
 })  # fmt: skip
 NUMPY_EXACT_DTYPES = frozenset({dtypes.bool_, dtypes.int32, dtypes.int64, dtypes.float32, dtypes.float64})
-NUMPY_LIMIT = 4096  # elements: above, a kernel is faster
+SIGNATURE = re.compile(r"^[\w.<>]+\(\) (?=got |missing |takes )")  # how Python begins a message about a call's arguments
+NUMPY_LIMIT = 16384  # elements: above, a kernel is faster
 
 Array = np.ndarray[Any, Any]
 Universal = Callable[..., Any]
@@ -144,7 +146,7 @@ def _execute(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> tuple[Te
         if universal is not None:
             (made,) = types
             result = np.empty(made.shape, made.dtype.numpy)  # type: ignore[arg-type]  # an array's sizes are ints
-            quietly(universal, *arrays, result)
+            quiet.copy().run(universal, *arrays, result)
             return (wrap(result, made.dtype),)
         if not exact:
             results = kernel_runner(op, arrays, attrs, types)
@@ -251,10 +253,16 @@ def traced(element: DType, shape: tuple[Any, ...], cell: Any) -> Tensor:
     return place(phantom, element, Storage(phantom, cell), (), None)
 
 
-def located(error: Exception) -> Exception:
-    """`error` with the user's line at the end of its message, put there once."""
+def located(error: Exception, name: str = "") -> Exception:
+    """`error` with the user's line at the end of its message, put there once.
+
+    name: the operator, which a message about its signature names in place of the function that prepares its arguments.
+    """
     if not getattr(error, "_located", False) and error.args and isinstance(error.args[0], str):
-        error.args = (at_user_line(error.args[0]), *error.args[1:])
+        message, line = error.args[0], at_user_line("")
+        if name and type(error) is TypeError:
+            message = SIGNATURE.sub(f"{name}() ", message, count=1)
+        error.args = (message if message.endswith(line) else message + line, *error.args[1:])
         error._located = True  # type: ignore[attr-defined]
     return error
 

@@ -15,6 +15,7 @@ from graphc.eager.dispatch import assign, located
 from graphc.eager.methods import ERRORS, attached
 from graphc.eager.modes import modes
 from graphc.eager.tensor import Tensor, wrap, wrap_array
+from graphc.errors import TraceError, at_user_line
 from graphc.ir.op import Op, broadcast_shapes, shape_text
 from graphc.ops.arguments import cast, constant
 from graphc.ops.movement import permute, reshape, slice_
@@ -258,7 +259,7 @@ def _scattered(x: Tensor, advanced: dict[int, Tensor], value: Tensor) -> Tensor:
     """x with the elements at index tensors replaced by value: the position of the last write to each row decides."""
     merged, flat, shape, order = _flattened(x, advanced)
     if not isinstance(flat._array, np.ndarray) or modes.tracer is not None:
-        raise NotImplementedError("assignment to index tensors cannot be traced; use where() or scatter_add()")
+        raise TraceError(at_user_line("assignment to index tensors cannot be traced; use where() or scatter_add()"))
     picked = _gathered(x, advanced)
     value = Op.table["expand"](_without_leading_ones(value, picked) if value.ndim > picked.ndim else value, tuple(picked.shape))
     first, dims = min(advanced), sorted(advanced)

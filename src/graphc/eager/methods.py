@@ -51,7 +51,7 @@ def public_function(op: Op) -> Function:
                 result = RESULTS[op.name](*result)
             return result if out is None else _into(out, result, op.name)
         except ERRORS as error:
-            located(error)
+            located(error, op.name)
             raise
 
     return _described(function, op, op.name)
@@ -65,7 +65,7 @@ def public_method(op: Op, name: str) -> Function:
             result = op(self, *args, **kwargs)
             return RESULTS[op.name](*result) if type(result) is tuple and op.name in RESULTS else result
         except ERRORS as error:
-            located(error)
+            located(error, op.name)
             raise
 
     return _described(method, op, name)
@@ -81,7 +81,7 @@ def inplace_method(op: Op, name: str) -> Function:
                 return self if result is self else reseat(self, result)
             return assign(self, result, name)
         except ERRORS as error:
-            located(error)
+            located(error, op.name)
             raise
 
     return _described(method, op, name)

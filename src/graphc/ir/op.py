@@ -214,17 +214,17 @@ def _as_given(names: tuple[str, ...]) -> Callable[..., tuple[tuple[Any, ...], di
 Runner = Callable[[Op, tuple[Any, ...], dict[str, Any]], Any]
 
 
+def _nobody(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
+    raise RuntimeError(f"{op.name}: nothing is running operators (import graphc first)")
+
+
 class _Runners(threading.local):
-    default: Runner | None = None
+    """`stack`: who runs operators in this thread, the current one last.   `defaults`: what every stack begins with."""
+
+    defaults: tuple[Runner, ...] = (_nobody,)
 
     def __init__(self) -> None:
-        self.stack: list[Runner] = [_default_runner]
-
-
-def _default_runner(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
-    if _Runners.default is None:
-        raise RuntimeError(f"{op.name}: nothing is running operators (import graphc first)")
-    return _Runners.default(op, inputs, attrs)
+        self.stack: list[Runner] = [*_Runners.defaults]
 
 
 _runners = _Runners()
@@ -232,7 +232,8 @@ _runners = _Runners()
 
 def set_default_runner(runner: Runner) -> None:
     """Install eager execution as what runs operators when no Builder does."""
-    _Runners.default = runner
+    _Runners.defaults = (runner,)
+    _runners.stack[0] = runner
 
 
 class running:

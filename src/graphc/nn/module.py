@@ -18,7 +18,7 @@ import numpy as np
 from graphc.dtypes import DType, bfloat16, float16, float32, float64
 from graphc.eager import dispatch
 from graphc.eager.creation import as_tensor
-from graphc.eager.modes import no_grad
+from graphc.eager.modes import modes, no_grad
 from graphc.eager.tensor import Tensor, device
 from graphc.errors import TraceError, at_user_line
 from graphc.nn.parameter import Parameter
@@ -133,6 +133,9 @@ class Module:
         else:
             if own.get(name, _ABSENT) is not value:
                 _check_outlives_trace(name, value)
+                if modes.tracer is not None and name in own and name != "training":  # a new one may be of a module made here
+                    message = f"attribute '{name}' of a module was changed while tracing; keep what changes in a tensor"
+                    raise TraceError(at_user_line(message))
                 dispatch.epoch[0] += 1
             object.__setattr__(self, name, value)
 

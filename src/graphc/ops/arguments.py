@@ -94,11 +94,11 @@ def promoted_dtype(name: str, operands: Sequence[Any], arguments: Sequence[str],
     return get_default_dtype() if promotion == "float" and dtype.kind != "f" else dtype
 
 
-def promoted(name: str, operands: Sequence[Any], arguments: Sequence[str], promotion: Promotion = "same") -> tuple[Tensor, ...]:
+def promoted(name: str, operands: tuple[Any, ...], arguments: Sequence[str], promotion: Promotion = "same") -> tuple[Tensor, ...]:
     """The operands as tensors of one dtype.  At least one must be a tensor.  Raises TypeError."""
-    settled = _settled_dtype(operands)
-    if settled is not None and (promotion == "same" or settled.kind == "f"):
-        return tuple([constant(x, settled) if type(x) is float or type(x) is int else x for x in operands])
+    settled = _settled(operands, promotion)
+    if settled is not None:
+        return settled
     if not any(map(is_tensor, operands)):
         first = next((i for i, x in enumerate(operands) if not isinstance(x, int | float | np.generic)), 0)
         raise TypeError(f"{name}: argument '{arguments[first]}' must be a Tensor, not {type(operands[first]).__name__}")
@@ -106,22 +106,24 @@ def promoted(name: str, operands: Sequence[Any], arguments: Sequence[str], promo
     return tuple([lifted(name, x, a, dtype) for x, a in zip(operands, arguments, strict=True)])
 
 
-def _settled_dtype(operands: Sequence[Any]) -> DType | None:
-    """The one dtype of tensors, with numbers only beside floating ones, where promotion has nothing to decide; else None."""
-    settled: DType | None = None
-    numbers = False
+def _settled(operands: tuple[Any, ...], promotion: Promotion) -> tuple[Tensor, ...] | None:
+    """The operands where promotion has nothing to decide: tensors of one dtype, with numbers only beside floating ones."""
+    dtype: DType | None = None
+    numbers = promotion == "float"
     for x in operands:
-        dtype = getattr(x, "dtype", None)
-        if type(dtype) is DType:
-            if settled is None:
-                settled = dtype
-            elif dtype is not settled:
+        own = getattr(x, "dtype", None)
+        if type(own) is DType:
+            if dtype is None:
+                dtype = own
+            elif own is not dtype:
                 return None
         elif type(x) is float or type(x) is int:
             numbers = True
         else:
             return None
-    return settled if settled is None or not numbers or settled.kind == "f" else None
+    if dtype is None or numbers and dtype.kind != "f":
+        return None
+    return tuple([constant(x, dtype) if type(x) is float or type(x) is int else x for x in operands]) if numbers else operands
 
 
 def lifted(name: str, x: Any, argument: str, dtype: DType) -> Tensor:
@@ -271,19 +273,15 @@ def rounded(rule: str | Callable[..., Any]) -> Callable[..., Any]:
         return _narrowed(xp, result, narrow)
 
     def reference(xp: Any, *arrays: Any, **attrs: Any) -> Any:
-        return quietly(loud, xp, *arrays, **attrs)
+        return quiet.copy().run(loud, xp, *arrays, **attrs)
 
     reference.universal = rule if isinstance(rule, str) else None  # type: ignore[attr-defined]
     return reference
 
 
-_quiet = Context()
-_quiet.run(np.seterr, all="ignore")
-
-
-def quietly(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a function without NumPy's floating-point warnings: ``np.errstate`` at a tenth of its price."""
-    return _quiet.copy().run(function, *args, **kwargs)
+# A copy of it runs functions without NumPy's floating-point warnings, at a tenth of the price of ``np.errstate``.
+quiet = Context()
+quiet.run(np.seterr, all="ignore")
 
 
 def _narrowed(xp: Any, result: Any, narrow: Any) -> Any:

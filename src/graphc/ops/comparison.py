@@ -13,7 +13,7 @@ from graphc.dtypes import DType, bool_, float32, float64, int32, int64
 from graphc.ir.loops import Expr
 from graphc.ir.op import Bad, Op, Scalar, TensorType, broadcast_shapes
 from graphc.ops.arguments import cast as to_dtype
-from graphc.ops.arguments import lifted, of_type, promoted_dtype, same_dtype, tensor
+from graphc.ops.arguments import lifted, of_type, promoted_dtype, quiet, same_dtype, tensor
 from graphc.ops.arithmetic import absolute, add, kept, mul, sub
 from graphc.ops.create import require_dtype
 from graphc.ops.declare import EVERY, INTEGRAL, Shorthand, call, fill
@@ -327,17 +327,20 @@ masked_fill = Shorthand(
 
 def _cast_reference(xp: Any, x: Any, dtype: DType) -> Any:
     """To 16-bit floats through float32; floats to integers truncate and saturate, NaN to 0."""
-    with np.errstate(all="ignore"):
-        if dtype.kind in "iu" and x.dtype.kind not in "iub":
-            wide = x.astype(np.float64)
-            limits = np.iinfo(dtype.numpy)
-            inside = (wide > float(limits.min) - 1) & (wide < float(limits.max) + 1 - (dtype.itemsize == 8) * 1.0)
-            top = xp.where(wide > 0, dtype.numpy.type(limits.max), dtype.numpy.type(limits.min))
-            saturated = xp.where(xp.isnan(wide), dtype.numpy.type(0), top)
-            return xp.where(inside, xp.where(inside, wide, 0).astype(dtype.numpy), saturated).astype(dtype.numpy)
-        if dtype.kind == "b":
-            return x != 0
-        return x.astype(dtype.compute.numpy).astype(dtype.numpy)
+    return quiet.copy().run(_converted_array, xp, x, dtype)
+
+
+def _converted_array(xp: Any, x: Any, dtype: DType) -> Any:
+    if dtype.kind in "iu" and x.dtype.kind not in "iub":
+        wide = x.astype(np.float64)
+        limits = np.iinfo(dtype.numpy)
+        inside = (wide > float(limits.min) - 1) & (wide < float(limits.max) + 1 - (dtype.itemsize == 8) * 1.0)
+        top = xp.where(wide > 0, dtype.numpy.type(limits.max), dtype.numpy.type(limits.min))
+        saturated = xp.where(xp.isnan(wide), dtype.numpy.type(0), top)
+        return xp.where(inside, xp.where(inside, wide, 0).astype(dtype.numpy), saturated).astype(dtype.numpy)
+    if dtype.kind == "b":
+        return x != 0
+    return x.astype(dtype.compute.numpy).astype(dtype.numpy, copy=False)
 
 
 cast = Op(

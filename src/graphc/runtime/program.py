@@ -90,13 +90,14 @@ class _Frame:
 
     def size_for(self, plan: Plan, sizes: Sequence[int]) -> list[np.ndarray[Any, Any]]:
         """Fill in sizes and fresh temporaries; the arrays returned keep the temporaries alive."""
-        held = []
-        if plan.temporaries:
-            named = dict(zip(plan.sizes, sizes, strict=True))
-            for i, nbytes in enumerate(plan.temporaries):
-                buffer, address = aligned_empty((max(dims.evaluate(nbytes, named), 1),), _BYTE)
-                held.append(buffer)
-                self.table[self.temporaries_at + i] = address
         at = self.temporaries_at + len(plan.temporaries)
         self.table[at : at + len(sizes)] = sizes
+        if not plan.temporaries:
+            return []
+        named = dict(zip(plan.sizes, sizes, strict=True))
+        held = []
+        for i, nbytes in enumerate(plan.temporaries):
+            buffer, address = aligned_empty((max(dims.evaluate(nbytes, named), 1),), _BYTE)
+            held.append(buffer)
+            self.table[self.temporaries_at + i] = address
         return held

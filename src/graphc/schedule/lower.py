@@ -45,7 +45,7 @@ from graphc.schedule.partition import Axes, Group, Source, resolve
 from graphc.schedule.pull import Block, Checks, Position, Puller, cast, delinear
 
 CHUNK = 4096  # elements of a flat pointwise kernel per parallel iteration
-COLUMN_TILE = 64  # columns whose 32 lanes (8 KiB of float32) stay in the first-level cache
+COLUMN_TILE = 128  # columns whose 32 lanes (16 KiB of float32) stay in the first-level cache
 SPILL_LIMIT = 16384  # elements of a row kept in scratch rather than computed twice
 WORTH_KEEPING = 4.0  # cost (in simple operations) above which a value is kept rather than computed again
 GRAIN_WORK = 16_000  # element operations that are worth waking a thread for

@@ -63,10 +63,15 @@ def run(op: Op, arrays: Sequence[np.ndarray[Any, Any]], attrs: dict[str, Any], t
         if len(_calls) >= _CALLS_LIMIT:
             _calls.clear()
         call = _calls[kind] = _bound(op, arrays, attrs, types)
-    held = [a if a.flags.c_contiguous else np.ascontiguousarray(a) for a in arrays]
+    copies, addresses = [], []
+    for array in arrays:
+        if not array.flags.c_contiguous:
+            array = np.ascontiguousarray(array)
+            copies.append(array)
+        addresses.append(array_address(array))
     outputs = [aligned_empty(shape, dtype) for shape, dtype in call.outputs]
     try:
-        call.program([array_address(a) for a in held], [address for _, address in outputs], call.sizes)
+        call.program(addresses, [address for _, address in outputs], call.sizes)
     except IndexError as error:
         if not call.sizes:
             raise

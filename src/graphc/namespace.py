@@ -7,6 +7,7 @@ Enters: nothing.  Leaves: names.  Never here: mechanism.
 from __future__ import annotations
 
 import builtins
+import math
 from typing import Any
 
 import graphc.ops
@@ -88,7 +89,9 @@ def is_floating_point(x: Tensor) -> builtins.bool:
     return x.dtype.kind == "f"
 
 
-equal, masked_select, nonzero = Tensor.equal, Tensor.masked_select, Tensor.nonzero  # type: ignore[attr-defined]
+allclose, equal = Tensor.allclose, Tensor.equal  # type: ignore[attr-defined]
+masked_select, nonzero = Tensor.masked_select, Tensor.nonzero  # type: ignore[attr-defined]
+e, inf, nan, pi, newaxis = math.e, math.inf, math.nan, math.pi, None
 
 
 def numel(x: Tensor) -> Any:

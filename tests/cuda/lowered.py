@@ -12,7 +12,6 @@ from graph_cases import Array
 from graphc.codegen.cuda.prelude import PRELUDE
 from graphc.codegen.cuda.program import Program, render_program
 from graphc.ir.graph import Graph
-from graphc.ir.loops import Kernel
 from graphc.pipeline import lay_out, optimise
 from graphc.runtime.plan import Plan
 from graphc.schedule.schedule import schedule
@@ -20,10 +19,8 @@ from graphc.schedule.schedule import schedule
 
 @dataclass(frozen=True)
 class Lowered:
-    """One graph's passes, schedule, plan and CUDA program."""
+    """What one graph became: where its buffers go, and its launches."""
 
-    graph: Graph
-    kernels: dict[str, Kernel]
     plan: Plan
     program: Program
 
@@ -37,7 +34,7 @@ class Lowered:
 def lower(graph: Graph) -> Lowered:
     """`graph` through the same passes and schedule as for the CPU."""
     kernels, launches, plan = lay_out(schedule(optimise(graph)))
-    return Lowered(graph, kernels, plan, render_program(launches, kernels))
+    return Lowered(plan, render_program(launches, kernels))
 
 
 def source_of(programs: Sequence[Lowered]) -> tuple[str, list[str]]:

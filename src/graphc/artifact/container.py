@@ -9,6 +9,7 @@ of every other.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -38,9 +39,11 @@ _DATE = (1980, 1, 1, 0, 0, 0)  # no clock in the file: equal contents are equal 
 def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A file to write beside `path` and renamed over it at the end; on any error `path` stays as it was.
 
-    Raises OSError (disk full, no permission).
+    Raises OSError (disk full, no permission, a folder or device in its place).
     """
     path = os.path.realpath(os.fspath(path))  # through a link: the file it names is replaced, not the link
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(errno.EISDIR if os.path.isdir(path) else errno.EINVAL, "not a regular file", path)
     folder = os.path.dirname(path)
     handle, beside = tempfile.mkstemp(prefix=os.path.basename(path) + ".", suffix=".tmp", dir=folder)
     try:
@@ -61,9 +64,17 @@ def write(path: str | os.PathLike[str], entries: Mapping[str, bytes]) -> None:
     """Write `entries` and their manifest.  Raises OSError and leaves an existing file whole."""
     listed = {name: {"nbytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in entries.items()}
     manifest = json.dumps({"format": FORMAT, "version": VERSION, "entries": listed}, indent=1).encode()
-    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in (*entries.items(), (MANIFEST, manifest)):
-            archive.writestr(zipfile.ZipInfo(name, _DATE), data)
+    with replacing(path) as file:
+        _zip(file, {**entries, MANIFEST: manifest})
+
+
+def _zip(file: IO[bytes], entries: Mapping[str, bytes]) -> None:
+    """The one form that these entries have in a file."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in entries.items():
+            info = zipfile.ZipInfo(name, _DATE)
+            info.create_system, info.external_attr = 3, 0o600 << 16
+            archive.writestr(info, data)
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, bytes]:
@@ -104,4 +115,8 @@ def _read(data: bytes) -> dict[str, bytes]:
             if len(content) != facts["nbytes"] or hashlib.sha256(content).hexdigest() != facts["sha256"]:
                 raise ArtifactError(f"entry {entry} was altered")
             entries[entry] = content
+        again = io.BytesIO()
+        _zip(again, {name: entries[name] if name != MANIFEST else archive.read(MANIFEST) for name in names})
+        if again.getbuffer() != data:
+            raise ArtifactError("bytes outside its entries were altered")
         return entries

@@ -16,7 +16,7 @@ import numpy as np
 from graphc import dtypes
 from graphc.artifact import signing, weights
 from graphc.artifact.structure import is_array, read_tree
-from graphc.errors import ArtifactError, IRError
+from graphc.errors import ArtifactError, IRError, at_user_line
 from graphc.runtime.link import link, machine_signature
 from graphc.runtime.memory import aligned_empty
 from graphc.runtime.plan import ENTRY, Plan, Spec
@@ -81,7 +81,8 @@ class Loaded:
         leaves, tree = flatten((args, kwargs), is_array)
         if tree != self._arguments and not _same_in_a_file(tree, self._arguments):
             given, wanted = map(_shown, (tree, self._arguments))
-            raise TypeError(f"{self.name}: called with {given}, the artifact was made for {wanted} (* stands for a tensor)")
+            message = f"{self.name}: called with {given}, the artifact was made for {wanted} (* stands for a tensor)"
+            raise TypeError(at_user_line(message))
         arrays = [self._array(i, leaf, spec) for i, (leaf, spec) in enumerate(zip(leaves, self._argument_specs, strict=True))]
         held = [np.require(a, requirements=("C", "A")) for a in arrays]
         for i in self._written:  # an argument that shares memory with a written one is read from a copy
@@ -107,9 +108,10 @@ class Loaded:
             except TypeError:
                 element = str(array.dtype)
             seen = f"{element}[{', '.join(map(str, array.shape))}]"
-            raise ArtifactError(f"{self.name}: argument {position} is {seen}, the artifact's signature says {spec}")
+            message = f"{self.name}: argument {position} is {seen}, the artifact's signature says {spec}"
+            raise ArtifactError(at_user_line(message))
         if position in self._written and not array.flags.writeable:
-            raise ArtifactError(f"{self.name}: argument {position} is read-only, and the program writes to it")
+            raise ArtifactError(at_user_line(f"{self.name}: argument {position} is read-only, and the program writes to it"))
         return array
 
 

@@ -149,14 +149,13 @@ def _execute(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> tuple[Te
             quiet.copy().run(universal, *arrays, result)
             return (wrap(result, made.dtype),)
         if not exact:
-            results = kernel_runner(op, arrays, attrs, types)
-        else:
-            results = op.reference(np, *arrays, **attrs)
-            results = results if type(results) is tuple else (results,)
-            results = tuple([_owned(r, t, arrays) for r, t in zip(results, types, strict=True)])
+            return tuple([wrap(r, t.dtype) for r, t in zip(kernel_runner(op, arrays, attrs, types), types, strict=True)])
+        results = op.reference(np, *arrays, **attrs)
+        if type(results) is not tuple:
+            results = (results,)
+        return tuple([wrap(_owned(r, t, arrays), t.dtype) for r, t in zip(results, types, strict=True)])
     except TraceError:
         raise TraceError(at_user_line(f"{op.name}: a tensor made while tracing was used after the trace ended")) from None
-    return tuple([wrap(r, t.dtype) for r, t in zip(results, types, strict=True)])
 
 
 def _number(value: Any, dtype: DType) -> np.ndarray[Any, Any]:
@@ -174,9 +173,10 @@ def _owned(result: Any, out_type: TensorType, arrays: tuple[np.ndarray[Any, Any]
     wanted = out_type.dtype.numpy
     if type(result) is not np.ndarray or result.dtype is not wanted:
         result = np.asarray(result, dtype=wanted)
-    if result.base is not None or not result.flags.c_contiguous or any(result is a for a in arrays):
-        return np.array(result, order="C", copy=True)
-    return result  # type: ignore[no-any-return]
+    alone = result.base is None and result.flags.c_contiguous
+    for array in arrays:
+        alone = alone and result is not array
+    return result if alone else np.array(result, order="C", copy=True)
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------

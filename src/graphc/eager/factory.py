@@ -27,6 +27,7 @@ def finished(x: Tensor, requires_grad: bool) -> Tensor:
 
 def creation(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """`make` with ``device=``, ``requires_grad=``, ``out=`` and errors that name the user's line."""
+    name = make.__name__.strip("_")
 
     def function(
         *args: Any, device: Any = None, requires_grad: bool = False, out: Tensor | None = None, pin_memory: bool = False,
@@ -37,9 +38,9 @@ def creation(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
             x = finished(make(*args, **kwargs), requires_grad)
             return x if out is None else out.copy_(x)  # type: ignore[attr-defined]
         except ERRORS as error:
-            located(error)
+            located(error, name)
             raise
 
-    function.__name__ = function.__qualname__ = make.__name__.strip("_")
+    function.__name__ = function.__qualname__ = name
     function.__doc__ = make.__doc__
     return function

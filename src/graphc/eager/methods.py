@@ -35,7 +35,16 @@ COMPARISONS = {"eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge":
 UNARY = {"neg": "neg", "pos": "positive", "abs": "abs", "invert": "bitwise_not"}
 # Names of the results of operators that give values with their positions.
 _WITH_INDICES = ("max", "min", "median", "mode", "sort", "topk", "cummax", "cummin")
-RESULTS = {name: namedtuple(name, ("values", "indices")) for name in _WITH_INDICES}
+
+
+def _with_indices(name: str) -> Any:
+    """A named tuple that prints as PyTorch prints it."""
+    kind: Any = namedtuple(name, ("values", "indices"))
+    kind.__repr__ = lambda self: f"graphc.return_types.{name}(\nvalues={self.values!r},\nindices={self.indices!r})"
+    return kind
+
+
+RESULTS = {name: _with_indices(name) for name in _WITH_INDICES}
 OPERANDS = (Tensor, int, float, np.generic)
 
 
@@ -343,6 +352,12 @@ def equal(self: Tensor, other: Tensor) -> bool:
     if self.dtype is not other.dtype:
         raise RuntimeError(at_user_line(f"equal: expected one dtype, got {self.dtype} and {other.dtype}"))
     return self._array.shape == other._array.shape and bool(np.array_equal(self.numpy_view(), other.numpy_view()))
+
+
+@attached
+def allclose(self: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
+    """Whether every element is within ``atol + rtol * abs(other)`` of other's.  Raises as `isclose`."""
+    return bool(Op.table["isclose"](self, other, rtol=rtol, atol=atol, equal_nan=equal_nan).all())
 
 
 def _transposed(self: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ class Pool:
         self.address = ctypes.addressof(anchor)
         self.run_address = addresses["pool_run"]
         pointer = ctypes.c_void_p
+        self._limit = ctypes.c_int32.from_address(self.address + pool_llvm.LIMIT)
         self._run = ctypes.CFUNCTYPE(None, pointer, pointer, pointer, ctypes.c_int64)(self.run_address)
         self._set_limit = ctypes.CFUNCTYPE(None, pointer, ctypes.c_int32)(addresses["pool_limit"])
         self.threads = threads
@@ -50,7 +51,7 @@ class Pool:
     @property
     def threads(self) -> int:
         """How many threads a region may use, the caller's included."""
-        return ctypes.c_int32.from_address(self.address + pool_llvm.LIMIT).value
+        return self._limit.value
 
     @threads.setter
     def threads(self, count: int) -> None:

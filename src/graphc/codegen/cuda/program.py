@@ -3,7 +3,7 @@
 Enters: launches as (kernel name, table slot of each parameter), the kernels they name.  Leaves: `Program`.
 Never here: addresses, a driver, who owns the buffers.
 
-The table is that of the CPU program: slot 0 the status word's address, then buffer addresses and sizes.
+The table is that of the CPU program: slot 0 the status word's address, slot 1 nothing, then buffer addresses and sizes.
 """
 
 from __future__ import annotations

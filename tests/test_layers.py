@@ -29,7 +29,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "graphc.artifact": (*BASE, "graphc.runtime", *(f"graphc.ir.{noun}" for noun in ("text", "graph", "op", "loops"))),
     "graphc.trace": (*BASE, "graphc.ir", "graphc.ops", "graphc.eager"),
     "graphc.pipeline": (*BASE, "graphc.ir", *COMPILER),
-    "graphc.kernels": (*BASE, "graphc.ir", "graphc.pipeline", "graphc.runtime"),
+    "graphc.kernels": (*BASE, "graphc.ir", "graphc.pipeline", "graphc.runtime", "graphc.eager.storage"),
     "graphc.explain.report": (*BASE, "graphc.ir", "graphc.pipeline", "graphc.schedule", "graphc.codegen"),
     "graphc.eager.dispatch": (*BASE, "graphc.ir", "graphc.ops", "graphc.eager", "graphc.kernels"),  # the one door to the compiler
     "graphc.eager": (*BASE, "graphc.ir", "graphc.ops"),

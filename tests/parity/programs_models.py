@@ -135,7 +135,7 @@ def autoencoder(torch: Any, nn: Any, F: Any, optim: Any) -> Program:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        return loss.item() if False else loss.detach(), picture.detach(), code.detach()
+        return loss.item() , picture.detach(), code.detach()
 
     return step, batches(torch, 3, lambda s: np.abs(numbers(6, 12, seed=s)).clip(0, 1))
 

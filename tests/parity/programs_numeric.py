@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 import numpy as np
-from programs_models import Program, batches, integers, numbers
+from parity.programs_models import Program, batches, integers, numbers
 
 
 def k_means(torch: Any, nn: Any, F: Any, optim: Any) -> Program:

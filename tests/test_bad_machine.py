@@ -43,7 +43,7 @@ compiled(x, w).sum().backward()
 assert x.grad is not None
 
 def g(x, w):
-    return (x @ w).gelu()
+    return graphc.nn.functional.gelu(x @ w)
 
 inference = graphc.compile(g)
 y = inference(x.detach(), w)

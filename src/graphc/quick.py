@@ -63,7 +63,7 @@ def quick_call(variant: Variant) -> QuickCall | None:
     traced, arguments = variant.traced, variant.arguments
     if variant.split is not None or traced.scalars or traced.grad_effects or traced.none_grads or variant.written:
         return None
-    if traced.numbers or traced.deferred:
+    if traced.numbers or traced.deferred or traced.aliases:
         return None
     if traced.result_count != 1 or traced.output_tree.kind != "leaf" or not all(_is_plain(s) for s in traced.states):
         return None

@@ -151,7 +151,7 @@ class Variant:
             self.record(leaves, tensors)
         for function in self.traced.deferred:
             function()
-        return self.traced.rebuild(tensors)
+        return self.traced.rebuild(tensors, leaves)
 
     def record(self, leaves: list[Tensor], tensors: list[Tensor]) -> None:
         """One tape node for the whole call."""

@@ -1,6 +1,7 @@
 """Programs that train models, written once for any library with PyTorch's names.
 
-Enters: the library's `torch`, `nn`, `F` and `optim`.  Leaves: a step to call and the arguments of every call.  Never here: comparisons.
+Enters: the library's `torch`, `nn`, `F` and `optim`.  Leaves: a step to call and the arguments of every call.
+Never here: comparisons.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def autoencoder(torch: Any, nn: Any, F: Any, optim: Any) -> Program:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        return loss.item() , picture.detach(), code.detach()
+        return loss.detach(), picture.detach(), code.detach()
 
     return step, batches(torch, 3, lambda s: np.abs(numbers(6, 12, seed=s)).clip(0, 1))
 

@@ -145,7 +145,7 @@ def _execute(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> tuple[Te
     try:
         if universal is not None:
             (made,) = types
-            result = np.empty(made.shape, made.dtype.numpy)  # type: ignore[arg-type]  # an array's sizes are ints
+            result = np.empty(made.shape, made.dtype.numpy)  # type: ignore[type-var]  # an array's sizes are ints
             quiet.copy().run(universal, *arrays, result)
             return (wrap(result, made.dtype),)
         if not exact:
@@ -231,6 +231,8 @@ def keep_original(x: Tensor, y: Tensor) -> None:
 def check_writable(x: Tensor, name: str) -> None:
     """Raise RuntimeError if x is a leaf that requires grad, or a view of one."""
     if x.requires_grad and x._grad_fn is None:
+        if modes.tracer is not None and id(x if x._base is None else x._base) in modes.tracer.computed:
+            raise TraceError(at_user_line(f"{name}: writing to an argument that gradients flow through cannot be traced"))
         raise RuntimeError(f"{name}: a leaf Variable that requires grad is being used in an in-place operation")
     base = x._base
     if base is not None and base.requires_grad and base._grad_fn is None:

@@ -19,18 +19,18 @@ from graphc.ir.op import Shape
 
 class Storage:
     """What views of one another share: `array` (the root they are views of), `version` (how often it was written to) and, while
-    traced, `cell` (its current value in the graph)."""
+    traced, `cell` (its current value in the graph).  `aliased`: traced code made a tensor of it that is no view (`detach`)."""
 
-    __slots__ = ("__weakref__", "array", "cell", "version")
+    __slots__ = ("__weakref__", "aliased", "array", "cell", "version")
 
     def __init__(self, array: Any, cell: Any = None) -> None:
-        self.array, self.cell, self.version = array, cell, 0
+        self.array, self.cell, self.version, self.aliased = array, cell, 0, False
 
 
 def array_address(array: np.ndarray[Any, Any]) -> int:
     """The address of an array's first element."""
     try:
-        return addressof(c_char.from_buffer(array))  # a quarter of the other's time
+        return addressof(c_char.from_buffer(array))  # type: ignore[arg-type]  # a quarter of the other's time
     except (TypeError, ValueError):  # not writable, with gaps, empty, or of a dtype without a buffer
         return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
 

@@ -281,6 +281,10 @@ class Tensor:
             raise RuntimeError(at_user_line("assigning .data cannot be traced; use copy_()"))
         if self._requires_grad and value.dtype.kind != "f":
             raise RuntimeError(at_user_line(f"data set to a tensor that requires gradients must be floating, not {value.dtype}"))
+        if self._storage.aliased or (self._array.shape, self.dtype) != (value._array.shape, value.dtype):
+            from graphc.eager import dispatch
+
+            dispatch.epoch[0] += 1  # compiled code looks for the memory again
         self._array, self._storage, self._chain, self.dtype = value._array, value._storage, value._chain, value.dtype
 
     # ---- out of tensors
@@ -431,6 +435,8 @@ def address_of(x: Tensor) -> int:
 
 def share(x: Tensor, kind: type[Tensor]) -> Tensor:
     """The same memory as another tensor, off the tape."""
+    if modes.tracer is not None:
+        x._storage.aliased = True
     return place(x._array, x.dtype, x._storage, x._chain, None, kind)
 
 

@@ -94,7 +94,7 @@ def promoted_dtype(name: str, operands: Sequence[Any], arguments: Sequence[str],
     return get_default_dtype() if promotion == "float" and dtype.kind != "f" else dtype
 
 
-def promoted(name: str, operands: tuple[Any, ...], arguments: Sequence[str], promotion: Promotion = "same") -> tuple[Tensor, ...]:
+def promoted(name: str, operands: Sequence[Any], arguments: Sequence[str], promotion: Promotion = "same") -> tuple[Tensor, ...]:
     """The operands as tensors of one dtype.  At least one must be a tensor.  Raises TypeError."""
     settled = _settled(operands, promotion)
     if settled is not None:
@@ -106,7 +106,7 @@ def promoted(name: str, operands: tuple[Any, ...], arguments: Sequence[str], pro
     return tuple([lifted(name, x, a, dtype) for x, a in zip(operands, arguments, strict=True)])
 
 
-def _settled(operands: tuple[Any, ...], promotion: Promotion) -> tuple[Tensor, ...] | None:
+def _settled(operands: Sequence[Any], promotion: Promotion) -> tuple[Tensor, ...] | None:
     """The operands where promotion has nothing to decide: tensors of one dtype, with numbers only beside floating ones."""
     dtype: DType | None = None
     numbers = promotion == "float"
@@ -123,7 +123,9 @@ def _settled(operands: tuple[Any, ...], promotion: Promotion) -> tuple[Tensor, .
             return None
     if dtype is None or numbers and dtype.kind != "f":
         return None
-    return tuple([constant(x, dtype) if type(x) is float or type(x) is int else x for x in operands]) if numbers else operands
+    if numbers:
+        operands = [constant(x, dtype) if type(x) is float or type(x) is int else x for x in operands]
+    return tuple(operands)
 
 
 def lifted(name: str, x: Any, argument: str, dtype: DType) -> Tensor:
@@ -261,7 +263,7 @@ def rounded(rule: str | Callable[..., Any]) -> Callable[..., Any]:
 
     `rule`: a function, or the name of a NumPy universal function, which the reference then carries as ``universal``.
     """
-    compute = rule if callable(rule) else lambda xp, *arrays: getattr(xp, rule)(*arrays)
+    compute: Callable[..., Any] = rule if callable(rule) else lambda xp, *arrays: getattr(xp, rule)(*arrays)
 
     def loud(xp: Any, *arrays: Any, **attrs: Any) -> Any:
         narrow = next((a.dtype for a in arrays if a.dtype.itemsize == 2 and a.dtype.kind not in "iub"), None)

@@ -25,7 +25,8 @@ from graphc.eager.tensor import Tensor, share, wrap
 from graphc.eager.views import written
 from graphc.errors import TraceError, at_user_line, user_location
 from graphc.ir.graph import Builder, Graph, Role, Value
-from graphc.ir.op import Op, TensorType
+from graphc.ir.op import Op, TensorType, shape_text
+from graphc.trace.aliases import Alias, find_aliases, with_aliases
 from graphc.trees import Tree, flatten
 
 Target = int | Tensor  # an argument's position, or a tensor from outside
@@ -84,6 +85,7 @@ class Traced:
     none_grads: (tensor or argument position, whether `.grad` was None) of every `.grad` that was read: guards.
     numbers: (dict, name, value) of every hyperparameter that the code read as a Python number: guards.
     deferred: what to call after every run, such as the step of a learning rate's schedule.
+    aliases: results that share memory with an argument, an outside tensor or another result.
     requires_grad: of each result.   gradient_positions: which result each gradient input belongs to.
     """
 
@@ -97,13 +99,15 @@ class Traced:
         self.none_grads: list[tuple[Target, bool]] = []
         self.numbers: list[tuple[dict[str, Any], str, Any]] = []
         self.deferred: list[Callable[[], None]] = []
+        self.aliases: list[Alias] = []
         self.requires_grad: list[bool] = []
         self.gradient_positions: list[int] = []
         self.differentiated: list[Target] = []
 
-    def rebuild(self, outputs: Sequence[Any]) -> Any:
-        """The function's result from the graph's outputs."""
-        return self.output_tree.unflatten(outputs[: self.result_count])
+    def rebuild(self, outputs: Sequence[Any], leaves: Sequence[Tensor] | None = None) -> Any:
+        """The function's result from the graph's outputs, sharing memory as eager results do with tensor arguments `leaves`."""
+        results = outputs[: self.result_count]
+        return self.output_tree.unflatten(with_aliases(self.aliases, results, leaves) if self.aliases and leaves is not None else results)
 
     def sources(self, leaves: Sequence[Tensor]) -> list[Tensor]:
         """The tensors that the gradients of a joint trace are with respect to, in order; `leaves`: this call's arguments."""
@@ -194,6 +198,8 @@ class Tracer:
         self.sources: dict[int, Target] = {}
         self.numbers: list[tuple[dict[str, Any], str, Any]] = []
         self.deferred: list[Callable[[], None]] = []
+        self.argument_storages: dict[int, int] = {}  # id of a stand-in's storage -> the argument's position
+        self.computed: set[int] = set()  # ids of stand-ins of arguments that are no leaves
         self.kept: list[Any] = []  # keeps alive what is known by id
 
     # ---- inputs
@@ -208,6 +214,9 @@ class Tracer:
         stand_in._storage.cell = cell
         self.cells[id(stand_in._storage)] = cell
         stand_in._requires_grad, stand_in._grad = x.requires_grad, x._grad
+        self.argument_storages[id(stand_in._storage)] = position
+        if x._grad_fn is not None:
+            self.computed.add(id(stand_in))
         self.snapshots[id(stand_in)] = _Snapshot(stand_in, position)
         return stand_in
 
@@ -268,7 +277,10 @@ class Tracer:
             cell = self.cells.get(id(storage))
             if cell is None:
                 owner = self.grad_owners.get(id(storage))
-                cell = self.capture(Capture(x) if owner is None else Capture(owner, True), storage)
+                if owner is None:
+                    cell = self.capture(Capture(x if x._base is None else x._base), storage)
+                else:
+                    cell = self.capture(Capture(owner, True), storage)
         elif cell.tracer is not self:
             raise TraceError(at_user_line("a tensor made while tracing was used after the trace ended"))
         return cell
@@ -334,6 +346,13 @@ class Tracer:
                 self.grad_owners[id(g._storage)] = x
         return g
 
+    def check_histories(self) -> None:
+        """Raise TraceError where a write made an outside tensor or argument part of a history that outlives the call."""
+        for s in self.snapshots.values():
+            if s.tensor._grad_fn is not s.parts["_grad_fn"]:
+                message = "gradients would flow into a tensor from outside that the code writes to"
+                raise TraceError(at_user_line(f"{message}: {s.tensor.dtype.short}{shape_text(tuple(s.tensor.shape))}"))
+
     def effects(self) -> list[tuple[Target, Tensor | None]]:
         """(tensor or argument position, its new `.grad`) of every outside tensor whose `.grad` was set."""
         return [(s.target, s.tensor._grad) for s in self.snapshots.values() if s.grad_set]
@@ -392,6 +411,7 @@ def _trace(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
 def _finished(tracer: Tracer, result: Any, name: str, joint: bool, leaves: list[Tensor]) -> Traced:
     """The graph of everything the traced code did."""
     results, tree = flatten(result, _is_tensor)
+    tracer.check_histories()
     requires = [x.requires_grad for x in results]
     outputs = [tracer.value_of(x) for x in results]
     positions: list[int] = []
@@ -423,6 +443,8 @@ def _finished(tracer: Tracer, result: Any, name: str, joint: bool, leaves: list[
     traced.updates = [inputs.index(initial) for initial, _ in updates]
     traced.grad_effects, traced.none_grads = effects, list(tracer.grad_reads.values())
     traced.numbers, traced.deferred = tracer.numbers, tracer.deferred
+    captured = {id(capture._storage): capture.tensor for _, capture in tracer.states if not capture.of_grad}
+    traced.aliases = find_aliases(results, tracer.argument_storages, captured)
     traced.requires_grad, traced.gradient_positions, traced.differentiated = requires, positions, sources
     return traced
 

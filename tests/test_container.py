@@ -262,3 +262,26 @@ def test_a_link_keeps_pointing_to_the_file(path: Path) -> None:
     container.write(link, {"new": b"2"})
     assert link.is_symlink()
     assert container.read(path) == {"new": b"2"}
+
+
+def test_every_byte_of_the_file_counts(path: Path) -> None:
+    """Headers and the directory too, though no entry is in them, and bytes after the end."""
+    data = path.read_bytes()
+    for at in range(len(data)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(ArtifactError, match=r"^x\.gc: "):
+            container.read(path)
+    path.write_bytes(data + b"\0")
+    with pytest.raises(ArtifactError, match="bytes outside its entries were altered"):
+        container.read(path)
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="not a regular file"):
+        container.write(pipe, ENTRIES)
+    with pytest.raises(IsADirectoryError):
+        container.write(tmp_path, ENTRIES)
+    assert stat.S_ISFIFO(os.stat(pipe).st_mode)
+    assert os.listdir(tmp_path) == ["pipe"]

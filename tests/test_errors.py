@@ -80,6 +80,13 @@ NUMBERS: list[Case] = [
     (lambda: o(2, 3).chunk(0), RuntimeError, "chunk: expects chunks to be greater than 0, got 0"),
     (lambda: o(2).clamp(), RuntimeError, "clamp: at least one of 'min' or 'max' must not be None"),
 ]
+SIGNATURES: list[Case] = [
+    (lambda: o(2).sum(foo=1), TypeError, r"sum\(\) got an unexpected keyword argument 'foo'"),
+    (lambda: graphc.matmul(o(2)), TypeError, r"matmul\(\) missing 1 required positional argument: 'other'"),
+    (lambda: o(2).add_(), TypeError, r"add\(\) missing 1 required positional argument: 'other'"),
+    (lambda: graphc.zeros(2, foo=3), TypeError, r"zeros\(\) got an unexpected keyword argument 'foo'"),
+    (lambda: graphc.exp(o(2), 1, 2), TypeError, "exp: takes 1 arguments but 3 were given"),
+]
 INDICES: list[Case] = [
     (lambda: F.embedding(graphc.tensor([5]), o(3, 2)), IndexError, r"embedding: index out of range: i64\[1\], f32\[3, 2\]"),
     (lambda: F.cross_entropy(o(2, 3), graphc.tensor([0, 7])), IndexError, r"target class out of range: f32\[2, 3\], i64\[2\]"),
@@ -87,7 +94,7 @@ INDICES: list[Case] = [
     (lambda: o(3).index_select(0, graphc.tensor([3])), IndexError, r"index_select: index out of range: f32\[3\], i64\[1\]"),
     (lambda: o(3).scatter_add(0, graphc.tensor([-1]), o(1)), IndexError, r"scatter_add: index out of range: f32\[3\], i64\[1\]"),
 ]
-ALL = RANKS_AND_SIZES + DIMS + DTYPES + NOT_TENSORS + NUMBERS + INDICES
+ALL = RANKS_AND_SIZES + DIMS + DTYPES + NOT_TENSORS + NUMBERS + SIGNATURES + INDICES
 
 
 @pytest.mark.parametrize(("call", "error", "message"), ALL, ids=[message.split(":")[0][:20] for _, _, message in ALL])

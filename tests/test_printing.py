@@ -84,3 +84,8 @@ def test_print_options() -> None:
     finally:
         graphc.set_printoptions(profile="default")
     assert repr(x) == "tensor([   1.2346, 1000.0000])"
+
+
+def test_values_with_their_positions() -> None:
+    found = graphc.tensor([1.0, 2.0]).max(0)
+    assert repr(found) == "graphc.return_types.max(\nvalues=tensor(2.),\nindices=tensor(1))"

@@ -4,7 +4,8 @@ Enters: Python callables, tensors.  Leaves: tensors, as the callable itself woul
 Never here: how code is traced (trace) or made (pipeline).
 
 A call is keyed by the structure of its arguments, every tensor's dtype, shape and requires_grad, the grad mode, the epoch that any
-module attribute change bumps, and the plain values in globals and closures that the code names.  A new key traces again; a trace whose text was compiled before costs no compilation.
+module attribute change bumps, and the plain values in globals and closures that the code names.  A new key traces again; a trace
+whose text was compiled before costs no compilation.
 """
 
 from __future__ import annotations

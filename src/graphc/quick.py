@@ -18,6 +18,7 @@ from graphc.eager.modes import modes
 from graphc.eager.tensor import Tensor, address_of, wrap
 from graphc.runtime.memory import aligned_empty
 from graphc.runtime.plan import FIRST_SLOT
+from graphc.runtime.program import Program
 from graphc.trace.tracer import Capture
 from graphc.variant import Variant, array_address
 
@@ -27,29 +28,32 @@ QuickCall = Callable[[tuple[Any, ...]], Tensor | None]
 
 
 class _Spare:
-    """A result handed out before, and how many references everything in it has while only this holds it."""
+    """A result handed out before, with a frame of its own that writes to it.
 
-    __slots__ = ("address", "array", "block", "counts", "storage", "tensor")
+    references: how often the tensor, its array and the block behind it are referred to while only this holds them.
+    """
 
-    def __init__(self, shape: tuple[int, ...], dtype: DType) -> None:
-        self.array, self.address = aligned_empty(shape, dtype.numpy)
+    __slots__ = ("array", "block", "frame", "references", "storage", "table", "tensor")
+
+    def __init__(self, program: Program, shape: tuple[int, ...], dtype: DType, first: int, states: list[int], count: int) -> None:
+        self.array, address = aligned_empty(shape, dtype.numpy)
         self.block = self.array.base
         self.tensor = wrap(self.array, dtype)
-        self.tensor._pointer = (self.array, self.address)
+        self.tensor._pointer = (self.array, address)
         self.storage = self.tensor._storage
-        self.counts = self.references()
-
-    def references(self) -> tuple[int, int, int, int]:
-        return getrefcount(self.tensor), getrefcount(self.array), getrefcount(self.block), getrefcount(self.storage)
+        self.frame = program.new_frame()
+        self.table = self.frame.table
+        at = first + count
+        self.table[at : at + len(states) + 1] = [*states, address]
+        self.references = getrefcount(self.tensor), getrefcount(self.array), getrefcount(self.block)
 
     def is_free(self) -> bool:
         """Whether nobody else holds the tensor, its memory or a view of it, and it is as it was made."""
-        x = self.tensor
+        x, known = self.tensor, self.references
         return (
-            getrefcount(self.block) == self.counts[2]
-            and getrefcount(self.array) == self.counts[1]
-            and getrefcount(self.storage) == self.counts[3]
-            and getrefcount(x) == self.counts[0] + 1
+            getrefcount(self.block) == known[2]
+            and getrefcount(self.array) == known[1]
+            and getrefcount(x) == known[0] + 1
             and x._array is self.array
             and x._grad is None
             and not x._requires_grad
@@ -85,9 +89,9 @@ def _made(variant: Variant) -> QuickCall:
     shape, dtype = variant.outputs[0]
     grad_mode, default_dtype, default_at = modes.grad, dtypes._default, dtypes._default[0]
     epoch, at = variant.epoch, dispatch.epoch
-    entry, idle, pool = program.entry_for(plan.nbytes), program.idle, program.pool
+    entry, pool = program.entry_for(plan.nbytes), program.pool
     threaded = program.is_long(plan.nbytes)
-    run_address, pool_address, first, end = pool.run_address, pool.address, FIRST_SLOT, FIRST_SLOT + len(plan.inputs) + 1
+    run_address, pool_address, first = pool.run_address, pool.address, FIRST_SLOT
     fixed = [array_address(a) for _, _, a, _ in states]
     spares: list[_Spare] = []
     values = variant.values
@@ -116,19 +120,15 @@ def _made(variant: Variant) -> QuickCall:
                 return None
         spare = spares.pop(0) if len(spares) == SPARES else None
         if spare is None or not spare.is_free():
-            spare = _Spare(shape, dtype)  # type: ignore[arg-type]
-        try:
-            frame = idle.pop()
-        except IndexError:
-            frame = program.new_frame()
-        table = frame.table
-        table[first:end] = [*addresses, *fixed, spare.address]
+            spare = _Spare(program, shape, dtype, first, fixed, count)  # type: ignore[arg-type]
+        table = spare.table
+        slot = first
+        for address in addresses:
+            table[slot] = address
+            slot += 1
         if threaded:
             table[1] = pool.threads
-        failed = entry(frame.address, run_address, pool_address)
-        if failed:
-            frame.status.value = 0
-        idle.append(frame)
+        failed = entry(spare.frame.address, run_address, pool_address)
         if failed:
             raise IndexError(plan.messages[failed - 1])
         spare.storage.version = 0

@@ -220,7 +220,7 @@ def assign(x: Tensor, y: Tensor, name: str, fresh: bool = True) -> Tensor:
 def keep_original(x: Tensor, y: Tensor) -> None:
     """Before `x` is overwritten with `y`, its own in-place operator's result: where backward reads what x was, it reads a copy."""
     node = y._grad_fn
-    if type(node) is not Node or not any(saved is not None and saved[0] is x for saved in node.saved):
+    if type(node) is not Node or node.saved is None or not any(saved is not None and saved[0] is x for saved in node.saved):
         return
     copy = wrap(np.array(x._array, order="C"), x.dtype) if modes.tracer is None else modes.tracer.fresh(x)
     copy._requires_grad, copy._grad_fn, copy._index = x._requires_grad, x._grad_fn, x._index

@@ -6,9 +6,8 @@ Never here: what operators compute.
 
 from __future__ import annotations
 
-from collections import namedtuple
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,9 +38,16 @@ _WITH_INDICES = ("max", "min", "median", "mode", "sort", "topk", "cummax", "cumm
 
 def _with_indices(name: str) -> Any:
     """A named tuple that prints as PyTorch prints it."""
-    kind: Any = namedtuple(name, ("values", "indices"))
-    kind.__repr__ = lambda self: f"graphc.return_types.{name}(\nvalues={self.values!r},\nindices={self.indices!r})"
-    return kind
+
+    class Result(NamedTuple):
+        values: Any
+        indices: Any
+
+        def __repr__(self) -> str:
+            return f"graphc.return_types.{name}(\nvalues={self.values!r},\nindices={self.indices!r})"
+
+    Result.__name__ = Result.__qualname__ = name
+    return Result
 
 
 RESULTS = {name: _with_indices(name) for name in _WITH_INDICES}

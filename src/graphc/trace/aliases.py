@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from graphc.eager.modes import no_grad
 from graphc.eager.tensor import Tensor
 from graphc.eager.views import Chain
 
@@ -18,24 +17,19 @@ Source = int | Tensor  # the position of a result, or a tensor from outside
 class Alias:
     """A result that is a view of something.
 
-    position: which result.   argument: whether `source` is an argument's position.   chain: the view's operators, none for all of it.
-    requires_grad: whether gradients flow through the view.
+    position: which result.   argument: whether `source` is an argument's position.
+    chain: the view's operators, none for all of it.
     """
 
-    __slots__ = ("argument", "chain", "position", "requires_grad", "source")
+    __slots__ = ("argument", "chain", "position", "source")
 
-    def __init__(self, position: int, source: Source, argument: bool, chain: Chain, requires_grad: bool) -> None:
-        self.position, self.source, self.argument = position, source, argument
-        self.chain, self.requires_grad = chain, requires_grad
+    def __init__(self, position: int, source: Source, argument: bool, chain: Chain) -> None:
+        self.position, self.source, self.argument, self.chain = position, source, argument, chain
 
     def of(self, x: Tensor) -> Tensor:
-        """The view of x."""
-        if self.requires_grad or not x.requires_grad:
-            return self.follow(x)
-        with no_grad():
-            return self.follow(x.detach())
-
-    def follow(self, x: Tensor) -> Tensor:
+        """The view of x, off the tape."""
+        if x.requires_grad:
+            x = x.detach()
         for op, attrs in self.chain:
             x = op.run(x, **attrs)
         return x
@@ -43,6 +37,8 @@ class Alias:
 
 def find_aliases(results: Sequence[Tensor], arguments: Mapping[int, int], captured: Mapping[int, Tensor]) -> list[Alias]:
     """What each result that has its memory from elsewhere is a view of.
+
+    A result that requires grad is not among them: its gradient would be added in another order than in the code that was traced.
 
     arguments: position of an argument by the id of its storage.   captured: an outside tensor by the id of its storage.
     """
@@ -53,16 +49,17 @@ def find_aliases(results: Sequence[Tensor], arguments: Mapping[int, int], captur
     found = []
     for i, x in enumerate(results):
         key = id(x._storage)
-        flag = x.requires_grad
+        if x.requires_grad:
+            continue
         if key in arguments:
-            found.append(Alias(i, arguments[key], True, x._chain, flag))
+            found.append(Alias(i, arguments[key], True, x._chain))
         elif key in captured:
             owner = captured[key]
             count = len(owner._chain)
             if x._chain[:count] == owner._chain:
-                found.append(Alias(i, owner, False, x._chain[count:], flag))
+                found.append(Alias(i, owner, False, x._chain[count:]))
         elif first.get(key, i) != i:
-            found.append(Alias(i, first[key], False, x._chain, flag))
+            found.append(Alias(i, first[key], False, x._chain))
     return found
 
 

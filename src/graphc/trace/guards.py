@@ -1,8 +1,9 @@
 """The plain Python values that a function reads, so that compiled code notices when they change.
 
-Enters: a function or module.  Leaves: `PlainValue`s: numbers, strings, bools, None and tuples of them in globals and closure cells that
-the code names, in it and in the user's functions it calls by such a name.
-Never here: values inside lists, dicts and other objects (Python gives no way to notice a change there), module attributes (the epoch).
+Enters: a function or module.  Leaves: `PlainValue`s: numbers, strings, bools, None and tuples of them in globals and closure cells
+that the code names, in it and in the user's functions it calls by such a name.
+Never here: values inside lists, dicts and other objects (Python gives no way to notice a change there), module attributes (the
+epoch).
 """
 
 from __future__ import annotations

@@ -107,7 +107,9 @@ class Traced:
     def rebuild(self, outputs: Sequence[Any], leaves: Sequence[Tensor] | None = None) -> Any:
         """The function's result from the graph's outputs, sharing memory as eager results do with tensor arguments `leaves`."""
         results = outputs[: self.result_count]
-        return self.output_tree.unflatten(with_aliases(self.aliases, results, leaves) if self.aliases and leaves is not None else results)
+        if self.aliases and leaves is not None:
+            results = with_aliases(self.aliases, results, leaves)
+        return self.output_tree.unflatten(results)
 
     def sources(self, leaves: Sequence[Tensor]) -> list[Tensor]:
         """The tensors that the gradients of a joint trace are with respect to, in order; `leaves`: this call's arguments."""

@@ -220,3 +220,24 @@ def test_backward_reads_what_an_in_place_operator_overwrote(name: str) -> None:
 
     for got, wanted in zip(gradients(True), gradients(False), strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
+def test_a_compiled_method() -> None:
+    class Scale(nn.Module):
+        def __init__(self, by: float) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(graphc.full((2,), by))
+
+        @graphc.compile
+        def forward(self, x: Any) -> Any:
+            return x * self.weight
+
+    double, triple = Scale(2.0), Scale(3.0)
+    for _ in range(2):
+        assert double(graphc.ones(2)).tolist() == [2, 2]
+        assert triple(graphc.ones(2)).tolist() == [3, 3]
+    double(graphc.ones(2)).sum().backward()
+    assert double.weight.grad.tolist() == [1, 1]
+    assert triple.weight.grad is None
+    assert not Scale.forward.stats()["fallbacks"]
+    assert repr(graphc.compile(double)) == f"graphc.compile({double!r})"

@@ -413,3 +413,18 @@ def test_everything_else_goes_to_the_kernel_runner(monkeypatch: pytest.MonkeyPat
     x.t().reshape(3, 1).to(float64)
     x.to(int64)
     assert seen == ["exp", "mul", "add", "cast"]
+
+
+def test_numpys_names_of_arguments() -> None:
+    x = graphc.arange(6.0).reshape(2, 3)
+    assert x.sum(axis=0, keepdims=True).tolist() == [[3, 5, 7]]
+    assert graphc.softmax(input=x, axis=1).equal(x.softmax(1))
+    assert x.max(axis=1).indices.tolist() == [2, 2]
+
+
+def test_allclose() -> None:
+    x = graphc.tensor([1.0, float("nan")])
+    assert not x.allclose(x)
+    assert graphc.allclose(x, x, equal_nan=True)
+    assert graphc.allclose(graphc.full((2,), graphc.pi), graphc.tensor([3.1415927, 3.1415929]))
+    assert not graphc.allclose(graphc.ones(2), graphc.ones(2) * 1.01)

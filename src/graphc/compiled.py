@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import os
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,7 +22,7 @@ from graphc import dtypes
 from graphc.eager import dispatch
 from graphc.eager.modes import modes
 from graphc.eager.tensor import Tensor
-from graphc.errors import CompileWarning, TraceError, at_user_line
+from graphc.errors import TraceError, at_user_line, warn
 from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
 from graphc.passes.split_joint import split_joint
@@ -89,7 +88,7 @@ class Compiled:
         if reason not in self._stats["fallbacks"]:
             self._stats["fallbacks"].append(reason)
             name = getattr(self._target, "__name__", type(self._target).__name__)
-            warnings.warn(f"{name} runs eagerly: {reason}", CompileWarning, stacklevel=3)
+            warn(f"{name} runs eagerly: {reason}")
 
     def _specialise(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Variant | None:
         start = time.perf_counter()
@@ -127,6 +126,13 @@ class Compiled:
             self._stats["cache_hits" if built.from_cache else "compiles"] += 1
             found = self._programs[text] = (built, built.link())
         return found
+
+    def __get__(self, owner: Any, kind: type | None = None) -> Any:
+        """A compiled method, bound to `owner`: every owner is traced by itself."""
+        return self if owner is None else functools.partial(self, owner)
+
+    def __repr__(self) -> str:
+        return f"graphc.compile({self._target!r})"
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "_target" not in self.__dict__:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -39,6 +40,14 @@ def user_location() -> tuple[str, int]:
 def at_user_line(message: str) -> str:
     """`message` followed by the user's ``(file.py:line)``."""
     return message + line_text(user_location())
+
+
+def warn(message: str) -> None:
+    """A `CompileWarning` at the user's line."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, CompileWarning, stacklevel=level)
 
 
 def line_text(location: tuple[str, int] | None) -> str:

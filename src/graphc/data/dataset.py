@@ -12,6 +12,7 @@ from typing import Any
 from graphc.eager.creation import tensor
 from graphc.eager.generator import randperm
 from graphc.eager.tensor import Tensor
+from graphc.errors import at_user_line
 from graphc.ir.op import Op
 
 
@@ -30,7 +31,7 @@ class TensorDataset(Dataset):
 
     def __init__(self, *tensors: Tensor) -> None:
         if not tensors or any(len(x) != len(tensors[0]) for x in tensors):
-            raise ValueError(f"TensorDataset: tensors must have one length, got {[len(x) for x in tensors]}")
+            raise ValueError(at_user_line(f"TensorDataset: tensors must have one length, got {[len(x) for x in tensors]}"))
         self.tensors = tensors
 
     def __getitem__(self, index: Any) -> tuple[Any, ...]:
@@ -73,7 +74,7 @@ def random_split(dataset: Any, lengths: Sequence[int | float], generator: Any = 
     else:
         parts = [int(length) for length in lengths]
     if sum(parts) != count:
-        raise ValueError("Sum of input lengths does not equal the length of the input dataset!")
+        raise ValueError(at_user_line("Sum of input lengths does not equal the length of the input dataset!"))
     order = randperm(count, generator=generator).tolist()
     starts = [sum(parts[:i]) for i in range(len(parts))]
     return [Subset(dataset, order[start : start + part]) for start, part in zip(starts, parts, strict=True)]
@@ -84,7 +85,7 @@ def _fractions(fractions: Sequence[float], count: int) -> Iterator[int]:
     lengths = []
     for i, fraction in enumerate(fractions):
         if not 0 <= fraction <= 1:
-            raise ValueError(f"Fraction at index {i} is not between 0 and 1")
+            raise ValueError(at_user_line(f"Fraction at index {i} is not between 0 and 1"))
         lengths.append(math.floor(count * fraction))
     left = count - sum(lengths)
     return (length + (i < left) for i, length in enumerate(lengths))

@@ -14,6 +14,7 @@ from graphc.data.sampler import BatchSampler, RandomSampler, SequentialSampler
 from graphc.dtypes import float64
 from graphc.eager.creation import as_tensor, tensor
 from graphc.eager.tensor import Tensor
+from graphc.errors import at_user_line
 from graphc.ir.op import Op
 
 
@@ -37,7 +38,7 @@ def default_collate(batch: Sequence[Any]) -> Any:
         return {key: default_collate([sample[key] for sample in batch]) for key in first}
     if isinstance(first, tuple | list):
         if any(len(sample) != len(first) for sample in batch):
-            raise RuntimeError("each element in list of batch should be of equal size")
+            raise RuntimeError(at_user_line("each element in list of batch should be of equal size"))
         parts = [default_collate(part) for part in zip(*batch, strict=True)]
         return type(first)(*parts) if hasattr(first, "_fields") else parts
     raise TypeError(
@@ -66,11 +67,13 @@ class DataLoader:
         if num_workers != 0:
             raise NotImplementedError(f"DataLoader: data is read in this process only; num_workers must be 0, got {num_workers}")
         if sampler is not None and shuffle:
-            raise ValueError("sampler option is mutually exclusive with shuffle")
+            raise ValueError(at_user_line("sampler option is mutually exclusive with shuffle"))
         if batch_sampler is not None and (batch_size != 1 or shuffle or sampler is not None or drop_last):
-            raise ValueError("batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and drop_last")
+            raise ValueError(
+                at_user_line("batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and drop_last")
+            )
         if batch_size is None and drop_last:
-            raise ValueError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
+            raise ValueError(at_user_line("batch_size=None option disables auto-batching and is mutually exclusive with drop_last"))
         if sampler is None:
             sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
         if batch_sampler is None and batch_size is not None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from graphc.dtypes import int64
 from graphc.eager.generator import randint, randperm
+from graphc.errors import at_user_line
 
 
 class SequentialSampler:
@@ -36,7 +37,7 @@ class RandomSampler:
         self, data_source: Sized, replacement: bool = False, num_samples: int | None = None, generator: Any = None
     ) -> None:
         if num_samples is not None and num_samples <= 0:
-            raise ValueError(f"num_samples should be a positive integer value, but got num_samples={num_samples}")
+            raise ValueError(at_user_line(f"num_samples should be a positive integer value, but got num_samples={num_samples}"))
         self.data_source, self.replacement, self.generator = data_source, replacement, generator
         self._num_samples = num_samples
 
@@ -68,7 +69,7 @@ class BatchSampler:
 
     def __init__(self, sampler: Any, batch_size: int, drop_last: bool) -> None:
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size <= 0:
-            raise ValueError(f"batch_size should be a positive integer value, but got batch_size={batch_size}")
+            raise ValueError(at_user_line(f"batch_size should be a positive integer value, but got batch_size={batch_size}"))
         self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
 
     def __iter__(self) -> Iterator[list[int]]:

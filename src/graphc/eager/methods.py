@@ -54,13 +54,21 @@ RESULTS = {name: _with_indices(name) for name in _WITH_INDICES}
 OPERANDS = (Tensor, int, float, np.generic)
 
 
+def _with_usual_names(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """NumPy's names of arguments, which PyTorch takes too, become PyTorch's; ``input=`` is the first argument."""
+    for given, usual in (("axis", "dim"), ("keepdims", "keepdim")):
+        if given in kwargs and usual not in kwargs:
+            kwargs[usual] = kwargs.pop(given)
+    return (kwargs.pop("input"), *args) if "input" in kwargs else args
+
+
 def public_function(op: Op) -> Function:
     """`op` as a function: errors name the user's line; ``out=`` takes the result; ``input=`` is its first argument."""
 
     def function(*args: Any, out: Tensor | None = None, **kwargs: Any) -> Any:
         try:
-            if "input" in kwargs:
-                args = (kwargs.pop("input"), *args)
+            if kwargs:
+                args = _with_usual_names(args, kwargs)
             result = op(*args, **kwargs)
             if type(result) is tuple and op.name in RESULTS:
                 result = RESULTS[op.name](*result)
@@ -77,6 +85,8 @@ def public_method(op: Op, name: str) -> Function:
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         try:
+            if kwargs:
+                args = _with_usual_names(args, kwargs)
             result = op(self, *args, **kwargs)
             return RESULTS[op.name](*result) if type(result) is tuple and op.name in RESULTS else result
         except ERRORS as error:

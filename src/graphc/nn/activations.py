@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphc.errors import at_user_line
 from graphc.nn import functional as F
 from graphc.nn.module import Module
 
@@ -98,5 +99,5 @@ class LogSoftmax(Module):
 def _given(module: Module, dim: int | None) -> int:
     """PyTorch guesses a missing dim from the rank and warns; here it is an error."""
     if dim is None:
-        raise ValueError(f"{type(module).__name__}: argument 'dim' is missing")
+        raise ValueError(at_user_line(f"{type(module).__name__}: argument 'dim' is missing"))
     return dim

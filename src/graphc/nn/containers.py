@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
+from graphc.errors import at_user_line
 from graphc.nn.module import Module, indented
 
 
@@ -171,5 +172,5 @@ class ModuleDict(Module):
 def _position(index: int, count: int) -> int:
     number = operator.index(index)
     if not -count <= number < count:
-        raise IndexError(f"index {number} is out of range")
+        raise IndexError(at_user_line(f"index {number} is out of range"))
     return number % count

@@ -12,6 +12,7 @@ from typing import Any
 from graphc.eager.creation import tensor
 from graphc.eager.modes import no_grad
 from graphc.eager.tensor import Tensor
+from graphc.errors import at_user_line
 from graphc.ir.op import Op
 
 
@@ -39,7 +40,9 @@ def get_total_norm(tensors: Iterable[Tensor], norm_type: float = 2.0, error_if_n
         return tensor(0.0)
     total = _norm(Op.table["stack"](norms), float(norm_type))
     if error_if_nonfinite and not math.isfinite(total.item()):
-        raise RuntimeError(f"The total norm of order {norm_type} for gradients is {total.item()}, so it cannot be clipped")
+        raise RuntimeError(
+            at_user_line(f"The total norm of order {norm_type} for gradients is {total.item()}, so it cannot be clipped")
+        )
     return total
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from graphc.dtypes import float64
 from graphc.eager.generator import rand
 from graphc.eager.modes import no_grad
+from graphc.errors import at_user_line
 from graphc.ir.op import Op
 
 _GAINS = {"sigmoid": 1.0, "linear": 1.0, "tanh": 5.0 / 3, "relu": math.sqrt(2.0), "selu": 3.0 / 4}
@@ -23,7 +24,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
         slope = 0.01 if param is None else float(param)
         return math.sqrt(2.0 / (1 + slope**2))
     if nonlinearity not in _GAINS:
-        raise ValueError(f"Unsupported nonlinearity {nonlinearity}")
+        raise ValueError(at_user_line(f"Unsupported nonlinearity {nonlinearity}"))
     return _GAINS[nonlinearity]
 
 
@@ -47,7 +48,7 @@ def trunc_normal_(tensor: Any, mean: float = 0.0, std: float = 1.0, a: float = -
     """
     low, high = max((a - mean) / std, -8.0), min((b - mean) / std, 8.0)
     if not low < high:
-        raise ValueError(f"trunc_normal_: nothing of the normal distribution lies between {a} and {b}")
+        raise ValueError(at_user_line(f"trunc_normal_: nothing of the normal distribution lies between {a} and {b}"))
     erf, where = Op.table["erf"], Op.table["where"]
     bounds = math.erf(low / math.sqrt(2)), math.erf(high / math.sqrt(2))
     uniform: Any = rand(tuple(tensor.shape), generator=generator, dtype=float64)
@@ -82,7 +83,7 @@ def fans(tensor: Any) -> tuple[int, int]:
     Raises ValueError for fewer than two dims.
     """
     if tensor.ndim < 2:
-        raise ValueError("Fan in and fan out can not be computed for tensor with fewer than 2 dimensions")
+        raise ValueError(at_user_line("Fan in and fan out can not be computed for tensor with fewer than 2 dimensions"))
     outputs, inputs, *field = tuple(tensor.shape)
     return inputs * math.prod(field), outputs * math.prod(field)
 
@@ -90,7 +91,7 @@ def fans(tensor: Any) -> tuple[int, int]:
 def _fan(tensor: Any, mode: str) -> int:
     modes = ("fan_in", "fan_out")
     if mode.lower() not in modes:
-        raise ValueError(f"Mode {mode} not supported, please use one of {list(modes)}")
+        raise ValueError(at_user_line(f"Mode {mode} not supported, please use one of {list(modes)}"))
     return fans(tensor)[modes.index(mode.lower())]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from graphc.dtypes import DType
 from graphc.eager.creation import empty
 from graphc.eager.tensor import Tensor
+from graphc.errors import at_user_line
 from graphc.nn import functional as F
 from graphc.nn import init
 from graphc.nn.module import Module
@@ -66,7 +67,7 @@ class Embedding(Module):
     ) -> None:
         super().__init__()
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
-            raise ValueError("Padding_idx must be within num_embeddings")
+            raise ValueError(at_user_line("Padding_idx must be within num_embeddings"))
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         self.padding_idx = padding_idx if padding_idx is None else padding_idx % num_embeddings
         self.weight = Parameter(empty(num_embeddings, embedding_dim, dtype=dtype, device=device))
@@ -161,7 +162,7 @@ class Dropout(Module):
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
         if not 0 <= p <= 1:
-            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+            raise ValueError(at_user_line(f"dropout probability has to be between 0 and 1, but got {p}"))
         self.p, self.inplace = p, inplace
 
     def forward(self, input: Any) -> Any:

@@ -164,7 +164,7 @@ class Module:
         fits = param is None or isinstance(param, Parameter)
         _require(fits, param, f"to parameter '{name}' (graphc.nn.Parameter or None required)")
         if param is not None and not param.is_leaf:
-            raise ValueError(f"Cannot assign non-leaf Tensor to parameter '{name}'")
+            raise ValueError(at_user_line(f"Cannot assign non-leaf Tensor to parameter '{name}'"))
         _put(self._parameters, name, param)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
@@ -192,7 +192,7 @@ class Module:
         if "_parameters" not in self.__dict__:
             raise AttributeError(f"cannot assign {kind} before Module.__init__() call")
         if not isinstance(name, str):
-            raise TypeError(f"{kind} name should be a string. Got {type(name).__name__}")
+            raise TypeError(at_user_line(f"{kind} name should be a string. Got {type(name).__name__}"))
         if name == "":
             raise KeyError(f'{kind} name can\'t be empty string ""')
         if "." in name:
@@ -289,7 +289,7 @@ class Module:
         mapping.  Differs from torch: where it raises, nothing has been copied.
         """
         if not isinstance(state_dict, Mapping):
-            raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
+            raise TypeError(at_user_line(f"Expected state_dict to be dict-like, got {type(state_dict)}."))
         own = self.state_dict(keep_vars=True)
         missing = [name for name in own if name not in state_dict]
         unexpected = [name for name in state_dict if name not in own]
@@ -317,7 +317,7 @@ class Module:
     def train(self, mode: bool = True) -> Self:
         """Set training mode here and below.  Raises ValueError for what is not a bool."""
         if not isinstance(mode, bool):
-            raise ValueError("training mode is expected to be boolean")
+            raise ValueError(at_user_line("training mode is expected to be boolean"))
         for module in self.modules():
             module.training = mode
         return self
@@ -362,7 +362,7 @@ class Module:
 
     def _convert(self, dtype: DType) -> Self:
         if not dtype.is_floating_point:
-            raise TypeError(f"nn.Module.to only accepts floating point dtypes, but got desired dtype={dtype}")
+            raise TypeError(at_user_line(f"nn.Module.to only accepts floating point dtypes, but got desired dtype={dtype}"))
         dispatch.epoch[0] += 1
         for tensor in (*self.parameters(), *self.buffers()):
             if tensor.is_floating_point() and tensor.dtype is not dtype:
@@ -431,7 +431,7 @@ def _check_outlives_trace(name: str, value: Any) -> None:
 
 def _require(condition: bool, value: Any, role: str) -> None:
     if not condition:
-        raise TypeError(f"cannot assign '{type(value).__name__}' {role}")
+        raise TypeError(at_user_line(f"cannot assign '{type(value).__name__}' {role}"))
 
 
 def _quoted(names: list[str]) -> str:

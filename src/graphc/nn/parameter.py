@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from graphc.eager.creation import empty
 from graphc.eager.tensor import Tensor, share
+from graphc.errors import at_user_line
 
 
 class Parameter(Tensor):
@@ -19,7 +20,7 @@ class Parameter(Tensor):
         if data is None:
             data = empty(0)
         if not isinstance(data, Tensor):
-            raise TypeError(f"Parameter: data must be a Tensor, not {type(data).__name__}")
+            raise TypeError(at_user_line(f"Parameter: data must be a Tensor, not {type(data).__name__}"))
         parameter = share(data, cls)
         if requires_grad:
             parameter.requires_grad_()

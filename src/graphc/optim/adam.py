@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graphc.dtypes import DType, float64
+from graphc.errors import at_user_line
 from graphc.ir.op import Op
 from graphc.optim.optimizer import Member, Optimizer, ParameterGroup, number
 
@@ -37,10 +38,10 @@ class Adam(Optimizer):
         """Raise ValueError for hyperparameters out of range."""
         for name, shown in (("lr", "learning rate"), ("eps", "epsilon value"), ("weight_decay", "weight_decay value")):
             if not group[name] >= 0.0:
-                raise ValueError(f"Invalid {shown}: {group[name]}")
+                raise ValueError(at_user_line(f"Invalid {shown}: {group[name]}"))
         for i, beta in enumerate(group["betas"]):
             if not 0.0 <= beta < 1.0:
-                raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
+                raise ValueError(at_user_line(f"Invalid beta parameter at index {i}: {beta}"))
 
     def state_names(self, group: Mapping[str, Any]) -> tuple[str, ...]:
         """A count, the average of gradients, that of their squares, and with amsgrad the greatest of the latter."""

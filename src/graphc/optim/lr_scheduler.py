@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc.eager.modes import modes
+from graphc.errors import at_user_line
 from graphc.optim.optimizer import Optimizer
 
 
@@ -22,7 +23,7 @@ class LRScheduler:
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
+            raise TypeError(at_user_line(f"{type(optimizer).__name__} is not an Optimizer"))
         self.optimizer, self.last_epoch = optimizer, last_epoch
         for i, group in enumerate(optimizer.param_groups):
             if last_epoch == -1:
@@ -79,7 +80,7 @@ class LambdaLR(LRScheduler):
         groups = len(optimizer.param_groups)
         self.lr_lambdas = [lr_lambda] * groups if callable(lr_lambda) else list(lr_lambda)
         if len(self.lr_lambdas) != groups:
-            raise ValueError(f"Expected {groups} lr_lambdas, but got {len(self.lr_lambdas)}")
+            raise ValueError(at_user_line(f"Expected {groups} lr_lambdas, but got {len(self.lr_lambdas)}"))
         super().__init__(optimizer, last_epoch)
 
     def rate(self, base_lr: float, group: int) -> float:

@@ -64,13 +64,15 @@ class Optimizer:
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         if isinstance(params, Tensor):
-            raise TypeError("params argument given to the optimizer should be an iterable of Tensors or dicts, but got a Tensor")
+            raise TypeError(
+                at_user_line("params argument given to the optimizer should be an iterable of Tensors or dicts, but got a Tensor")
+            )
         self.defaults = defaults
         self.state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[ParameterGroup] = []
         groups = list(params)
         if not groups:
-            raise ValueError("optimizer got an empty parameter list")
+            raise ValueError(at_user_line("optimizer got an empty parameter list"))
         for group in groups if isinstance(groups[0], dict) else [{"params": groups}]:
             self.add_param_group(group)
 
@@ -80,12 +82,12 @@ class Optimizer:
         members = [given] if isinstance(given, Tensor) else list(given)
         for p in members:
             if not isinstance(p, Tensor):
-                raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(p).__name__}")
+                raise TypeError(at_user_line(f"optimizer can only optimize Tensors, but one of the params is {type(p).__name__}"))
             if not p.is_leaf:
-                raise ValueError("can't optimize a non-leaf Tensor")
+                raise ValueError(at_user_line("can't optimize a non-leaf Tensor"))
         known = {id(p) for group in self.param_groups for p in group["params"]}
         if len({id(p) for p in members}) < len(members) or known & {id(p) for p in members}:
-            raise ValueError("some parameters appear in more than one parameter group")
+            raise ValueError(at_user_line("some parameters appear in more than one parameter group"))
         group = ParameterGroup({**self.defaults, **param_group, "params": members})
         self.check(group)
         dispatch.epoch[0] += 1
@@ -159,9 +161,11 @@ class Optimizer:
         """
         groups = state_dict["param_groups"]
         if len(groups) != len(self.param_groups):
-            raise ValueError("loaded state dict has a different number of parameter groups")
+            raise ValueError(at_user_line("loaded state dict has a different number of parameter groups"))
         if any(len(new["params"]) != len(own["params"]) for new, own in zip(groups, self.param_groups, strict=True)):
-            raise ValueError("loaded state dict contains a parameter group that doesn't match the size of optimizer's group")
+            raise ValueError(
+                at_user_line("loaded state dict contains a parameter group that doesn't match the size of optimizer's group")
+            )
         members = [p for group in self.param_groups for p in group["params"]]
         numbers = [number for group in groups for number in group["params"]]
         loaded = {
@@ -211,7 +215,7 @@ def _state_tensor(p: Any, name: str, value: Any) -> Any:
     tensor: Any = value if isinstance(value, Tensor) else as_tensor(np.asarray(value))
     shape = () if name == "step" else tuple(p.shape)
     if tuple(tensor.shape) != shape:
-        raise ValueError(f"loaded state '{name}' has shape {list(tensor.shape)}, the parameter needs {list(shape)}")
+        raise ValueError(at_user_line(f"loaded state '{name}' has shape {list(tensor.shape)}, the parameter needs {list(shape)}"))
     return tensor.to(float32 if name == "step" else p.dtype)
 
 

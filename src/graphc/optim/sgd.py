@@ -7,6 +7,7 @@ from typing import Any
 
 from graphc.dtypes import DType, float32
 from graphc.eager.creation import ones
+from graphc.errors import at_user_line
 from graphc.optim.optimizer import Member, Optimizer, ParameterGroup, number
 
 
@@ -35,9 +36,9 @@ class SGD(Optimizer):
         """Raise ValueError for hyperparameters out of range."""
         for name, shown in (("lr", "learning rate"), ("momentum", "momentum value"), ("weight_decay", "weight_decay value")):
             if group[name] < 0.0:
-                raise ValueError(f"Invalid {shown}: {group[name]}")
+                raise ValueError(at_user_line(f"Invalid {shown}: {group[name]}"))
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
-            raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+            raise ValueError(at_user_line("Nesterov momentum requires a momentum and zero dampening"))
 
     def state_names(self, group: Mapping[str, Any]) -> tuple[str, ...]:
         """The first step is not dampened, so with dampening there is a count."""

@@ -16,9 +16,8 @@ import os
 import stat
 import tempfile
 import time
-import warnings
 
-from graphc.errors import CompileWarning
+from graphc.errors import warn
 
 _MAGIC = b"graphc cache 1\n\0"
 _DIGEST_NBYTES = 32
@@ -134,7 +133,7 @@ class Cache:
         folder, self.folder = self.folder, None
         reason = error.strerror or str(error)
         message = f"the compile cache {folder} cannot be used ({reason}); going on without it"
-        warnings.warn(f"{message} (GRAPHC_CACHE_DIR names another folder)", CompileWarning, stacklevel=3)
+        warn(f"{message} (GRAPHC_CACHE_DIR names another folder)")
 
 
 _caches: dict[tuple[str | None, int], Cache] = {}

@@ -30,7 +30,7 @@ from graphc.pipeline import Built, Options, build
 from graphc.quick import QuickCall, quick_call
 from graphc.runtime.program import Program
 from graphc.trace.guards import plain_values
-from graphc.trace.tracer import trace, trace_joint
+from graphc.trace.tracer import trace_joint
 from graphc.trees import flatten
 from graphc.variant import SharedMemory, Variant
 
@@ -107,9 +107,7 @@ class Compiled:
         """Trace; where results carry gradients, trace those too and cut the graph in two."""
         _, arguments = flatten((args, kwargs), is_tensor)
         values = plain_values(self._target)
-        traced = trace(self._target, args, kwargs)
-        if any(traced.requires_grad):
-            traced = trace_joint(self._target, args, kwargs)
+        traced = trace_joint(self._target, args, kwargs)
         if not traced.gradient_positions:
             return Variant(traced, self._program(traced.graph), None, None, arguments, values)
         count = traced.result_count

@@ -26,8 +26,8 @@ from graphc.schedule.pull import Block, Position, Puller, cast, delinear
 TILE_ROWS = 6
 PANEL_BYTES = 64  # one panel of columns: two 32-byte vectors, or four of 16
 ROW_BLOCK = 240
-PACK_ROWS = 96  # from this many rows on, copying a contiguous but wide B pays for itself
-PACK_COLUMNS = 1024
+PACK_ROWS = 48  # from this many rows on, copying a contiguous but wide B pays for itself: its rows would fall into few cache sets
+PACK_COLUMNS = 256
 
 
 def lower_anchor(group: Group, context: Context) -> list[Launch]:

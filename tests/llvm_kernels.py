@@ -8,11 +8,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from graphc.codegen.llvm.program import FIRST_SLOT, Launch, Slot, render_program
+from graphc.codegen.llvm.program import Launch, Slot, render_program
 from graphc.codegen.python import run
 from graphc.dims import Dim, Size
 from graphc.dtypes import DType, float32, int64
 from graphc.ir.loops import (
+    FIRST_SLOT,
     Call,
     Expr,
     For,

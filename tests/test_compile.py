@@ -487,3 +487,13 @@ def test_embedding_with_repeated_indices_and_cross_entropy() -> None:
         loss.backward()
         results.append(arrays([loss, table.grad]))
     assert_same_bits(results[1], results[0])
+
+
+def test_a_recycled_result_keeps_nothing_that_was_done_to_its_array() -> None:
+    f = graphc.compile(lambda x: x + 1.0)
+    x = graphc.zeros(8)
+    for spoil in (lambda a: setattr(a, "shape", (2, 4)), lambda a: a.setflags(write=False)):
+        for _ in range(6):
+            spoil(f(x).numpy())
+        results = [f(x) for _ in range(6)]
+        assert all(tuple(y.shape) == (8,) and y.numpy().flags.writeable for y in results)

@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphc import dtypes
-from graphc.codegen.llvm.program import FIRST_SLOT, Launch, Slot, render_program
+from graphc.codegen.llvm.program import Launch, Slot, render_program
 from graphc.codegen.python import fma32, run
 from graphc.dims import Dim, Size, minimum
 from graphc.dtypes import DType, bool_, float32, float64, int32, int64
 from graphc.errors import IRError
 from graphc.ir.loops import (
+    FIRST_SLOT,
     Acc,
     Alloc,
     Check,

@@ -44,7 +44,7 @@ class Compiled:
     """A compiled function or module.  Call it as the original; attributes of a module are reached through it.
 
     explain() -> str: graphs, kernels, what was fused and why not, bytes moved, time per stage.
-    save(path): the last compiled inference program as one file.   stats() -> counts and seconds.
+    save(path): the program of the last call as one file.   stats() -> counts and seconds.
     """
 
     def __init__(self, target: Callable[..., Any], options: Options, use_cache: bool = True) -> None:

@@ -19,10 +19,10 @@ from typing import Any
 from graphc.dims import free
 from graphc.errors import line_text
 from graphc.ir.graph import Graph, Value
-from graphc.ir.loops import Kernel
+from graphc.ir.loops import ENTRY, FIRST_SLOT, Kernel
 from graphc.ir.text import print_graph
 from graphc.passes import PASSES
-from graphc.runtime.plan import ENTRY, FIRST_SLOT, Plan, Spec
+from graphc.runtime.plan import Plan, Spec
 from graphc.runtime.program import Program
 from graphc.schedule.schedule import Place, Schedule, schedule
 

@@ -1,4 +1,4 @@
-"""The short way through a compiled call that only reads tensors and makes one: about a microsecond.
+"""The short way through a compiled call that only reads tensors and makes one: less than two microseconds.
 
 Enters: a `Variant` without side effects.  Leaves: a callable that gives a tensor, or None where a call is not for it.
 Never here: anything the long way does not do too.
@@ -15,12 +15,13 @@ from graphc import dtypes
 from graphc.dtypes import DType
 from graphc.eager import dispatch
 from graphc.eager.modes import modes
+from graphc.eager.storage import array_address
 from graphc.eager.tensor import Tensor, address_of, wrap
+from graphc.ir.loops import FIRST_SLOT, THREADS_SLOT
 from graphc.runtime.memory import aligned_empty
-from graphc.runtime.plan import FIRST_SLOT
 from graphc.runtime.program import Program
 from graphc.trace.tracer import Capture
-from graphc.variant import Variant, array_address
+from graphc.variant import Variant
 
 SPARES = 4  # results kept to be handed out again once nobody holds them
 
@@ -31,9 +32,10 @@ class _Spare:
     """A result handed out before, with a frame of its own that writes to it.
 
     references: how often the tensor, its array and the block behind it are referred to while only this holds them.
+    made: shape, dtype and flags of the array; whoever had it may have changed them.
     """
 
-    __slots__ = ("array", "block", "frame", "references", "storage", "table", "tensor")
+    __slots__ = ("array", "block", "frame", "made", "references", "storage", "table", "tensor")
 
     def __init__(self, program: Program, shape: tuple[int, ...], dtype: DType, first: int, states: list[int], count: int) -> None:
         self.array, address = aligned_empty(shape, dtype.numpy)
@@ -45,16 +47,18 @@ class _Spare:
         self.table = self.frame.table
         at = first + count
         self.table[at : at + len(states) + 1] = [*states, address]
+        self.made = self.array.shape, self.array.dtype, self.array.flags.num
         self.references = getrefcount(self.tensor), getrefcount(self.array), getrefcount(self.block)
 
     def is_free(self) -> bool:
         """Whether nobody else holds the tensor, its memory or a view of it, and it is as it was made."""
-        x, known = self.tensor, self.references
+        x, known, array = self.tensor, self.references, self.array
         return (
             getrefcount(self.block) == known[2]
-            and getrefcount(self.array) == known[1]
+            and getrefcount(array) == known[1] + 1
             and getrefcount(x) == known[0] + 1
-            and x._array is self.array
+            and x._array is array
+            and (array.shape, array.dtype, array.flags.num) == self.made
             and x._grad is None
             and not x._requires_grad
             and x._hooks is None
@@ -127,7 +131,7 @@ def _made(variant: Variant) -> QuickCall:
             table[slot] = address
             slot += 1
         if threaded:
-            table[1] = pool.threads
+            table[THREADS_SLOT] = pool.threads
         failed = entry(spare.frame.address, run_address, pool_address)
         if failed:
             raise IndexError(plan.messages[failed - 1])

@@ -13,6 +13,7 @@ import numpy as np
 
 from graphc.eager import dispatch
 from graphc.eager.modes import modes
+from graphc.eager.storage import array_address
 from graphc.eager.tape import Node, Step, edge
 from graphc.eager.tensor import Tensor, address_of, wrap
 from graphc.passes.split_joint import Split
@@ -24,11 +25,6 @@ from graphc.trace.tracer import Traced
 from graphc.trees import Tree
 
 Array = np.ndarray[Any, Any]
-
-
-def array_address(array: Array) -> int:
-    """The address of an array's first element."""
-    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
 
 class SharedMemory(Exception):

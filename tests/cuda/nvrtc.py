@@ -28,12 +28,12 @@ class Nvrtc:
     """One compilation at a time of a CUDA C++ source."""
 
     def __init__(self) -> None:
-        self.library = load()
+        self.nvrtc = load()
 
     def _call(self, function: str, *args: object) -> None:
-        code = getattr(self.library, function)(*args)
+        code = getattr(self.nvrtc, function)(*args)
         if code:
-            raise RuntimeError(f"{function}: {self.library.nvrtcGetErrorString(code).decode()}")
+            raise RuntimeError(f"{function}: {self.nvrtc.nvrtcGetErrorString(code).decode()}")
 
     def _read(self, program: ctypes.c_void_p, what: str) -> bytes:
         size = ctypes.c_size_t()
@@ -52,7 +52,7 @@ class Nvrtc:
         arguments = [f"-arch={architecture}".encode(), *(option.encode() for option in options)]
         pointers = (ctypes.c_char_p * len(arguments))(*arguments)
         try:
-            code = self.library.nvrtcCompileProgram(program, len(arguments), pointers)
+            code = self.nvrtc.nvrtcCompileProgram(program, len(arguments), pointers)
             log = self._read(program, "ProgramLog").rstrip(b"\0").decode()
             if code:
                 raise RuntimeError(f"nvrtc for {architecture}: {log[:4000]}")

@@ -59,7 +59,7 @@ class DeviceProgram:
     """What a `runtime.program.Program` is to a compiled call, with a copy to the device and back around every run."""
 
     def __init__(self, lowered: Lowered, library: ctypes.CDLL, order: int) -> None:
-        self.lowered, self.library, self.order = lowered, library, order
+        self.lowered, self.shim, self.order = lowered, library, order
         self.runs = 0
 
     def __call__(self, inputs: Sequence[int], outputs: Sequence[int], sizes: Sequence[int] = ()) -> None:
@@ -67,7 +67,7 @@ class DeviceProgram:
         plan = self.lowered.plan
         assert not sizes
         held = [memory(address, spec) for address, spec in zip(inputs, plan.inputs, strict=True)]
-        made, left, status = self.lowered.run(self.library, held, self.order)
+        made, left, status = self.lowered.run(self.shim, held, self.order)
         for address, spec, array in zip(outputs, plan.outputs, made, strict=True):
             memory(address, spec)[...] = array
         for i in plan.written:

@@ -17,9 +17,10 @@ from graphc import dtypes
 from graphc.artifact import signing, weights
 from graphc.artifact.structure import is_array, read_tree
 from graphc.errors import ArtifactError, IRError, at_user_line
+from graphc.ir.loops import ENTRY
 from graphc.runtime.link import link, machine_signature
 from graphc.runtime.memory import aligned_empty
-from graphc.runtime.plan import ENTRY, Plan, Spec
+from graphc.runtime.plan import Plan, Spec
 from graphc.runtime.program import Program
 from graphc.trees import Tree, flatten
 

@@ -184,6 +184,15 @@ class Kernel:
         return "\n".join(_kernel_lines(self))
 
 
+# ---- the table of a compiled program ------------------------------------------------------------------------------------
+# A program's entry takes one table of 8-byte slots: the address of its status word, the number of threads, then buffer addresses
+# and sizes.
+
+ENTRY = "graphc_main"
+STATUS_SLOT = 0
+THREADS_SLOT = 1
+FIRST_SLOT = 2
+
 # ---- the scalar functions every renderer has, after mathlib.expand -------------------------------------------------------
 # Arithmetic is IEEE-754 round-to-nearest-even and never contracted or reassociated; integers wrap.
 # min/max of floats: the NaN operand if there is one (the first if both), else select(a OP b, a, b).

@@ -14,9 +14,7 @@ from typing import Any
 from graphc import dims, dtypes
 from graphc.dims import Size
 from graphc.dtypes import DType
-
-ENTRY = "graphc_main"
-FIRST_SLOT = 2
+from graphc.ir.loops import FIRST_SLOT
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from graphc import dims
+from graphc.ir.loops import FIRST_SLOT, STATUS_SLOT, THREADS_SLOT
 from graphc.runtime import threads
 from graphc.runtime.memory import Arena, aligned_empty
-from graphc.runtime.plan import FIRST_SLOT, Plan
+from graphc.runtime.plan import Plan
 
 _BYTE = np.dtype(np.uint8)
 HELD_NBYTES = 1 << 15  # a program over less memory than this runs without giving up the interpreter lock
@@ -59,7 +60,7 @@ class Program:
         except IndexError:
             frame = _Frame(self.plan)
         table = frame.table
-        table[1] = self.pool.threads
+        table[THREADS_SLOT] = self.pool.threads
         table[FIRST_SLOT : self._buffers_end] = [*inputs, *outputs]
         held = frame.size_for(self.plan, sizes) if sizes else None
         failed = self._entry(frame.address, self.pool.run_address, self.pool.address)
@@ -78,8 +79,8 @@ class _Frame:
         self.status = ctypes.c_int64(0)
         self.table: Any = (ctypes.c_int64 * plan.slots)()  # slices take any sequence of integers
         self.address = ctypes.addressof(self.table)
-        self.table[0] = ctypes.addressof(self.status)
-        self.table[1] = 1
+        self.table[STATUS_SLOT] = ctypes.addressof(self.status)
+        self.table[THREADS_SLOT] = 1
         self.arena = Arena()
         at = FIRST_SLOT + len(plan.inputs) + len(plan.outputs)
         if plan.arena_nbytes:

@@ -18,12 +18,8 @@ from graphc.codegen.llvm.render import render
 from graphc.dims import Size, substitute
 from graphc.dtypes import int64
 from graphc.errors import IRError
-from graphc.ir.loops import Check, For, Kernel, walk
+from graphc.ir.loops import ENTRY, STATUS_SLOT, THREADS_SLOT, Check, For, Kernel, walk
 
-ENTRY = "graphc_main"
-STATUS_SLOT = 0
-THREADS_SLOT = 1
-FIRST_SLOT = 2
 CHUNKS_PER_THREAD = 4
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from sys import getrefcount
 from typing import Any
-from weakref import getweakrefcount
 
 from graphc import dtypes
 from graphc.dtypes import DType
@@ -32,10 +31,10 @@ class _Spare:
     """A result handed out before, with a frame of its own that writes to it.
 
     references: how often the tensor, its array and the block behind it are referred to while only this holds them.
-    made: shape, dtype and flags of the array; whoever had it may have changed them.
+    flags, shape: of the array as it was made; whoever had it may have changed them, or its dtype.
     """
 
-    __slots__ = ("array", "block", "frame", "made", "references", "storage", "table", "tensor")
+    __slots__ = ("array", "block", "dtype", "flags", "frame", "references", "shape", "storage", "table", "tensor")
 
     def __init__(self, program: Program, shape: tuple[int, ...], dtype: DType, first: int, states: list[int], count: int) -> None:
         self.array, address = aligned_empty(shape, dtype.numpy)
@@ -47,7 +46,7 @@ class _Spare:
         self.table = self.frame.table
         at = first + count
         self.table[at : at + len(states) + 1] = [*states, address]
-        self.made = self.array.shape, self.array.dtype, self.array.flags.num
+        self.shape, self.dtype, self.flags = shape, self.array.dtype, self.array.flags.num
         self.references = getrefcount(self.tensor), getrefcount(self.array), getrefcount(self.block)
 
     def is_free(self) -> bool:
@@ -58,11 +57,13 @@ class _Spare:
             and getrefcount(array) == known[1] + 1
             and getrefcount(x) == known[0] + 1
             and x._array is array
-            and (array.shape, array.dtype, array.flags.num) == self.made
+            and array.shape == self.shape
+            and array.dtype is self.dtype
+            and array.flags.num == self.flags
             and x._grad is None
             and not x._requires_grad
             and x._hooks is None
-            and not getweakrefcount(x)
+            and x.__weakref__ is None  # type: ignore[attr-defined]
         )
 
 

@@ -76,7 +76,8 @@ float = float32
 double, half = float64, float16
 long, int, short, uint = int64, int32, int16, uint8
 
-globals().update({name: function for name, function in methods.install().items() if name not in globals()})
+methods.install()
+globals().update({name: function for name, function in methods.functions().items() if name not in globals()})
 
 
 def is_tensor(x: object) -> builtins.bool:

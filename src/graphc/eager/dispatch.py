@@ -21,7 +21,7 @@ from graphc.eager.tape import Node, rebase, record, refresh
 from graphc.eager.tensor import Tensor, place, wrap
 from graphc.eager.views import SHARED_ELEMENTS, VIEWS, contiguous_strides
 from graphc.errors import TraceError, at_user_line
-from graphc.ir.op import THROUGH, Composite, Movement, Op, TensorType, set_default_runner, shape_text
+from graphc.ir.op import THROUGH, Composite, Host, Movement, Op, TensorType, set_default_runner, shape_text
 from graphc.ops.arguments import cast, quiet
 from graphc.ops.create import full
 from graphc.ops.movement import expand
@@ -140,6 +140,8 @@ def _view(op: Op, x: Tensor, attrs: dict[str, Any]) -> tuple[Tensor] | None:
 def _execute(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> tuple[Tensor, ...]:
     if op is full and not attrs["shape"] and attrs["dtype"].compute is attrs["dtype"]:
         return (wrap(_number(attrs["value"], attrs["dtype"]), attrs["dtype"]),)
+    if type(op.lowering) is Host:
+        return _on_host(op, inputs, attrs)
     types, exact, universal = signature(op, inputs, attrs)
     arrays = tuple([x._array for x in inputs])
     try:
@@ -156,6 +158,20 @@ def _execute(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> tuple[Te
         return tuple([wrap(_owned(r, t, arrays), t.dtype) for r, t in zip(results, types, strict=True)])
     except TraceError:
         raise TraceError(at_user_line(f"{op.name}: a tensor made while tracing was used after the trace ended")) from None
+
+
+def _on_host(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> tuple[Tensor, ...]:
+    """The reference on row-major arrays; the dtypes and shapes of results sized by data are what it gives."""
+    assert isinstance(op.lowering, Host)
+    arrays = tuple([np.ascontiguousarray(x.numpy_view()).reshape(x._array.shape) for x in inputs])
+    results = op.reference(np, *arrays, **attrs)
+    results = results if type(results) is tuple else (results,)
+    if op.lowering.sized_by_data:
+        return tuple(
+            [wrap(_owned(r, TensorType(dtypes.from_numpy(r.dtype), r.shape), arrays), dtypes.from_numpy(r.dtype)) for r in results]
+        )
+    types = signature(op, inputs, attrs)[0]
+    return tuple([wrap(_owned(r, t, arrays), t.dtype) for r, t in zip(results, types, strict=True)])
 
 
 def _number(value: Any, dtype: DType) -> np.ndarray[Any, Any]:

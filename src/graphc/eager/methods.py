@@ -1,6 +1,6 @@
 """Public functions and Tensor methods: generated from `Op.table`, and the few that are about tensors rather than values.
 
-Enters: `Op.table`.  Leaves: attributes of `Tensor`, and `functions`, the operators in the `graphc` namespace.
+Enters: `Op.table`.  Leaves: attributes of `Tensor`, and `functions`, the operators by namespace.
 Never here: what operators compute.
 """
 
@@ -63,13 +63,18 @@ def _with_usual_names(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[An
 
 
 def public_function(op: Op) -> Function:
-    """`op` as a function: errors name the user's line; ``out=`` takes the result; ``input=`` is its first argument."""
+    """`op` as a function: errors name the user's line; ``out=`` takes the result; ``input=`` is its first argument;
+    ``inplace=True`` writes over it, where the operator has an in-place form."""
 
     def function(*args: Any, out: Tensor | None = None, **kwargs: Any) -> Any:
         try:
+            inplace = False
             if kwargs:
                 args = _with_usual_names(args, kwargs)
+                inplace = op.inplace and kwargs.pop("inplace", False)
             result = op(*args, **kwargs)
+            if inplace:
+                return assign(args[0], result, op.name)
             if type(result) is tuple and op.name in RESULTS:
                 result = RESULTS[op.name](*result)
             return result if out is None else _into(out, result, op.name)
@@ -162,12 +167,20 @@ def _refused(op: Op, *operands: Any) -> Any:
     return NotImplemented
 
 
-def install() -> dict[str, Function]:
-    """Attach generated methods to `Tensor`; gives the functions of the `graphc` namespace."""
-    functions: dict[str, Function] = {}
+def functions(namespace: str = "") -> dict[str, Function]:
+    """The operators' functions in ``graphc`` or, for ``linalg``, in ``graphc.linalg``: names without the namespace."""
+    found: dict[str, Function] = {}
     for op in list(Op.table.values()):
-        for name in op.functions:
-            functions[name] = public_function(op)
+        for dotted in op.functions:
+            place, _, name = dotted.rpartition(".")
+            if place == namespace:
+                found[name] = public_function(op)
+    return found
+
+
+def install() -> None:
+    """Attach generated methods to `Tensor`."""
+    for op in list(Op.table.values()):
         for name in op.methods:
             if name not in Tensor.__dict__:
                 setattr(Tensor, name, public_method(op, name))
@@ -182,7 +195,6 @@ def install() -> dict[str, Function]:
         setattr(Tensor, f"__{symbol}__", _binary(Op.table[name]))
     for symbol, name in UNARY.items():
         setattr(Tensor, f"__{symbol}__", public_method(Op.table[name], f"__{symbol}__"))
-    return functions
 
 
 # ---- methods about tensors -------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ class TensorType:
         return len(self.shape)
 
 
-# ---- how an operator becomes code: exactly one of these six ------------------------------------------------------------
+# ---- how an operator becomes code: exactly one of these seven ----------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,17 @@ class Composite:
     rule: Callable[..., Any]
 
 
-Lowering = Scalar | Movement | Element | Reduce | Anchor | Composite
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Run by `reference` on row-major NumPy arrays, inside compiled code too: what no kernel is written for (sort, LAPACK, FFT).
+
+    `sized_by_data`: the shapes of the results depend on the elements; `infer` is not asked, and no graph can hold the operator.
+    """
+
+    sized_by_data: bool = False
+
+
+Lowering = Scalar | Movement | Element | Reduce | Anchor | Composite | Host
 
 
 # `grad=THROUGH` on a Composite: gradient through the decomposition; the tape records the decomposition's operators instead.
@@ -144,7 +154,7 @@ class Op:
                 and out are tuples (g entries may be None).  None: declared nondifferentiable.  The tape sums broadcast dims
                 away itself.
     attrs       attribute names in their canonical order.
-    lowering    one of the six kinds above.
+    lowering    one of the seven kinds above.
     dtypes      dtypes under test and accepted (storage dtypes of the first input).
     samples, bad   what the op-table tests run.
     methods     names as Tensor methods; functions: names in the `graphc` namespace; inplace: whether ``name_`` exists.
@@ -284,6 +294,6 @@ def canonical_dim(name: str, dim: int, rank: int) -> int:
 
 
 __all__ = [
-    "Anchor", "Bad", "Composite", "Dim", "Element", "Fill", "Lowering", "Movement", "Op", "Reduce", "Runner", "Sample", "Scalar",
+    "Anchor", "Bad", "Composite", "Dim", "Element", "Fill", "Host", "Lowering", "Movement", "Op", "Reduce", "Runner", "Sample", "Scalar",
     "Shape", "Size", "THROUGH", "TensorType", "broadcast_shapes", "canonical_dim", "running", "set_default_runner", "shape_text",
 ]  # fmt: skip

@@ -5,18 +5,14 @@ Enters: operators' names.  Leaves: their public functions.  Never here: what an 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from graphc.eager.dispatch import assign, located
 from graphc.eager.generator import default_generator, draw
-from graphc.eager.methods import ERRORS, public_function
+from graphc.eager.methods import ERRORS, functions
 from graphc.errors import at_user_line
-from graphc.ir.op import Op
 
-
-def _operator(name: str) -> Callable[..., Any]:
-    return public_function(Op.table[name])
+_operators = functions("nn.functional")
 
 
 def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
@@ -49,7 +45,7 @@ def scaled_dot_product_attention(
 
     [..., n, e], [..., m, e], [..., m, v] (, mask [..., n, m]) -> [..., n, v].
     """
-    attention = _operator("scaled_dot_product_attention")
+    attention = _operators["scaled_dot_product_attention"]
     how = {"attn_mask": attn_mask, "is_causal": is_causal, "scale": scale, "enable_gqa": enable_gqa}
     if dropout_p == 0.0:
         return attention(query, key, value, **how)
@@ -58,24 +54,8 @@ def scaled_dot_product_attention(
     return result
 
 
-linear = _operator("linear")
-embedding = _operator("embedding")
-one_hot = _operator("one_hot")
+globals().update({name: function for name, function in _operators.items() if name not in globals()})
 
-relu = _operator("relu")
-gelu = _operator("gelu")
-silu = _operator("silu")
-tanh = _operator("tanh")
-sigmoid = _operator("sigmoid")
-softmax = _operator("softmax")
-log_softmax = _operator("log_softmax")
 
-layer_norm = _operator("layer_norm")
-rms_norm = _operator("rms_norm")
-pad = _operator("pad")
-
-cross_entropy = _operator("cross_entropy")
-nll_loss = _operator("nll_loss")
-mse_loss = _operator("mse_loss")
-l1_loss = _operator("l1_loss")
-binary_cross_entropy_with_logits = _operator("binary_cross_entropy_with_logits")
+def __getattr__(name: str) -> Any:
+    raise AttributeError(f"module 'graphc.nn.functional' has no attribute {name!r}")

@@ -52,6 +52,7 @@ relu = elementwise(
     grad=lambda g, out, x: (_zero_below(g, out),),
     kinds="uif",
     dtypes=NUMERIC,
+    functions=("relu", "nn.functional.relu"),
     inplace=True,
 )
 
@@ -91,7 +92,7 @@ def _activation(
         samples=(*unary_samples(), *samples),
         bad=(Bad((fill(3, dtype=int64),), RuntimeError, f"{name}: not defined for integer tensors"), *bad),
         methods=(),
-        functions=(),
+        functions=(f"nn.functional.{name}",),
     )
 
 
@@ -305,6 +306,7 @@ def _normalised(name: str, doc: str, rule: Any, reference: Any, grad: Any) -> Op
             Bad((fill(3, dtype=int64), 0), RuntimeError, f"{name}: argument 'x' must be floating"),
             Bad((fill(3), None), TypeError, f"{name}: argument 'dim' must be an int"),
         ),
+        functions=(name, f"nn.functional.{name}"),
     )
 
 

@@ -186,5 +186,5 @@ scaled_dot_product_attention = Op(
         Bad((*_QKV, _MASK), RuntimeError, "cannot both be given", {"is_causal": True}),
     ),
     methods=(),
-    functions=(),
+    functions=("nn.functional.scaled_dot_product_attention",),
 )

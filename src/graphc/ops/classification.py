@@ -244,7 +244,7 @@ nll_loss = Op(
         Bad((fill(3, 4), fill(3, dtype=float32)), RuntimeError, "nll_loss: target must be class indices"),
     ),
     methods=(),
-    functions=(),
+    functions=("nn.functional.nll_loss",),
 )
 
 
@@ -412,5 +412,5 @@ cross_entropy = Op(
         ),
     ),
     methods=(),
-    functions=(),
+    functions=("nn.functional.cross_entropy",),
 )

@@ -308,5 +308,5 @@ linear = Op(
         Bad((fill(3, 4), [[1.0]]), TypeError, "linear: argument 'weight' must be a Tensor"),
     ),
     methods=(),
-    functions=(),
+    functions=("nn.functional.linear",),
 )

@@ -388,7 +388,7 @@ embedding = Op(
         Bad((places(5, 3), fill(5, dtype=float32)), RuntimeError, "embedding: expected integers and a matrix"),
     ),
     methods=(),
-    functions=(),
+    functions=("nn.functional.embedding", "embedding"),
 )
 
 
@@ -437,7 +437,7 @@ one_hot = Op(
         Bad((fill(3, dtype=float32), 5), RuntimeError, "one_hot: argument 'x' must be an integer tensor"),
     ),
     methods=(),
-    functions=(),
+    functions=("nn.functional.one_hot",),
 )
 
 

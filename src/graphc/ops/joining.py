@@ -320,7 +320,7 @@ pad = Shorthand(
         Bad((fill(3), (-2, -2)), RuntimeError, "pad: pads -2, -2 remove more"),
     ),
     methods=(),
-    functions=(),
+    functions=("nn.functional.pad",),
 )
 
 

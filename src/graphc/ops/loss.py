@@ -112,7 +112,7 @@ def _regression(
             Bad((fill(3), 1.0), TypeError, f"{name}: argument 'target' must be a Tensor"),
         ),
         methods=(),
-        functions=(),
+        functions=(f"nn.functional.{name}",),
     )
 
 
@@ -236,5 +236,5 @@ binary_cross_entropy_with_logits = Op(
         Bad((fill(3), fill(3)), ValueError, "reduction must be", BAD_REDUCTION),
     ),
     methods=(),
-    functions=(),
+    functions=("nn.functional.binary_cross_entropy_with_logits", "binary_cross_entropy_with_logits"),
 )

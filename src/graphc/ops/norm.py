@@ -126,6 +126,7 @@ layer_norm = Op(
     ),
     bad=_SHAPES_BAD,
     methods=(),
+    functions=("layer_norm", "nn.functional.layer_norm"),
 )
 
 
@@ -183,4 +184,5 @@ rms_norm = Op(
     ),
     bad=_SHAPES_BAD,
     methods=(),
+    functions=("rms_norm", "nn.functional.rms_norm"),
 )

@@ -43,7 +43,7 @@ def function(
         dtypes=NUMERIC if domain == (-2.0, 2.0) else None,
         samples=unary_samples(*domain),
         methods=(name, *aliases),
-        functions=(name, *aliases),
+        functions=(name, *aliases, *((f"nn.functional.{name}",) if name in ("tanh", "sigmoid") else ())),
         inplace=True,
     )
 

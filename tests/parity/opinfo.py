@@ -1,0 +1,437 @@
+"""Runs graphc on PyTorch's own samples of every operator and compares: values, dtypes, forms, gradients, compiled code, errors.
+
+The samples are those that PyTorch tests itself with (`torch.testing._internal.common_methods_invocations.op_db`), so shapes, dtypes,
+keyword arguments, non-contiguous, 0-dim and empty inputs are theirs.  ``python tests/parity/opinfo.py NAME...`` shows what fails;
+``--dtype float32``, ``--check eager`` and ``--all`` (every sample, not a spread of them) narrow or widen it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import random
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+from torch.testing._internal.common_methods_invocations import op_db
+
+import graphc
+import graphc.nn.functional
+
+CHECKS = ("eager", "forms", "grad", "gradgrad", "compiled", "errors")
+DTYPES = {
+    d: getattr(torch, d)
+    for d in ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool", "complex64",
+              "complex128")
+}  # fmt: skip
+# relative and absolute tolerance against PyTorch, which accumulates in other orders and uses other polynomials
+TOLERANCE = {
+    "float16": (4e-3, 4e-3), "bfloat16": (3.2e-2, 3.2e-2), "float32": (2e-5, 2e-5), "complex64": (2e-5, 2e-5),
+    "float64": (1e-7, 1e-7), "complex128": (1e-7, 1e-7),
+}  # fmt: skip
+# other generators, or memory nobody wrote to: types are compared, values are not
+UNSPECIFIED = {
+    "bernoulli", "cauchy", "empty", "empty_like", "empty_permuted", "empty_strided", "exponential", "geometric", "log_normal",
+    "multinomial", "new_empty", "new_empty_strided", "nn.functional.alpha_dropout", "nn.functional.dropout",
+    "nn.functional.dropout2d", "nn.functional.dropout3d", "nn.functional.feature_alpha_dropout", "nn.functional.rrelu", "normal",
+    "rand_like", "randint", "randint_like", "randn", "randn_like", "uniform", "resize_", "resize_as_",
+}  # fmt: skip
+# operators whose samples come in another order than the function takes them
+ORDERS: dict[str, Callable[..., Any]] = {"where": lambda f: lambda x, condition, other: f(condition, x, other)}
+INFOS: dict[str, list[Any]] = {}
+for _info in op_db:
+    INFOS.setdefault(_info.name, []).append(_info)
+
+
+@dataclass
+class Outcome:
+    """What one check of one operator came to: how many comparisons were made, and what failed."""
+
+    tried: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+
+# ---- PyTorch's values as graphc's --------------------------------------------------------------------------------------
+
+
+def array_of(x: torch.Tensor) -> np.ndarray[Any, Any]:
+    """The elements of a tensor with its strides."""
+    x = x.detach().resolve_conj().resolve_neg()
+    if x.dtype is torch.bfloat16:
+        return x.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return x.numpy()
+
+
+def to_graphc(value: Any, memo: dict[int, Any]) -> Any:
+    """Tensors, dtypes and what holds them; one tensor becomes one tensor."""
+    if isinstance(value, torch.Tensor):
+        if id(value) not in memo:
+            array = array_of(value)
+            copy = np.lib.stride_tricks.as_strided(_memory(array), array.shape, array.strides) if array.size else array.copy()
+            made = graphc.from_numpy(copy)
+            memo[id(value)] = made.requires_grad_() if value.requires_grad else made
+        return memo[id(value)]
+    if isinstance(value, torch.dtype):
+        return getattr(graphc, str(value).removeprefix("torch."))
+    if isinstance(value, torch.device):
+        return graphc.device("cpu")
+    if isinstance(value, torch.memory_format | torch.layout):
+        return getattr(graphc, str(value).removeprefix("torch."))
+    if isinstance(value, torch.Size):
+        return graphc.Size(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(to_graphc(v, memo) for v in value))
+    if isinstance(value, tuple | list):
+        return type(value)(to_graphc(v, memo) for v in value)
+    if isinstance(value, dict):
+        return {k: to_graphc(v, memo) for k, v in value.items()}
+    return value
+
+
+def _memory(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A copy of the memory that a non-empty array's elements lie in."""
+    span = 1 + sum((n - 1) * s // array.itemsize for n, s in zip(array.shape, array.strides, strict=True))
+    return np.lib.stride_tricks.as_strided(array, (span,), (array.itemsize,)).copy()
+
+
+def leaves(value: Any) -> list[Any]:
+    """What nested tuples, lists and dicts hold, in order."""
+    if isinstance(value, tuple | list) and not isinstance(value, torch.Size | graphc.Size):
+        return [x for v in value for x in leaves(v)]
+    if isinstance(value, dict):
+        return [x for v in value.values() for x in leaves(v)]
+    return [value]
+
+
+# ---- comparing ---------------------------------------------------------------------------------------------------------
+
+
+def compare(ours: Any, theirs: Any, values: bool = True, scale: float = 1.0) -> None:
+    """Raises AssertionError where structure, dtype, shape or values differ."""
+    mine, wanted = leaves(ours), leaves(theirs)
+    assert len(mine) == len(wanted), f"{len(mine)} results, PyTorch gives {len(wanted)}"
+    for a, b in zip(mine, wanted, strict=True):
+        if isinstance(b, torch.Tensor):
+            assert isinstance(a, graphc.Tensor), f"{type(a).__name__}, PyTorch gives a tensor"
+            assert a.dtype.name == str(b.dtype).removeprefix("torch."), f"{a.dtype}, PyTorch gives {b.dtype}"
+            assert tuple(a.shape) == tuple(b.shape), f"shape {tuple(a.shape)}, PyTorch gives {tuple(b.shape)}"
+            if values:
+                _close(np.asarray(a.detach().numpy()), array_of(b), a.dtype.name, scale)
+        elif isinstance(b, torch.dtype | torch.device | torch.Size):
+            assert str(a).split(".")[-1] == str(b).split(".")[-1] or tuple(a) == tuple(b)
+        elif values:
+            same = a == b or (isinstance(b, float) and np.isclose(a, b, rtol=1e-6, equal_nan=True))
+            assert type(a) is type(b) and same, f"{a!r}, PyTorch gives {b!r}"
+
+
+def _close(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], dtype: str, scale: float) -> None:
+    rtol, atol = TOLERANCE.get(dtype, (0.0, 0.0))
+    if dtype in ("bfloat16", "float16"):
+        a, b = a.astype(np.float32), b.astype(np.float32)
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(a, b, rtol=rtol * scale, atol=atol * scale, equal_nan=True)
+
+
+# ---- the two sides of one call -----------------------------------------------------------------------------------------
+
+
+def function_of(name: str) -> Callable[..., Any] | None:
+    """graphc's function of PyTorch's name, or its Tensor method."""
+    found: Any = graphc
+    for part in name.split("."):
+        found = getattr(found, part, None)
+        if found is None:
+            break
+    found = found if callable(found) else getattr(graphc.Tensor, name, None)
+    return ORDERS[name](found) if name in ORDERS and found is not None else found
+
+
+def samples(info: Any, dtype: torch.dtype, requires_grad: bool, limit: int) -> list[Any]:
+    """A spread of at most `limit` of the operator's samples."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = list(itertools.islice(info.sample_inputs("cpu", dtype, requires_grad=requires_grad), 400))
+        if not requires_grad and limit > 4:
+            found += [s.noncontiguous() for s in found[:3]]
+    if len(found) <= limit:
+        return found
+    return [found[i] for i in sorted({round(k * (len(found) - 1) / (limit - 1)) for k in range(limit)})]
+
+
+def shown(sample: Any) -> str:
+    """A sample in a few words."""
+
+    def word(v: Any) -> str:
+        if isinstance(v, torch.Tensor):
+            plain = "" if v.is_contiguous() else f" strides {list(v.stride())}"
+            return f"{str(v.dtype).removeprefix('torch.')}{list(v.shape)}{plain}"
+        if isinstance(v, tuple | list):
+            return f"({', '.join(map(word, v))})"
+        return repr(v)
+
+    words = [word(sample.input), *map(word, sample.args), *(f"{k}={word(v)}" for k, v in sample.kwargs.items())]
+    return f"({', '.join(words)})"
+
+
+def dtypes_of(info: Any, only: str | None) -> list[str]:
+    """The dtypes that PyTorch supports for the operator and graphc has."""
+    return [name for name, d in DTYPES.items() if d in info.dtypes and only in (None, name)]
+
+
+@contextlib.contextmanager
+def noted(outcome: Outcome, what: str, sample: Any) -> Iterator[None]:
+    """Counts one comparison and notes its failure."""
+    outcome.tried += 1
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        text = " ".join(str(error).split())[:300]
+        place = f"{where.filename.rsplit('/', 1)[-1]}:{where.lineno}"
+        outcome.failures.append(f"{what} {shown(sample)}: {type(error).__name__}: {text} [{place}]")
+
+
+def torch_result(call: Callable[..., Any], sample: Any) -> Any:
+    """PyTorch's result, or the exception it raises."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return call(sample.input, *sample.args, **sample.kwargs)
+    except Exception as error:
+        return error
+
+
+def ours_of(sample: Any) -> tuple[Any, Any, Any, dict[int, Any]]:
+    """The sample's arguments for graphc, and what each tensor became."""
+    memo: dict[int, Any] = {}
+    return to_graphc(sample.input, memo), to_graphc(sample.args, memo), to_graphc(sample.kwargs, memo), memo
+
+
+# ---- the checks --------------------------------------------------------------------------------------------------------
+
+
+def check_eager(info: Any, only: str | None, limit: int) -> Outcome:
+    """The function gives PyTorch's values for every dtype PyTorch supports."""
+    outcome, function = Outcome(), function_of(info.name)
+    values = info.name not in UNSPECIFIED
+    for dtype in dtypes_of(info, only):
+        for sample in samples(info, DTYPES[dtype], False, limit):
+            theirs = torch_result(info.op, clone(sample))
+            if isinstance(theirs, Exception):
+                continue
+            with noted(outcome, dtype, sample):
+                assert function is not None, f"graphc has no {info.name}"
+                x, args, kwargs, _ = ours_of(sample)
+                compare(function(x, *args, **kwargs), theirs, values)
+    return outcome
+
+
+def clone(sample: Any) -> Any:
+    """The sample with tensors of its own, for operators that write."""
+    return sample.transform(lambda v: v.detach().clone().requires_grad_(v.requires_grad) if isinstance(v, torch.Tensor) else v)
+
+
+def check_forms(info: Any, only: str | None, limit: int) -> Outcome:
+    """The method, the in-place method, the operator and ``out=`` give what the function gives."""
+    outcome = Outcome()
+    values = info.name not in UNSPECIFIED
+    short = info.name.rsplit(".", 1)[-1]
+    for dtype in [d for d in dtypes_of(info, only) if d in ("float32", "int64", "bool")][:2]:
+        for sample in samples(info, DTYPES[dtype], False, min(limit, 4)):
+            for form, call in forms_of(info):
+                theirs = torch_result(call, clone(sample))
+                if isinstance(theirs, Exception):
+                    continue
+                with noted(outcome, f"{form} {dtype}", sample):
+                    x, args, kwargs, _ = ours_of(sample)
+                    ours = call if "operator" in form else getattr(type(x), call.__name__ if form == "in-place" else short)
+                    compare(ours(x, *args, **kwargs), theirs, values)
+            theirs = torch_result(info.op, sample) if info.supports_out and values else None
+            if isinstance(theirs, torch.Tensor):
+                with noted(outcome, f"out= {dtype}", sample):
+                    x, args, kwargs, _ = ours_of(sample)
+                    out = to_graphc(torch.empty_like(theirs), {})
+                    function = function_of(info.name)
+                    assert function is not None, f"graphc has no {info.name}"
+                    assert function(x, *args, **kwargs, out=out) is out
+                    compare(out, theirs)
+    return outcome
+
+
+def forms_of(info: Any) -> list[tuple[str, Callable[..., Any]]]:
+    """The method, in-place method and operator functions PyTorch has for it."""
+    found = [("method", info.method_variant), ("in-place", info.inplace_variant), ("operator", info.operator_variant)]
+    found.append(("in-place operator", info.inplace_operator_variant))
+    return [(form, call) for form, call in found if callable(call) and hasattr(call, "__name__")]
+
+
+def check_grad(info: Any, only: str | None, limit: int, second: bool = False) -> Outcome:
+    """Gradients (and, with `second`, gradients of gradients) of a weighted sum of the results are PyTorch's."""
+    outcome, function = Outcome(), function_of(info.name)
+    if not info.supports_autograd or (second and not info.supports_gradgrad) or info.name in UNSPECIFIED:
+        return outcome
+    for dtype in [d for d in dtypes_of(info, only) if d in ("float64", "complex128")]:
+        if DTYPES[dtype] not in info.supported_backward_dtypes("cpu"):
+            continue
+        for sample in samples(info, DTYPES[dtype], True, min(limit, 6 if second else 10)):
+            theirs = torch_gradients(info, sample, second)
+            if theirs is None:
+                continue
+            with noted(outcome, dtype, sample):
+                assert function is not None, f"graphc has no {info.name}"
+                x, args, kwargs, memo = ours_of(sample)
+                wanted = [v for v in leaves((sample.input, sample.args, sample.kwargs)) if isinstance(v, torch.Tensor)]
+                inputs = [memo[id(v)] for v in wanted if v.requires_grad]
+                compare(gradients(graphc, function(x, *args, **kwargs), inputs, second), theirs, scale=10.0)
+    return outcome
+
+
+def torch_gradients(info: Any, sample: Any, second: bool) -> list[Any] | None:
+    """PyTorch's gradients of a sample; None where it has none."""
+    result = torch_result(info.op, sample)
+    inputs = [v for v in leaves((sample.input, sample.args, sample.kwargs)) if isinstance(v, torch.Tensor) and v.requires_grad]
+    if isinstance(result, Exception) or not inputs:
+        return None
+    try:
+        return gradients(torch, result, inputs, second)
+    except RuntimeError:
+        return None
+
+
+def gradients(library: Any, result: Any, inputs: list[Any], second: bool) -> list[Any]:
+    """Gradients of the sum of results times fixed weights; zeros for inputs that do not take part."""
+    results = [r for r in leaves(result) if isinstance(r, library.Tensor) and r.requires_grad]
+    if not results:
+        raise RuntimeError("no result requires grad")
+    weights = [weights_for(library, r, k) for k, r in enumerate(results)]
+    firsts = library.autograd.grad(results, inputs, weights, create_graph=second, allow_unused=True)
+    if not second:
+        return [library.zeros_like(x) if g is None else g for x, g in zip(inputs, firsts, strict=True)]
+    firsts = [g for g in firsts if g is not None and g.requires_grad]
+    if not firsts:
+        return [library.zeros_like(x) for x in inputs]
+    weights = [weights_for(library, g, k + 7) for k, g in enumerate(firsts)]
+    seconds = library.autograd.grad(firsts, inputs, weights, allow_unused=True)
+    return [library.zeros_like(x) if g is None else g for x, g in zip(inputs, seconds, strict=True)]
+
+
+def weights_for(library: Any, like: Any, seed: int) -> Any:
+    """The same weights in either library."""
+    rng = np.random.default_rng(seed)
+    shape, name = tuple(like.shape), str(like.dtype).split(".")[-1]
+    array = rng.uniform(0.5, 1.5, shape) + (1j * rng.uniform(0.5, 1.5, shape) if "complex" in name else 0)
+    return library.from_numpy(np.asarray(array)).to(like.dtype)
+
+
+def check_compiled(info: Any, only: str | None, limit: int) -> Outcome:
+    """Compiled code gives eager's results in every bit."""
+    outcome, function = Outcome(), function_of(info.name)
+    for dtype in [d for d in dtypes_of(info, only) if d in ("float32", "int64", "bool", "complex64")][:2]:
+        for sample in samples(info, DTYPES[dtype], False, min(limit, 3)):
+            if isinstance(torch_result(info.op, clone(sample)), Exception):
+                continue
+            with noted(outcome, dtype, sample):
+                assert function is not None, f"graphc has no {info.name}"
+                graphc.manual_seed(3)
+                x, args, kwargs, _ = ours_of(sample)
+                expected = function(x, *args, **kwargs)
+                graphc.manual_seed(3)
+                x, args, kwargs, _ = ours_of(sample)
+                compiled = graphc.compile(lambda x, a, k: function(x, *a, **k))
+                found = compiled(x, args, kwargs)
+                if info.name not in UNSPECIFIED or "empty" not in info.name:
+                    same_bits(found, expected)
+    return outcome
+
+
+def same_bits(a: Any, b: Any) -> None:
+    """Raises AssertionError unless the results are the same in every bit (any NaN for a NaN)."""
+    for x, y in zip(leaves(a), leaves(b), strict=True):
+        if isinstance(x, graphc.Tensor):
+            assert x.dtype is y.dtype and tuple(x.shape) == tuple(y.shape), f"{x.dtype}{x.shape} compiled, {y.dtype}{y.shape}"
+            p, q = np.ascontiguousarray(x.detach().numpy()), np.ascontiguousarray(y.detach().numpy())
+            bits = f"u{p.itemsize}" if p.itemsize <= 8 else "u8"
+            same = (p.view(bits) == q.view(bits)).all() or ((p == q) | (np.isnan(p) & np.isnan(q))).all()
+            assert same, "compiled and eager differ"
+        else:
+            assert x == y or x != x
+
+
+def check_errors(info: Any, only: str | None, limit: int) -> Outcome:
+    """Calls that PyTorch refuses fail with the same class of error."""
+    outcome, function = Outcome(), function_of(info.name)
+    if info.error_inputs_func is None or only not in (None, "float32"):
+        return outcome
+    for error in itertools.islice(info.error_inputs("cpu"), limit):
+        sample = error.sample_input
+        theirs = torch_result(info.op, sample)
+        if not isinstance(theirs, Exception):
+            continue
+        with noted(outcome, "error", sample):
+            assert function is not None, f"graphc has no {info.name}"
+            try:
+                x, args, kwargs, _ = ours_of(sample)
+                function(x, *args, **kwargs)
+            except error.error_type:
+                continue
+            except type(theirs):
+                continue
+            raise AssertionError(f"no error; PyTorch: {type(theirs).__name__}: {str(theirs)[:120]}")
+    return outcome
+
+
+def check(name: str, what: str, only: str | None = None, limit: int = 12) -> Outcome:
+    """One check over all of an operator's variants."""
+    total = Outcome()
+    for info in INFOS[name]:
+        if what in ("grad", "gradgrad"):
+            part = check_grad(info, only, limit, second=what == "gradgrad")
+        else:
+            part = {"eager": check_eager, "forms": check_forms, "compiled": check_compiled, "errors": check_errors}[what](
+                info, only, limit
+            )
+        total.tried += part.tried
+        variant = f"[{info.variant_test_name}] " if info.variant_test_name else ""
+        total.failures += [variant + f for f in part.failures]
+    return total
+
+
+def main(argv: list[str]) -> int:
+    """Print what fails."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="+")
+    parser.add_argument("--check", choices=CHECKS, action="append")
+    parser.add_argument("--dtype")
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--show", type=int, default=6)
+    options = parser.parse_args(argv)
+    failed = 0
+    for name in options.names:
+        for what in options.check or CHECKS:
+            outcome = check(name, what, options.dtype, 400 if options.all else 12)
+            failed += not outcome.passed
+            print(f"{name:40} {what:9} {outcome.tried - len(outcome.failures)}/{outcome.tried}")
+            for line in outcome.failures[: options.show]:
+                print("    ", line)
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -21,7 +21,7 @@ demo: $(VENV)/.examples
 	$(BIN)/python examples/digits.py
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses auto
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -23,6 +23,8 @@ settings.load_profile("graphc")
 def compiled_objects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A cache folder for this run (one that is named already stays): nothing is read from, or left in, the user's own."""
     with pytest.MonkeyPatch.context() as patch:
-        folder = os.environ.get("GRAPHC_CACHE_DIR") or str(tmp_path_factory.mktemp("objects") / "cache")
+        shared = tmp_path_factory.getbasetemp()
+        shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared  # one folder for all processes of the run
+        folder = os.environ.get("GRAPHC_CACHE_DIR") or str(shared / "objects")
         patch.setenv("GRAPHC_CACHE_DIR", folder)
         yield folder

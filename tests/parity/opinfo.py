@@ -1,8 +1,8 @@
 """Runs graphc on PyTorch's own samples of every operator and compares: values, dtypes, forms, gradients, compiled code, errors.
 
-The samples are those that PyTorch tests itself with (`torch.testing._internal.common_methods_invocations.op_db`), so shapes, dtypes,
-keyword arguments, non-contiguous, 0-dim and empty inputs are theirs.  ``python tests/parity/opinfo.py NAME...`` shows what fails;
-``--dtype float32``, ``--check eager`` and ``--all`` (every sample, not a spread of them) narrow or widen it.
+The samples are those that PyTorch tests itself with (`torch.testing._internal.common_methods_invocations.op_db`), so shapes,
+dtypes, keyword arguments, non-contiguous, 0-dim and empty inputs are theirs.  ``python tests/parity/opinfo.py NAME...`` shows
+what fails; ``--dtype float32``, ``--check eager`` and ``--all`` (every sample, not a spread of them) narrow or widen it.
 """
 
 from __future__ import annotations

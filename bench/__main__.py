@@ -1,4 +1,4 @@
-"""``python -m bench [names] [--seconds S] [--threads N]``: check, time, print one table.
+"""``python -m bench [names] [--seconds S] [--threads N]``: check, time, print one table.  (``eager`` as a name: see `bench.eager`.)
 
 Enters: workload names.  Leaves: milliseconds per call (the median) and their ratio to the best other library.
 Never here: workloads.
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bench import eager
 from bench.workloads import WORKLOADS, Runner, Workload, installed
 
 OURS = ("graphc", "graphc eager")
@@ -82,6 +83,8 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"among {', '.join(WORKLOADS)}; all without any")
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each workload (2)")
     parser.add_argument("--threads", type=int, help="threads of every library (each one's own choice)")
+    if sys.argv[1:2] == ["eager"]:
+        return eager.main(sys.argv[2:])
     given = parser.parse_args()
     if unknown := sorted(set(given.names) - set(WORKLOADS)):
         parser.error(f"there is no workload {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")

@@ -12,11 +12,13 @@ import graphc.ops  # noqa: F401  (fills Op.table)
 from graphc import dtypes
 from graphc.dims import evaluate
 from graphc.dtypes import DType
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, Value
+from graphc.ir.host import on_host
 from graphc.ir.interp import interpret
 from graphc.ir.text import parse_graph, print_graph
 from graphc.ir.verify import verify
 from graphc.pipeline import Options, build
+from graphc.schedule.host import HostLaunch
 
 Array = np.ndarray
 
@@ -32,6 +34,8 @@ def special_values(dtype: DType) -> Array:
             return np.array(SPECIAL).astype(dtype.compute.numpy).astype(dtype.numpy)
     if dtype.kind == "b":
         return np.array([False, True])
+    if dtype.kind == "c":
+        return np.array([0.0, -0.0, 1.0, -1.5j, 2.0 - 1.0j, complex(np.inf, 0.0), complex(np.nan, 1.0)], dtype.numpy)
     info = np.iinfo(dtype.numpy)
     return np.array([v for v in SPECIAL_INTEGERS if info.min <= v <= info.max], dtype.numpy)
 
@@ -40,7 +44,9 @@ def random_array(rng: np.random.Generator, dtype: DType, shape: Sequence[int], s
     """Small random values, every third one an edge value where `special`."""
     if dtype.kind == "b":
         return rng.integers(0, 2, shape).astype(bool)
-    if dtype.kind == "f":
+    if dtype.kind == "c":
+        values = (rng.uniform(-3, 3, shape) + 1j * rng.uniform(-3, 3, shape)).astype(dtype.numpy)
+    elif dtype.kind == "f":
         values = rng.uniform(-3, 3, shape).astype(dtype.compute.numpy).astype(dtype.numpy)
     else:
         values = rng.integers(0 if dtype.kind == "u" else -9, 10, shape).astype(dtype.numpy)
@@ -62,6 +68,9 @@ def random_inputs(graph: Graph, seed: int = 0, special: bool = False) -> list[Ar
 def bits(array: Any) -> Array:
     """An array as integers of its bits, every NaN the same."""
     array = np.ascontiguousarray(array)
+    if array.dtype.kind == "c":  # the bits of both parts, side by side
+        array = array.reshape((*array.shape, 1)).view(array.real.dtype)
+        return bits(array).view([("real", f"u{array.itemsize}"), ("imag", f"u{array.itemsize}")])[..., 0]
     dtype = dtypes.from_numpy(array.dtype)
     if dtype.kind == "f":
         with np.errstate(all="ignore"):
@@ -89,7 +98,7 @@ def assert_same_bits(got: Sequence[Any], wanted: Sequence[Any], what: str = "") 
             )
 
 
-TOLERANCE = {"float16": 2e-3, "bfloat16": 1.6e-2, "float32": 3e-5, "float64": 1e-10}
+TOLERANCE = {"float16": 2e-3, "bfloat16": 1.6e-2, "float32": 3e-5, "float64": 1e-10, "complex64": 3e-5, "complex128": 1e-10}
 
 
 def assert_close(got: Any, wanted: Any, what: str = "", scale: float = 1.0) -> None:
@@ -99,11 +108,11 @@ def assert_close(got: Any, wanted: Any, what: str = "", scale: float = 1.0) -> N
         f"{what}: {got.dtype}{got.shape}, not {wanted.dtype}{wanted.shape}"
     )
     dtype = dtypes.from_numpy(got.dtype)
-    if dtype.kind != "f":
+    if dtype.kind not in "fc":
         assert (got == wanted).all(), f"{what}: {got}, wanted {wanted}"
         return
     tolerance = TOLERANCE[dtype.name] * scale
-    wide, expected = got.astype(np.float64), wanted.astype(np.float64)
+    wide, expected = (a.astype(np.complex128 if dtype.kind == "c" else np.float64) for a in (got, wanted))
     with np.errstate(all="ignore"):
         np.testing.assert_allclose(wide, expected, rtol=tolerance, atol=tolerance, err_msg=what)
 
@@ -134,6 +143,14 @@ def run_compiled(
     return [*outputs, *(held[graph.inputs.index(state)] for state, _ in graph.updates)]
 
 
+def run_host_launch(launch: HostLaunch, buffer: Callable[[Value], Array]) -> None:
+    """An operator that the host runs in the middle of a schedule, on flat `buffer`s."""
+    operands = [buffer(v).reshape([int(d) for d in v.shape]) for v in launch.inputs]  # type: ignore[arg-type]
+    results = on_host(launch.op, operands, launch.attrs, [v.dtype for v in launch.outputs])
+    for value, result in zip(launch.outputs, results, strict=True):
+        buffer(value)[...] = result.reshape(-1)
+
+
 def run_in_python(graph: Graph, inputs: Sequence[Array]) -> list[Array]:
     """Outputs, then the new values of updated states, from the Python renderer of the loop IR, launch by launch."""
     from graphc.codegen import python
@@ -145,19 +162,20 @@ def run_in_python(graph: Graph, inputs: Sequence[Array]) -> list[Array]:
     held = [np.array(a, order="C") for a in inputs]
     outputs = [np.empty(tuple(map(int, v.shape)), v.dtype.numpy) for v in graph.outputs]  # type: ignore[arg-type]
     arena = (ctypes.c_char * max(made.arena_nbytes, 1))()
-    for launch in made.launches:
-        buffers: dict[str, Array] = {}
-        values = iter(launch.buffers)
-        for param in launch.kernel.params:
-            if param.role == "size":
-                continue
-            value = next(values)
-            place = made.places[value]
+
+    def buffer(value: Value) -> Array:
+        place = made.places[value]
+        if place.kind == "arena":
             count = int(np.prod([int(d) for d in value.shape]))  # type: ignore[arg-type]
-            if place.kind == "arena":
-                buffers[param.name] = np.frombuffer(arena, value.dtype.numpy, count, place.index)
-            else:
-                buffers[param.name] = (held if place.kind == "input" else outputs)[place.index].reshape(-1)
+            return np.frombuffer(arena, value.dtype.numpy, count, place.index)
+        return (held if place.kind == "input" else outputs)[place.index].reshape(-1)
+
+    for launch in made.launches:
+        if isinstance(launch, HostLaunch):
+            run_host_launch(launch, buffer)
+            continue
+        names = [p.name for p in launch.kernel.params if p.role != "size"]
+        buffers = {name: buffer(value) for name, value in zip(names, launch.buffers, strict=True)}
         failed = python.run(expand(launch.kernel), buffers, {})
         assert not failed, made.messages[failed - 1]
     return [*outputs, *(held[graph.inputs.index(state)] for state, _ in graph.updates)]

@@ -10,7 +10,8 @@ from graphc.ir.loops import Call, Const, Kernel, Let, Load, Param, Store, Var
 INFIX = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "and": np.bitwise_and, "or": np.bitwise_or,
     "xor": np.bitwise_xor, "not": np.invert, "shl": np.left_shift, "shr": np.right_shift, "neg": np.negative, "abs": np.abs,
-    "sqrt": np.sqrt, "floor": np.floor, "trunc": np.trunc, "copysign": np.copysign, "eq": np.equal, "ne": np.not_equal,
+    "sqrt": np.sqrt, "floor": np.floor, "trunc": np.trunc, "round": np.rint,
+    "copysign": np.copysign, "eq": np.equal, "ne": np.not_equal,
     "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "select": np.where,
 }  # fmt: skip
 

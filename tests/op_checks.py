@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 
 import graphc
 from graph_cases import (
@@ -25,7 +26,7 @@ from graph_cases import (
 )
 from graphc.dtypes import DType, bool_, float64, from_numpy
 from graphc.ir.graph import Builder, Graph, Node, Value, rewrite
-from graphc.ir.op import THROUGH, Bad, Composite, Fill, Op, Sample, TensorType
+from graphc.ir.op import THROUGH, Bad, Composite, Fill, Host, Op, Sample, TensorType
 from graphc.ops.declare import Shorthand
 from graphc.ops.movement import summed_to
 from graphc.passes.decompose import decompose
@@ -41,6 +42,9 @@ def filled(fill: Fill, dtype: DType, rng: np.random.Generator) -> Array:
     if dtype.kind in "iu":
         low = max(int(np.ceil(fill.low)), int(np.iinfo(dtype.numpy).min))
         values = rng.integers(low, max(int(np.ceil(fill.high)), low + 1), fill.shape).astype(dtype.numpy)
+    elif dtype.kind == "c":
+        parts = [rng.uniform(fill.low, fill.high, fill.shape) for _ in range(2)]
+        values = (parts[0] + 1j * parts[1]).astype(dtype.numpy)
     else:
         values = rng.uniform(fill.low, fill.high, fill.shape).astype(dtype.compute.numpy).astype(dtype.numpy)
     if fill.special and dtype.kind == "f":
@@ -118,8 +122,8 @@ def traced(op: Op, samples: Sequence[Sample], dtype: DType) -> Traced:
 
 
 def _own_reference(op: Op, args: Any, kwargs: Any, inputs: Sequence[Value], arrays: Sequence[Array]) -> list[Array] | None:
-    """A shorthand's reference on its arguments.  Others stand in the graph, where the interpreter runs theirs."""
-    if not isinstance(op, Shorthand):
+    """A shorthand's own reference on its arguments.  Others stand in the graph, where the interpreter runs theirs."""
+    if not isinstance(op, Shorthand) or op.reference is None:
         return None
     builder = Builder()
     with builder.running():
@@ -184,16 +188,55 @@ def check_compiled(op: Op, dtype: DType) -> None:
             assert_close(next(results), next(wanted), f"{op.name}{sample.args}{sample.kwargs or ''}")
 
 
-def check_eager(op: Op, dtype: DType) -> None:
+def check_narrow(op: Op, dtype: DType) -> None:
+    """Compiled and eager results of the first samples alone: what integers of one and two bytes need."""
+    first = op.samples[:3]
+    made = traced(op, first, dtype)
+    results = run_compiled(made.graph, made.arrays, use_cache=True)
+    for k, (got, wanted) in enumerate(zip(results, made.expected(), strict=True)):
+        assert_close(got, wanted, f"{op.name}: result {k} for {dtype}")
+    check_eager(op, dtype, first)
+
+
+def check_eager(op: Op, dtype: DType, samples: Sequence[Sample] | None = None) -> None:
     """Eager calls give the bits of compiled code."""
-    made = traced(op, op.samples, dtype)
+    samples = op.samples if samples is None else samples
+    made = traced(op, samples, dtype)
     compiled = iter(run_compiled(made.graph, made.arrays, use_cache=True))
     arrays = iter(made.arrays)
-    for sample in op.samples:
+    for sample in samples:
         args, kwargs = (mapped(part, lambda _: graphc.from_numpy(next(arrays).copy())) for part in (sample.args, sample.kwargs))
         got = [np.asarray(y.numpy_view()) for y in flat(op(*args, **kwargs))]
         wanted = [next(compiled) for _ in got]
         assert_same_bits(got, wanted, f"{op.name}{sample.args}{sample.kwargs or ''}, eager against compiled")
+
+
+# shorthands of operators whose results are sized by elements
+_SIZED = frozenset({"argwhere", "masked_select", "nonzero"})
+
+
+def is_sized_by_data(op: Op) -> bool:
+    """Whether the shapes of results depend on elements, so that no graph can hold the operator."""
+    return op.name in _SIZED or isinstance(op.lowering, Host) and op.lowering.sized_by_data
+
+
+def check_sized(op: Op, dtype: DType) -> None:
+    """Eager calls of an operator that no graph can hold give what its reference gives."""
+    rng = np.random.default_rng(11)
+    for sample in op.samples:
+        args, kwargs = (mapped(p, lambda f: graphc.from_numpy(filled(f, dtype, rng))) for p in (sample.args, sample.kwargs))
+        inputs, attrs = op.prepare(*args, **kwargs)
+        wanted = flat(op.reference(np, *(x.numpy_view() for x in inputs), **attrs))
+        for got, array in zip(flat(op(*args, **kwargs)), wanted, strict=True):
+            assert_close(np.asarray(got.numpy_view()), np.asarray(array), f"{op.name}{sample.args}{sample.kwargs or ''}")
+
+
+def check_sized_bad(op: Op, bad: Bad) -> None:
+    """A wrong eager call fails with its class and message."""
+    rng = np.random.default_rng(11)
+    args, kwargs = (mapped(p, lambda f: graphc.from_numpy(filled(f, op.dtypes[0], rng))) for p in (bad.args, bad.kwargs))
+    with pytest.raises(bad.error, match=bad.match):
+        op(*args, **kwargs)
 
 
 def check_bad(op: Op, bad: Bad) -> None:
@@ -224,6 +267,8 @@ def differentiate(graph: Graph, weights: Sequence[Value | None], wanted: Sequenc
 
     def accumulate(value: Value, gradient: Value) -> None:
         gradient = summed_to(gradient, value.shape)
+        if (gradient.dtype.kind == "c") != (value.dtype.kind == "c"):
+            gradient = Op.table["cast"].run(gradient, dtype=value.dtype)
         assert gradient.dtype is value.dtype, f"a gradient of {gradient.type} for {value.type}"
         gradients[value] = add(gradients[value], gradient) if value in gradients else gradient
 
@@ -235,13 +280,8 @@ def differentiate(graph: Graph, weights: Sequence[Value | None], wanted: Sequenc
         if node.op.grad is None or all(g is None for g in given) or not needs.intersection(node.inputs):
             continue
         single = len(given) == 1
-        found = node.op.grad(
-            given[0] if single else tuple(given),
-            node.outputs[0] if single else node.outputs,
-            *node.inputs,
-            **node.attrs,
-        )
-        found = found if isinstance(found, tuple | list) else (found,)
+        g, out = (given[0], node.outputs[0]) if single else (tuple(given), node.outputs)
+        found = node.op.gradients(g, out, node.inputs, node.attrs)
         assert len(found) == len(node.inputs), f"{node.op.name}: {len(found)} gradients for {len(node.inputs)} inputs"
         for value, gradient in zip(node.inputs, found, strict=True):
             if gradient is not None and value in needs:
@@ -254,7 +294,7 @@ def _depending(graph: Graph, wanted: Sequence[Value]) -> set[Value]:
     found = set(wanted)
     for node in graph.nodes:
         if found.intersection(node.inputs):
-            found.update(y for y in node.outputs if y.dtype.kind == "f")
+            found.update(y for y in node.outputs if y.dtype.kind in "fc")
     return found
 
 
@@ -268,7 +308,7 @@ def with_gradients(graph: Graph, wanted: Sequence[Value], seed: int) -> Graph:
         emitted = _emitted(graph, builder)
         outputs = [emitted[v] for v in graph.outputs]
         inner = Graph(graph.name, graph.inputs, tuple(builder.nodes), tuple(outputs))
-        weights = [_weight(y, rng) if y.dtype.kind == "f" else None for y in outputs]
+        weights = [_weight(y, rng) if y.dtype.kind in "fc" else None for y in outputs]
         found = differentiate(inner, weights, wanted)
         zero = Op.table["full"].run
         gradients = [zero(value=0.0, shape=v.shape, dtype=v.dtype) if g is None else g for v, g in zip(wanted, found, strict=True)]
@@ -293,19 +333,24 @@ def _weight(y: Value, rng: np.random.Generator) -> Value:
     run = {name: Op.table[name].run for name in ("iota", "mul", "cos", "full", "reshape")}
     phase = run["full"](value=float(rng.uniform(1, 2)), shape=(), dtype=y.dtype)
     wave = run["cos"](run["mul"](run["iota"](size=size, dtype=y.dtype), phase))
+    if y.dtype.kind == "c":
+        wave = run["mul"](wave, run["full"](value=1.0 - 0.7j, shape=(), dtype=y.dtype))
     result: Value = run["reshape"](wave, shape=y.shape)
     return result
 
 
-def check_gradient(op: Op, sample: Sample, order: int = 1) -> None:
-    """The gradient rule (of the gradient rule) against central differences of the references, in float64."""
-    made = traced(op, [sample], float64)
+def check_gradient(op: Op, sample: Sample, order: int = 1, dtype: DType = float64) -> None:
+    """The gradient rule (of the gradient rule) against central differences of the references, in float64 or complex128.
+
+    The loss is the real part of the sum of conj(weight) * output.
+    """
+    made = traced(op, [sample], dtype)
     wanted = [
         v
         for v, fill, array in zip(made.graph.inputs, made.fills, made.arrays, strict=True)
-        if fill.grad and v.dtype is float64 and not fill.special and array.size
+        if fill.grad and v.dtype is dtype and not fill.special and array.size
     ]
-    if not wanted or not any(y.dtype.kind == "f" for y in made.graph.outputs):
+    if not wanted or not any(y.dtype.kind in "fc" for y in made.graph.outputs):
         return
     forward = made.graph
     for seed in range(order - 1):
@@ -331,7 +376,7 @@ def _weights_of(graph: Graph, seed: int) -> list[Array | None]:
     rng = np.random.default_rng(seed)
     builder = Builder()
     with builder.running():
-        made = [_weight(y, rng) if y.dtype.kind == "f" else None for y in graph.outputs]
+        made = [_weight(y, rng) if y.dtype.kind in "fc" else None for y in graph.outputs]
     arrays = iter(run_interpreted(builder.graph("weights", (), [w for w in made if w is not None]), []))
     return [None if w is None else next(arrays) for w in made]
 
@@ -346,14 +391,15 @@ def _slopes(
     step: float,
 ) -> tuple[float, float]:
     """The weighted sum's slope along a random direction of one input: by differences, and by the gradient."""
-    direction = np.random.default_rng((seed, position)).choice([-1.0, 1.0], gradient.shape)
+    ways = [-1.0, 1.0] if gradient.dtype.kind == "f" else [1.0 + 1.0j, -1.0 + 1.0j, 1.0 - 1.0j, -1.0 - 1.0j]
+    direction = np.random.default_rng((seed, position)).choice(ways, gradient.shape)
     sums = []
     for sign in (1.0, -1.0):
         moved = list(arrays)
         moved[position] = arrays[position] + sign * step * direction
         outputs = run_interpreted(graph, moved)
-        sums.append(sum(float((w * y).sum()) for w, y in zip(weights, outputs, strict=True) if w is not None))
-    return (sums[0] - sums[1]) / (2 * step), float((gradient * direction).sum())
+        sums.append(sum(float((w.conj() * y).sum().real) for w, y in zip(weights, outputs, strict=True) if w is not None))
+    return (sums[0] - sums[1]) / (2 * step), float((gradient.conj() * direction).sum().real)
 
 
 def nodes_of(graph: Graph, op: Op) -> list[Node]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from graph_cases import Array, random_array
-from graphc.dtypes import DType, bfloat16, bool_, float16, float32, float64, int32
+from graphc.dtypes import DType, bfloat16, bool_, complex64, complex128, float16, float32, float64, int32
 from graphc.ir.graph import Builder, Graph, Value
 from graphc.ir.op import Op, TensorType
 
@@ -194,6 +194,14 @@ class RandomProgram:
         self.values.pop()  # not for arithmetic
         self.limits[index] = int(x.shape[dim])  # type: ignore[arg-type]
         return self.public("index_select", x, dim, index)
+
+    def step_host(self) -> Value:
+        """A transform of complex numbers, which the host runs."""
+        x = self.value()
+        if not x.ndim:
+            return self.tame(x)
+        numbers = self.run("cast", x, dtype=complex128 if x.dtype is float64 else complex64)
+        return self.tame(self.public("abs", self.run("fft_c2c", numbers, dims=(x.ndim - 1,), scale="ortho", forward=True)))
 
     def step_cumsum(self) -> Value:
         x = self.value()

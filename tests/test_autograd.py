@@ -86,7 +86,7 @@ def test_what_is_a_leaf() -> None:
     y = x * 2
     assert x.is_leaf
     assert not y.is_leaf
-    assert y.grad_fn.name == "MulBackward0"
+    assert y.grad_fn.name() == "MulBackward0"
     assert repr(y.grad_fn).startswith("<MulBackward0 object at ")
     assert y.detach().is_leaf
     assert not y.detach().requires_grad
@@ -147,11 +147,11 @@ def test_grad_touches_nothing_else() -> None:
 
 def test_unused_inputs_are_an_error_unless_allowed() -> None:
     x, y = leaf(1.0), leaf(1.0)
-    with pytest.raises(RuntimeError, match=r"input 0 \(f32\[1\]\) appears to not have been used in the graph"):
+    with pytest.raises(RuntimeError, match=r"Tensor at index 0 \(f32\[1\]\) appears to not have been used in the graph"):
         graphc.autograd.grad(x * 2, y)
     assert graphc.autograd.grad(x * 2, [y, x], allow_unused=True)[0] is None
     assert graphc.autograd.grad(x * 2, y, materialize_grads=True)[0].item() == 0
-    with pytest.raises(RuntimeError, match="one of the input tensors does not require grad"):
+    with pytest.raises(RuntimeError, match="One of the differentiated Tensors does not require grad"):
         graphc.autograd.grad(x * 2, graphc.ones(1))
 
 
@@ -183,7 +183,7 @@ def test_backward_twice_needs_retain_graph() -> None:
     y.backward()
     assert x.grad.item() == 4
     with pytest.raises(
-        RuntimeError, match=r"backward through the graph a second time: what MulBackward0 saved .*\(test_autograd.py:\d+\)"
+        RuntimeError, match=r"backward through the graph a second time .*: what MulBackward0 saved .*\(test_autograd.py:\d+\)"
     ):
         y.backward()
 
@@ -254,7 +254,7 @@ def test_a_gradient_is_needed_for_what_is_not_a_scalar() -> None:
 def test_backward_from_nowhere() -> None:
     with pytest.raises(RuntimeError, match="does not require grad and does not have a grad_fn"):
         graphc.ones(1).backward()
-    with pytest.raises(RuntimeError, match="only Tensors of floating point dtype"):
+    with pytest.raises(RuntimeError, match="only Tensors of floating point"):
         graphc.ones(1, dtype=graphc.int64).requires_grad_()
     with pytest.raises(RuntimeError, match=r"use detach\(\)"):
         (leaf(1.0) * 2).requires_grad_(False)
@@ -320,7 +320,7 @@ def test_writes_to_views_reach_the_base_and_other_views() -> None:
     y = x * 2
     first, last = y[:2], y[1:]
     last.mul_(10)
-    assert y.grad_fn.name == "CopySlicesBackward0"
+    assert y.grad_fn.name() == "CopySlices"
     (g,) = graphc.autograd.grad(first.sum(), x, retain_graph=True)
     assert g.tolist() == [2, 20, 0]
     (g,) = graphc.autograd.grad(y.sum(), x, retain_graph=True)
@@ -395,7 +395,7 @@ def test_hooks_see_and_replace_gradients() -> None:
 def test_a_rule_with_a_wrong_number_of_gradients_is_found() -> None:
     op = Op.table["add"]
     types = (((2,), graphc.float32),) * 2
-    broken = type("Broken", (), {"name": "broken", "grad": staticmethod(lambda g, out, x, y: (g,))})()
+    broken = type("Broken", (), {"name": "broken", "gradients": staticmethod(lambda g, out, inputs, attrs: (g,))})()
     with pytest.raises(RuntimeError, match="broken: the gradient rule gives 1 gradients for 2 inputs"):
         gradients.program(broken, types, types[:1], {}, (True, True), (True,))
     assert gradients.program(op, types, types[:1], {}, (True, True), (True,)).steps == []

@@ -128,18 +128,6 @@ def test_train_and_eval_inside_compiled_code() -> None:
     assert model.training
 
 
-def test_assignment_to_index_tensors_runs_eagerly() -> None:
-    @graphc.compile
-    def cleared(x: Any, i: Any) -> Any:
-        x = x.clone()
-        x[i] = 0
-        return x
-
-    with pytest.warns(CompileWarning, match="assignment to index tensors cannot be traced"):
-        y = cleared(graphc.ones(4), graphc.tensor([1, 2]))
-    assert y.tolist() == [1, 0, 0, 1]
-
-
 def write_through(x: Any, w: Any) -> Any:
     """In place, with a gradient that goes on into the caller's tensor."""
     x.mul_(w)

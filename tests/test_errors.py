@@ -62,15 +62,18 @@ DTYPES: list[Case] = [
     (lambda: o(2) & o(2), RuntimeError, r"bitwise_and: not defined for floating tensors: f32\[2\], f32\[2\]"),
     (lambda: o(2).masked_fill(o(2), 1), RuntimeError, r"masked_fill: argument 'mask' must be a bool tensor, got f32\[2\]"),
     (lambda: F.embedding(o(2), o(3, 2)), RuntimeError, r"embedding: argument 'x' must be an integer tensor.*got f32\[2\]"),
-    (lambda: graphc.tensor([1], requires_grad=True), RuntimeError, "only Tensors of floating point dtype can require gradients"),
+    (
+        lambda: graphc.tensor([1], requires_grad=True),
+        RuntimeError,
+        "only Tensors of floating point and complex dtype can require gradients",
+    ),
 ]
 NOT_TENSORS: list[Case] = [
     (lambda: graphc.exp([1.0]), TypeError, "exp: argument 'x' must be a Tensor, not list"),
     (lambda: graphc.add(o(2), None), TypeError, "add: argument 'other' must be a Tensor or a number, not NoneType"),
     (lambda: graphc.matmul(o(2, 2), 3), TypeError, "matmul: argument 'other' must be a Tensor, not int"),
     (lambda: o(2).pow("x"), TypeError, "pow: argument 'exponent' must be a Tensor or a number, not str"),
-    (lambda: o(2) @ np.ones(2), TypeError, "matmul: operands must be Tensors or numbers, not ndarray; use graphc.from_numpy"),
-    (lambda: graphc.cat([]), RuntimeError, "cat: expected a non-empty list of Tensors"),
+    (lambda: graphc.cat([]), ValueError, "cat: expected a non-empty list of Tensors"),
 ]
 NUMBERS: list[Case] = [
     (lambda: F.dropout(o(2), 1.5), ValueError, "dropout probability has to be between 0 and 1, but got 1.5"),
@@ -90,9 +93,9 @@ SIGNATURES: list[Case] = [
 INDICES: list[Case] = [
     (lambda: F.embedding(graphc.tensor([5]), o(3, 2)), IndexError, r"embedding: index out of range: i64\[1\], f32\[3, 2\]"),
     (lambda: F.cross_entropy(o(2, 3), graphc.tensor([0, 7])), IndexError, r"target class out of range: f32\[2, 3\], i64\[2\]"),
-    (lambda: o(3, 2).gather(0, graphc.tensor([[9, 0]])), IndexError, r"gather: index out of range: f32\[3, 2\], i64\[1, 2\]"),
+    (lambda: o(3, 2).gather(0, graphc.tensor([[9, 0]])), RuntimeError, r"gather: index out of range: f32\[3, 2\], i64\[1, 2\]"),
     (lambda: o(3).index_select(0, graphc.tensor([3])), IndexError, r"index_select: index out of range: f32\[3\], i64\[1\]"),
-    (lambda: o(3).scatter_add(0, graphc.tensor([-1]), o(1)), IndexError, r"scatter_add: index out of range: f32\[3\], i64\[1\]"),
+    (lambda: o(3).scatter_add(0, graphc.tensor([-1]), o(1)), RuntimeError, r"scatter_add: index out of range: f32\[3\], i64\[1\]"),
 ]
 ALL = RANKS_AND_SIZES + DIMS + DTYPES + NOT_TENSORS + NUMBERS + SIGNATURES + INDICES
 
@@ -117,8 +120,8 @@ def test_errors_of_arguments_of_compiled_code_come_at_the_call() -> None:
         compiled(o(2, 3), o(4, 5))
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'y'"):
         compiled(o(2, 3))
-    with pytest.raises(TypeError, match=r"matmul: .*not ndarray.*" + HERE):
-        compiled(o(2, 3), np.ones((3, 2)))
+    with pytest.raises(RuntimeError, match=r"matmul: .*f32\[2, 3\] @ f64\[3, 2\].*" + HERE):
+        compiled(o(2, 3), np.ones((3, 2)))  # an array is a tensor of its own dtype
     assert compiled(o(2, 3), o(3, 2)).tolist() == [[3, 3], [3, 3]]
 
 
@@ -157,7 +160,7 @@ def test_a_failed_call_writes_nothing() -> None:
     before = [a.copy() for a in arrays([table, count, source])]
     versions = table._version, count._version, source._version
     for bad in ([0, 4], [-1, 1]):
-        with pytest.raises(IndexError, match=r"out of range: .*\(test_errors.py:\d+\)$"):
+        with pytest.raises(RuntimeError, match=r"out of range: .*\(test_errors.py:\d+\)$"):
             step(graphc.tensor(bad), source)
     assert_same_bits(arrays([table, count, source]), before)
     assert (table._version, count._version, source._version) == versions
@@ -181,7 +184,7 @@ def test_gradients_that_cannot_be(wrap: Callable[..., Any]) -> None:
     y = f(x).sum()
     y.backward()
     gradient = x.grad.numpy().copy()
-    with pytest.raises(RuntimeError, match=r"backward through the graph a second time: .*retain_graph=True.*" + HERE):
+    with pytest.raises(RuntimeError, match=r"backward through the graph a second time .*retain_graph=True.*" + HERE):
         y.backward()
     assert np.array_equal(x.grad.numpy(), gradient)
     with pytest.raises(RuntimeError, match=r"a leaf Variable that requires grad .*in-place.*" + HERE):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import graphc
-from graphc.trace.guards import plain_values
+from graphc.capture.guards import plain_values
 
 SCALE = 2.0
 NAME = ("twice", 3)

@@ -48,6 +48,7 @@ def carrying(op: Op, payload: Any) -> Graph:
 PAYLOADS: list[Any] = [
     None, True, False, 0, 1, -1, 2**63 - 1, -(2**63), 10**30,
     0.0, -0.0, 1.0, 0.1, 1e-300, 5e-324, -1.5e300, 1e16, 1e22, 123456789.123, math.inf, -math.inf, math.nan,
+    1 + 2j, complex(-0.0, math.inf), complex(math.nan, -0.1),
     "", "relu", 'a "quoted" \\ back', "line\nbreak\ttab", "%x = @g # {}[]()`", "é→∞",
     (), (1,), (1, 2), ((1, 2), (), (-0.0, None)), (((("deep",),),),), (float32, "same", False),
     *dtypes.ALL,

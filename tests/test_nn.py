@@ -371,9 +371,9 @@ def test_activations(layer: nn.Module, function: Any) -> None:
     np.testing.assert_allclose(array(layer(x)), function(array(x).astype(np.float64)), rtol=2e-6, atol=1e-6)
 
 
-def test_softmax_wants_a_dim() -> None:
-    with pytest.raises(ValueError, match="argument 'dim' is missing"):
-        nn.Softmax()(graphc.ones(2))
+def test_softmax_without_a_dim_warns_and_takes_pytorchs_guess() -> None:
+    with pytest.warns(UserWarning, match="Implicit dimension choice for softmax"):
+        assert nn.Softmax()(graphc.ones(3, 2)).tolist() == [[0.5, 0.5]] * 3
 
 
 def test_inplace_activations_write_their_input() -> None:

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 import graphc.ops  # noqa: F401  the table that graph text names
+from graph_cases import run_host_launch
 from graphc.codegen import python
 from graphc.ir.graph import Graph
 from graphc.ir.interp import interpret
 from graphc.ir.loops import Alloc, For, walk
 from graphc.ir.text import parse_graph
 from graphc.pipeline import build, optimise
+from graphc.schedule.host import HostLaunch
 from graphc.schedule.memory import Interval, assign_offsets
 from graphc.schedule.schedule import Schedule, schedule
 
@@ -43,6 +45,9 @@ def run_schedule(made: Schedule, inputs: list[np.ndarray[Any, Any]]) -> list[np.
         return memory[place]
 
     for launch in made.launches:
+        if isinstance(launch, HostLaunch):
+            run_host_launch(launch, buffer)
+            continue
         named = {p.name: buffer(v) for p, v in zip(launch.kernel.params, launch.buffers, strict=True)}
         assert python.run(launch.kernel, named, {}) == 0
     return [

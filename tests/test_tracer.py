@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import graphc
+from graphc.capture.tracer import Traced, trace, trace_joint
 from graphc.eager.creation import host_scalar
 from graphc.errors import TraceError
-from graphc.trace.tracer import Traced, trace, trace_joint
 
 
 def call(traced: Traced, *leaves: graphc.Tensor) -> Any:

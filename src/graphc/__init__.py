@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     from graphc.namespace import *  # noqa: F403
     from graphc.saving import load as load
     from graphc.saving import save as save
+    from graphc.scripting import script as script
 
 __version__ = "0.1.0"
 
 # names that are not in the namespace: name -> module
-_PLACES = {"load": "graphc.saving", "save": "graphc.saving", "compile": "graphc.compiled"}
+_PLACES = {
+    "load": "graphc.saving", "save": "graphc.saving", "compile": "graphc.compiled", "script": "graphc.scripting",
+    "vmap": "graphc.func",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

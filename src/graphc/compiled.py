@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from graphc import dtypes
+from graphc.capture.guards import plain_values
+from graphc.capture.tracer import trace_joint
 from graphc.eager import dispatch
 from graphc.eager.modes import modes
 from graphc.eager.tensor import Tensor
@@ -29,8 +31,6 @@ from graphc.passes.split_joint import split_joint
 from graphc.pipeline import Built, Options, build
 from graphc.quick import QuickCall, quick_call
 from graphc.runtime.program import Program
-from graphc.trace.guards import plain_values
-from graphc.trace.tracer import trace_joint
 from graphc.trees import flatten
 from graphc.variant import SharedMemory, Variant
 

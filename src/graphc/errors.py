@@ -25,8 +25,34 @@ class TraceError(Exception):
     """Python code that asked for the elements of a tensor whose operators are being traced."""
 
 
+class ScriptError(RuntimeError):
+    """Python code that a script cannot hold, or that asked for what scripts may not use; says file, line and place."""
+
+
+class OutOfMemoryError(RuntimeError):
+    """A result for which there is no memory."""
+
+
+class LinAlgError(RuntimeError):
+    """A matrix without the inverse, factor or solution that was asked for, or an algorithm that did not converge."""
+
+
 class CompileWarning(UserWarning):
     """Compiled code that could not be used as asked (a fallback, an unwritable cache): never silent."""
+
+
+def failed_check(message: str) -> Exception:
+    """What a run-time check raises: IndexError, unless its message begins with another class (``RuntimeError: ``)."""
+    for kind in (RuntimeError, ValueError):
+        marked = message.removeprefix(f"{kind.__name__}: ")
+        if marked != message:
+            return kind(marked)
+    return IndexError(message)
+
+
+def is_users(filename: str) -> bool:
+    """Whether a file of code lies outside graphc."""
+    return not filename.startswith(_HERE)
 
 
 def user_location() -> tuple[str, int]:
@@ -42,12 +68,12 @@ def at_user_line(message: str) -> str:
     return message + line_text(user_location())
 
 
-def warn(message: str) -> None:
-    """A `CompileWarning` at the user's line."""
+def warn(message: str, category: type[Warning] = CompileWarning) -> None:
+    """A warning at the user's line."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, CompileWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def line_text(location: tuple[str, int] | None) -> str:

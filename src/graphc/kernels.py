@@ -48,12 +48,13 @@ class _Call:
 _programs: dict[Key, _OneNode | None] = {}  # None: needs its very shapes
 _calls: dict[Key, _Call] = {}
 _CALLS_LIMIT = 8192
+LEAST_PERMUTED = 1024  # elements: NumPy copies fewer in less time than a call takes
 
 
 def run(op: Op, arrays: Sequence[np.ndarray[Any, Any]], attrs: dict[str, Any], types: Sequence[TensorType]) -> tuple[Any, ...]:
     """Run `op` on NumPy arrays (any layout; made contiguous here) and give fresh arrays of `types`.
 
-    Raises IndexError where a run-time check fails.
+    Raises IndexError or RuntimeError where a run-time check fails.
     """
     kind: Key = (op, *attrs, *map(attribute_key, attrs.values())) if attrs else (op,)
     for array in arrays:
@@ -62,25 +63,44 @@ def run(op: Op, arrays: Sequence[np.ndarray[Any, Any]], attrs: dict[str, Any], t
     if call is None:
         if len(_calls) >= _CALLS_LIMIT:
             _calls.clear()
-        call = _calls[kind] = _bound(op, arrays, attrs, types)
+        call = _calls[kind] = bound(op, arrays, attrs, types)
     copies, addresses = [], []
     for array in arrays:
         if not array.flags.c_contiguous:
-            array = np.ascontiguousarray(array)
+            array = row_major(array)
             copies.append(array)
         addresses.append(array_address(array))
     outputs = [aligned_empty(shape, dtype) for shape, dtype in call.outputs]
     try:
         call.program(addresses, [address for _, address in outputs], call.sizes)
-    except IndexError as error:
+    except (IndexError, RuntimeError) as error:
         if not call.sizes:
             raise
         shown = ", ".join(str(TensorType(_dtype(a), a.shape)) for a in arrays)  # the program knows no sizes
-        raise IndexError(f"{error}: {shown}") from None
+        raise type(error)(f"{error}: {shown}") from None
     return tuple([array for array, _ in outputs])
 
 
-def _bound(op: Op, arrays: Sequence[np.ndarray[Any, Any]], attrs: dict[str, Any], types: Sequence[TensorType]) -> _Call:
+def permuted(array: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], tuple[int, ...]] | None:
+    """(a row-major array, dims) that a large array is a permuted view of; None where it is not one."""
+    if array.size < LEAST_PERMUTED or not array.flags.aligned:
+        return None
+    order = sorted(range(array.ndim), key=lambda d: -array.strides[d])
+    base = array.transpose(order)
+    return (base, tuple(sorted(range(array.ndim), key=order.__getitem__))) if base.flags.c_contiguous else None
+
+
+def row_major(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A row-major copy: by a kernel in tiles where NumPy would go through memory in steps."""
+    found = permuted(array)
+    if found is None:
+        return np.ascontiguousarray(array)
+    base, dims = found
+    (copy,) = run(Op.table["permute"], (base,), {"dims": dims}, (TensorType(_dtype(array), array.shape),))
+    return copy  # type: ignore[no-any-return]
+
+
+def bound(op: Op, arrays: Sequence[np.ndarray[Any, Any]], attrs: dict[str, Any], types: Sequence[TensorType]) -> _Call:
     """The program for a call, made if there is none that serves it."""
     distinct: list[int] = []
     shapes: list[tuple[int, ...]] = []

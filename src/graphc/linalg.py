@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphc import namespace  # noqa: F401  which installs the operators
+from graphc import errors, namespace  # noqa: F401  namespace installs the operators
 from graphc.eager.methods import functions
+from graphc.eager.replay import offer
 
 globals().update(functions("linalg"))
+offer(globals())
+LinAlgError = errors.LinAlgError
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,9 @@ import graphc.ops
 from graphc.dtypes import DType as dtype
 from graphc.dtypes import (
     bfloat16,
+    can_cast,
+    complex64,
+    complex128,
     float16,
     float32,
     float64,
@@ -25,16 +28,20 @@ from graphc.dtypes import (
     promote_types,
     set_default_dtype,
     uint8,
+    uint16,
     uint32,
     uint64,
 )
 from graphc.dtypes import bool_ as bool
-from graphc.eager import autograd, indexing, methods
+from graphc.eager import conversions, einops, indexing, methods, pickling, writes
+from graphc.eager.conversions import set_default_tensor_type, typename
 from graphc.eager.creation import (
     arange,
     as_tensor,
     empty,
     empty_like,
+    empty_permuted,
+    empty_strided,
     eye,
     finfo,
     from_numpy,
@@ -42,16 +49,35 @@ from graphc.eager.creation import (
     full_like,
     iinfo,
     linspace,
+    logspace,
     ones,
     ones_like,
     scalar_tensor,
     tensor,
+    tril_indices,
+    triu_indices,
     zeros,
     zeros_like,
 )
+from graphc.eager.devices import (
+    channels_last,
+    channels_last_3d,
+    contiguous_format,
+    device,
+    get_default_device,
+    layout,
+    memory_format,
+    preserve_format,
+    set_default_device,
+    sparse_bsc,
+    sparse_bsr,
+    sparse_coo,
+    sparse_csc,
+    sparse_csr,
+    strided,
+)
 from graphc.eager.generator import (
     Generator,
-    bernoulli,
     default_generator,
     fork_rng,
     get_rng_state,
@@ -68,33 +94,78 @@ from graphc.eager.generator import (
     seed,
     set_rng_state,
 )
-from graphc.eager.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from graphc.eager.interop import asarray, from_dlpack, frombuffer
+from graphc.eager.memory import UntypedStorage, as_strided, as_strided_copy, as_strided_scatter, is_storage
+from graphc.eager.modes import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from graphc.eager.pickling import rebuilt as _rebuilt
 from graphc.eager.printing import set_printoptions
-from graphc.eager.tensor import Size, Tensor, device
+from graphc.eager.queries import (
+    _assert,
+    is_complex,
+    is_conj,
+    is_floating_point,
+    is_inference,
+    is_neg,
+    is_nonzero,
+    is_same_size,
+    is_signed,
+    is_tensor,
+    numel,
+    result_type,
+)
+from graphc.eager.sampling import _sample_dirichlet, _standard_gamma, bernoulli, binomial, multinomial, poisson
+from graphc.eager.shapes import broadcast_shapes
+from graphc.eager.tensor import Size, Tensor
+from graphc.settings import (
+    OutOfMemoryError,
+    are_deterministic_algorithms_enabled,
+    get_autocast_cpu_dtype,
+    get_autocast_dtype,
+    get_autocast_gpu_dtype,
+    get_device_module,
+    get_float32_matmul_precision,
+    get_num_interop_threads,
+    get_num_threads,
+    is_autocast_cache_enabled,
+    is_autocast_cpu_enabled,
+    is_autocast_enabled,
+    is_deterministic_algorithms_warn_only_enabled,
+    set_float32_matmul_precision,
+    set_flush_denormal,
+    set_num_threads,
+    use_deterministic_algorithms,
+)
 
 float = float32
-double, half = float64, float16
+double, half, cfloat, cdouble = float64, float16, complex64, complex128
 long, int, short, uint = int64, int32, int16, uint8
 
 methods.install()
+einops.register()
 globals().update({name: function for name, function in methods.functions().items() if name not in globals()})
 
 
-def is_tensor(x: object) -> builtins.bool:
-    """Whether `x` is a Tensor."""
-    return isinstance(x, Tensor)
+globals().update(conversions.KINDS)
 
 
-def is_floating_point(x: Tensor) -> builtins.bool:
-    """Whether a tensor's dtype is floating."""
-    return x.dtype.kind == "f"
+def allclose(
+    input: Tensor, other: Tensor, rtol: builtins.float = 1e-05, atol: builtins.float = 1e-08, equal_nan: builtins.bool = False
+) -> builtins.bool:
+    """`Tensor.allclose`."""
+    return Tensor.allclose(input, other, rtol, atol, equal_nan)  # type: ignore[attr-defined,no-any-return]
 
 
-allclose, equal = Tensor.allclose, Tensor.equal  # type: ignore[attr-defined]
-masked_select, nonzero = Tensor.masked_select, Tensor.nonzero  # type: ignore[attr-defined]
+def equal(input: Tensor, other: Tensor) -> builtins.bool:
+    """`Tensor.equal`."""
+    return Tensor.equal(input, other)  # type: ignore[attr-defined,no-any-return]
+
+
+fill_, zero_ = Tensor.fill_, Tensor.zero_  # type: ignore[attr-defined]
 e, inf, nan, pi, newaxis = math.e, math.inf, math.nan, math.pi, None
-
-
-def numel(x: Tensor) -> Any:
-    """How many elements a tensor has."""
-    return x.numel()

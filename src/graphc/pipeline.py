@@ -19,12 +19,16 @@ from typing import Any
 from graphc.dims import free
 from graphc.errors import line_text
 from graphc.ir.graph import Graph, Value
-from graphc.ir.loops import ENTRY, FIRST_SLOT, Kernel
-from graphc.ir.text import print_graph
+from graphc.ir.host import resolve
+from graphc.ir.loops import ENTRY, FIRST_SLOT, HostStep, Kernel
+from graphc.ir.text import print_attributes, print_graph
 from graphc.passes import PASSES
-from graphc.runtime.plan import Plan, Spec
+from graphc.runtime.plan import HostCall, Plan, Spec
 from graphc.runtime.program import Program
+from graphc.schedule.host import HostLaunch
 from graphc.schedule.schedule import Place, Schedule, schedule
+
+Step = tuple[str, tuple[int, ...]] | HostStep  # a kernel's name and the slot of each parameter, or an operator on the host
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Built:
         """The runnable program."""
         from graphc.runtime.link import link
 
-        return Program(self.plan, link(self.code, [ENTRY])[ENTRY])
+        return Program(self.plan, link(self.code, [ENTRY])[ENTRY], resolve)
 
 
 def build(graph: Graph, options: Options | None = None, *, use_cache: bool = True) -> Built:
@@ -95,8 +99,8 @@ def _build(graph: Graph, options: Options) -> Built:
     clock = _Clock()
     lowered = clock("passes", optimise, graph)
     plan_of = clock("schedule", schedule, lowered)
-    kernels, launches, plan = clock("plan", lay_out, plan_of)
-    text = clock("render", _render, launches, kernels, options.lanes)
+    kernels, steps, plan = clock("plan", lay_out, plan_of)
+    text = clock("render", _render, steps, kernels, plan, options.lanes)
     code = clock("llvm", _assemble, text)
     return Built(graph, plan, code, clock.times_ms, schedule=plan_of, kernels=kernels)
 
@@ -108,8 +112,8 @@ def optimise(graph: Graph) -> Graph:
     return graph
 
 
-def lay_out(made: Schedule) -> tuple[dict[str, Kernel], list[tuple[str, tuple[Any, ...]]], Plan]:
-    """Table slots for every buffer and size; launches as (kernel name, slot or int per parameter)."""
+def lay_out(made: Schedule) -> tuple[dict[str, Kernel], list[Step], Plan]:
+    """Table slots for every buffer and size; launches as the steps of an entry."""
     graph = made.graph
     arena = sorted({p.index for p in made.places.values() if p.kind == "arena"})
     sizes = tuple(sorted({n for v in graph.inputs for d in v.shape for n in free(d)}))
@@ -126,31 +130,41 @@ def lay_out(made: Schedule) -> tuple[dict[str, Kernel], list[tuple[str, tuple[An
     first = {"input": FIRST_SLOT, "output": FIRST_SLOT + len(plan.inputs)}
     first["arena"] = first["output"] + len(plan.outputs)
     first["temporary"] = first["arena"] + len(arena)
-    first_size = first["temporary"] + len(plan.temporaries)
 
     def slot(place: Place) -> int:
         return first[place.kind] + (arena.index(place.index) if place.kind == "arena" else place.index)
 
+    def host_call(launch: HostLaunch) -> HostCall:
+        inputs, outputs = ([(slot(made.places[v]), _spec(v)) for v in side] for side in (launch.inputs, launch.outputs))
+        attributes = print_attributes(launch.op, launch.attrs)
+        return HostCall(launch.op.name, attributes, tuple(inputs), tuple(outputs), launch.line)
+
     kernels: dict[str, Kernel] = {}
-    launches = []
+    steps: list[Step] = []
+    host_calls: list[HostCall] = []
     for launch in made.launches:
+        if isinstance(launch, HostLaunch):
+            steps.append(HostStep(launch.op.name, len(host_calls)))
+            host_calls.append(host_call(launch))
+            continue
         kernels.setdefault(launch.kernel.name, launch.kernel)
         arguments = [slot(made.places[v]) for v in launch.buffers]
-        arguments += [first_size + sizes.index(p.name) for p in launch.kernel.params if p.role == "size"]
-        launches.append((launch.kernel.name, tuple(arguments)))
-    return kernels, launches, plan
+        arguments += [plan.sizes_at + sizes.index(p.name) for p in launch.kernel.params if p.role == "size"]
+        steps.append((launch.kernel.name, tuple(arguments)))
+    return kernels, steps, replace(plan, host_calls=tuple(host_calls))
 
 
 def _spec(value: Value) -> Spec:
     return Spec(value.dtype, value.shape)
 
 
-def _render(launches: list[tuple[str, tuple[int, ...]]], kernels: dict[str, Kernel], lanes: int) -> str:
+def _render(steps: list[Step], kernels: dict[str, Kernel], plan: Plan, lanes: int) -> str:
     from graphc.codegen.llvm.program import Launch, Slot, render_program
     from graphc.codegen.mathlib import expand
 
     opened = {name: expand(kernel) for name, kernel in kernels.items()}
-    return render_program([Launch(name, tuple(map(Slot, slots))) for name, slots in launches], opened, lanes)
+    launches = [step if isinstance(step, HostStep) else Launch(step[0], tuple(map(Slot, step[1]))) for step in steps]
+    return render_program(launches, opened, lanes, Slot(plan.callback_slot))
 
 
 def _assemble(text: str) -> bytes:

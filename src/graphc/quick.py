@@ -11,6 +11,7 @@ from sys import getrefcount
 from typing import Any
 
 from graphc import dtypes
+from graphc.capture.tracer import Capture
 from graphc.dtypes import DType
 from graphc.eager import dispatch
 from graphc.eager.modes import modes
@@ -19,7 +20,6 @@ from graphc.eager.tensor import Tensor, address_of, wrap
 from graphc.ir.loops import FIRST_SLOT, THREADS_SLOT
 from graphc.runtime.memory import aligned_empty
 from graphc.runtime.program import Program
-from graphc.trace.tracer import Capture
 from graphc.variant import Variant
 
 SPARES = 4  # results kept to be handed out again once nobody holds them
@@ -135,7 +135,7 @@ def _made(variant: Variant) -> QuickCall:
             table[THREADS_SLOT] = pool.threads
         failed = entry(spare.frame.address, run_address, pool_address)
         if failed:
-            raise IndexError(plan.messages[failed - 1])
+            raise program.failure(spare.frame.address, failed)
         spare.storage.version = 0
         spares.append(spare)
         return spare.tensor

@@ -9,8 +9,10 @@ from typing import Any
 
 from graphc import namespace  # noqa: F401  which installs the operators
 from graphc.eager.methods import functions
+from graphc.eager.replay import offer
 
 globals().update(functions("special"))
+offer(globals())
 
 
 def __getattr__(name: str) -> Any:

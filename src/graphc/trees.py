@@ -10,20 +10,48 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 _LITERALS = (bool, int, float, str, type(None))
+_classes: dict[type, tuple[Callable[[Any], tuple[Any, Any]], Callable[[Any, Any], Any]]] = {}
+
+
+def register(cls: type, take: Callable[[Any], tuple[Any, Any]], make: Callable[[Any, Any], Any]) -> None:
+    """Make a class a container: ``take(x)`` gives (children, context), ``make(children, context)`` the value again."""
+    _classes[cls] = take, make
+
+
+def children(value: Any) -> list[Any] | None:
+    """The children of a value of a registered class; None for another value."""
+    return list(_classes[type(value)][0](value)[0]) if type(value) in _classes else None
+
+
+class Context:
+    """What a registered class keeps beside its children: equal where class and context are."""
+
+    __slots__ = ("cls", "value")
+
+    def __init__(self, cls: type, value: Any) -> None:
+        self.cls, self.value = cls, value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Context) and self.cls is other.cls and bool(self.value == other.value)
+
+    def __hash__(self) -> int:
+        return hash(self.cls)
 
 
 class Tree:
     """A structure.
 
-    kind: ``leaf``, ``static`` (value: a literal that is part of the structure), ``tuple``, ``list``, ``dict`` (value: its
-    keys), ``named`` (value: the named tuple's type; read back as a tuple from JSON).
+    kind: ``leaf``, ``static`` (value: a literal that is part of the structure), ``tuple`` (value: its type if
+    that is a kind of tuple, as `Size`; read back as a tuple from JSON), ``list``, ``dict`` (value: its keys), ``named`` (value: the
+    named tuple's type; read back as a tuple from JSON), ``class`` (value: the `Context` of a registered class; not in JSON).
     """
 
     __slots__ = ("_hash", "children", "kind", "value")
 
     def __init__(self, kind: str, value: Any = None, children: tuple[Tree, ...] = ()) -> None:
         self.kind, self.value, self.children = kind, value, children
-        shown = (type(value).__name__, value) if isinstance(value, _LITERALS) else value if kind in ("dict", "named") else id(value)
+        hashed = kind in ("dict", "named", "class")
+        shown = (type(value).__name__, value) if isinstance(value, _LITERALS) else value if hashed else id(value)
         self._hash = hash((kind, shown, children))
 
     def __hash__(self) -> int:
@@ -55,10 +83,16 @@ class Tree:
             return dict(zip(self.value, parts, strict=True))
         if self.kind == "named":
             return self.value(*parts)
-        return tuple(parts) if self.kind == "tuple" else parts
+        if self.kind == "class":
+            return _classes[self.value.cls][1](parts, self.value.value)
+        if self.kind == "tuple":
+            return tuple(parts) if self.value is None else self.value(parts)
+        return parts
 
     def to_json(self) -> Any:
-        """Raises TypeError where a static value is not a literal."""
+        """Raises TypeError where a static value is not a literal, and for a registered class."""
+        if self.kind == "class":
+            raise TypeError(f"a {self.value.cls.__name__} among the arguments cannot be written to a file")
         if self.kind == "static" and not isinstance(self.value, _LITERALS):
             raise TypeError(f"a {type(self.value).__name__} among the arguments cannot be written to a file")
         kind = "tuple" if self.kind == "named" else self.kind
@@ -87,9 +121,14 @@ def _flatten(value: Any, is_leaf: Callable[[Any], bool], leaves: list[Any]) -> T
     if is_leaf(value):
         leaves.append(value)
         return _LEAF
+    if type(value) in _classes:
+        parts, context = _classes[type(value)][0](value)
+        return Tree("class", Context(type(value), context), tuple(_flatten(v, is_leaf, leaves) for v in parts))
     if isinstance(value, tuple):
         children = tuple(_flatten(v, is_leaf, leaves) for v in value)
-        return Tree("named", type(value), children) if hasattr(value, "_fields") else Tree("tuple", None, children)
+        if hasattr(value, "_fields"):
+            return Tree("named", type(value), children)
+        return Tree("tuple", None if type(value) is tuple else type(value), children)
     if isinstance(value, list):
         return Tree("list", None, tuple(_flatten(v, is_leaf, leaves) for v in value))
     if isinstance(value, dict):

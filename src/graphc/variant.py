@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from graphc.capture.guards import PlainValue
+from graphc.capture.tracer import Traced
 from graphc.eager import dispatch
 from graphc.eager.modes import modes
 from graphc.eager.storage import array_address
@@ -20,8 +22,6 @@ from graphc.passes.split_joint import Split
 from graphc.pipeline import Built
 from graphc.runtime.memory import aligned_empty
 from graphc.runtime.program import Program
-from graphc.trace.guards import PlainValue
-from graphc.trace.tracer import Traced
 from graphc.trees import Tree
 
 Array = np.ndarray[Any, Any]
@@ -186,7 +186,7 @@ class _Gradient:
     def __call__(self, g: Any, out: Any, *_: Any) -> tuple[Tensor | None, ...]:
         variant, traced = self.variant, self.variant.traced
         given = g if isinstance(g, tuple) else (g,)
-        if modes.grad:
+        if modes.grad or (modes.tracer is not None and modes.tracer.batches):
             return self.replay(given)
         assert variant.backward is not None and variant.split is not None
         built, program = variant.backward

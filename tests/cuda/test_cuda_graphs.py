@@ -95,6 +95,36 @@ GRAPHS = {
           %0 = matmul(%x, %y) : f32[3, 7, 32]
           return %0
         }""",
+    **{
+        f"{short}_integers": """
+        graph @g(%x: i8[37, 70], %y: i8[37, 70], %f: f32[37, 70]) {
+          %0 = add(%x, %y) : i8[37, 70]
+          %1 = mul(%0, %y) : i8[37, 70]
+          %2 = sub(%1, %x) : i8[37, 70]
+          %3 = floor_divide(%2, %y) : i8[37, 70]
+          %4 = remainder(%2, %y) : i8[37, 70]
+          %5 = fmod(%2, %y) : i8[37, 70]
+          %6 = bitwise_left_shift(%x, %y) : i8[37, 70]
+          %7 = bitwise_right_shift(%x, %y) : i8[37, 70]
+          %8 = bitwise_xor(%6, %7) : i8[37, 70]
+          %9 = bitwise_not(%8) : i8[37, 70]
+          %10 = abs(%2) : i8[37, 70]
+          %11 = neg(%10) : i8[37, 70]
+          %12 = sign(%11) : i8[37, 70]
+          %13 = pow(%x, %y) : i8[37, 70]
+          %14 = maximum(%3, %4) : i8[37, 70]
+          %15 = lt(%x, %y) : bool[37, 70]
+          %16 = where(%15, %5, %14) : i8[37, 70]
+          %17 = cast(%f, dtype=i8) : i8[37, 70]
+          %18 = cast(%x, dtype=f32) : f32[37, 70]
+          %19 = cast(%x, dtype=i64) : i64[37, 70]
+          %20 = sum(%19, dims=(1,), keepdim=false) : i64[37]
+          %21 = amax(%x, dims=(0,), keepdim=false) : i8[70]
+          %22 = sum(%y, dims=(0, 1), keepdim=false) : i8[]
+          return %9, %12, %13, %16, %17, %18, %20, %21, %22
+        }""".replace("i8", short)
+        for short in ("i8", "u8", "i16")
+    },
 }
 
 
@@ -120,7 +150,8 @@ def filled(kernel: Kernel) -> dict[str, np.ndarray]:
     made = {}
     for param in kernel.params:
         assert param.role != "size"
-        array = random_array(generator, param.dtype, (evaluate(param.size, {}),), special=param.dtype.kind == "f")
+        special = param.dtype.kind == "f" or param.dtype.itemsize < 4  # wider integers may be indices
+        array = random_array(generator, param.dtype, (evaluate(param.size, {}),), special)
         if param.role == "out":
             array.view(np.uint8)[:] = 1
         made[param.name] = array

@@ -13,11 +13,11 @@ import graphc
 from cuda.lowered import Lowered, library_of, lower
 from graph_cases import Array
 from graphc import nn
+from graphc.capture.tracer import trace
 from graphc.compiled import Compiled
 from graphc.ir.graph import Graph
 from graphc.pipeline import Built, Options
 from graphc.runtime.plan import Spec
-from graphc.trace.tracer import trace
 
 
 class Training:

@@ -13,7 +13,7 @@ class WideProgram(RandomProgram):
     """Random programs of more operators (composites, indices, integers, truth) over larger tensors, nothing left unused."""
 
     def __init__(self, seed: int) -> None:
-        super().__init__(seed, steps=16)
+        super().__init__(seed, steps=16, without=("host",))
         used = {v for value in self.values if value.node is not None for v in value.node.inputs}
         outputs = [v for v in self.values if v.node is not None and v not in used]
         self.graph = self.builder.graph(f"random{seed}", self.inputs, dict.fromkeys(outputs))
@@ -61,10 +61,29 @@ class WideProgram(RandomProgram):
         index = self.places(tuple(int(n) for n in x.shape), int(x.shape[dim]))  # type: ignore[arg-type]
         return self.tame(self.public("scatter_add", x, dim, index, self.run("neg", x)))
 
+    def step_put(self) -> Value:
+        """Elements at one index tensor written to another, or added there."""
+        x = self.value()
+        if not x.ndim:
+            return self.tame(x)
+        dim, accumulate = int(self.rng.integers(x.ndim)), bool(self.rng.integers(2))
+        size = int(x.shape[dim])  # type: ignore[arg-type]
+        where = {"dims": (dim,), "at": dim}
+        read = self.run("index", x, self.places((2, 3), size), **where)
+        return self.tame(self.run("index_put", x, read, self.places((2, 3), size), **where, accumulate=accumulate))
+
+    def step_running(self) -> Value:
+        """The greatest so far and where it was."""
+        x = self.value()
+        if not x.ndim:
+            return self.tame(x)
+        values, places = self.public("cummax", x, int(self.rng.integers(x.ndim)))
+        return self.public("add", values, self.run("cast", places, dtype=x.dtype))
+
     def step_integers(self) -> Value:
         """Division and remainder of i64, an order between them, back to a float."""
         shape = tuple(int(n) for n in self.value().shape)  # type: ignore[arg-type]
-        a, b = self.places(shape, 50), self.places(shape, 7)
+        a, b = self.places(shape, 50), self.public("add", self.places(shape, 6), 1)
         total = self.public("add", self.public("floor_divide", a, b), self.public("remainder", self.run("neg", a), b))
         chosen = self.run("where", self.public("lt", a, total), total, b)
         running = self.public("cumsum", chosen, 0) if shape else chosen

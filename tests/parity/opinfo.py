@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import itertools
 import random
 import sys
@@ -44,8 +45,28 @@ UNSPECIFIED = {
     "nn.functional.dropout2d", "nn.functional.dropout3d", "nn.functional.feature_alpha_dropout", "nn.functional.rrelu", "normal",
     "rand_like", "randint", "randint_like", "randn", "randn_like", "uniform", "resize_", "resize_as_",
 }  # fmt: skip
+# operators that find one of several equal elements: which one is not specified; the position of `dim` among their arguments
+TIES = {"sort": 0, "argsort": 0, "topk": 1, "kthvalue": 1, "median": 0, "nanmedian": 0, "mode": 0}
+# operators that read what lies between a tensor's elements: memory nobody wrote to, where those have gaps
+READS_GAPS = {"as_strided", "as_strided_copy", "as_strided_scatter"}
 # operators whose samples come in another order than the function takes them
-ORDERS: dict[str, Callable[..., Any]] = {"where": lambda f: lambda x, condition, other: f(condition, x, other)}
+ORDERS: dict[str, Callable[..., Any]] = {
+    "where": lambda f: lambda x, condition, other, **how: f(condition, x, other, **how),
+    "zero_": lambda f: lambda x: f(x.clone()),
+    "normal": lambda f: (
+        lambda x, *args, **how: (graphc.Tensor.normal_ if len(args) == 2 and isinstance(x, graphc.Tensor) else f)(x, *args, **how)
+    ),
+    "einsum": lambda f: lambda operands, equation, **how: f(equation, operands, **how),
+    "nn.functional.embedding": lambda f: lambda weight, index, **how: f(index, weight, **how),
+    "nn.functional.embedding_bag": lambda f: lambda weight, index, **how: f(index, weight, **how),
+    **{name: lambda f: f.fget for name in ("T", "H", "mT", "mH")},  # properties
+}
+# operators whose results are unique up to signs or units: compared as PyTorch's own samples do for gradients
+UP_TO_UNITS = {"linalg.svd", "svd", "linalg.eigh", "linalg.eig"}
+# wider tolerances: PyTorch sums a Taylor series in float32 there
+SCALES = {"matrix_exp": 50.0, "polygamma": 2.0, "special.polygamma": 2.0}
+# at poles PyTorch divides by a sine that is not quite 0
+POLES = {"polygamma", "special.polygamma"}
 INFOS: dict[str, list[Any]] = {}
 for _info in op_db:
     INFOS.setdefault(_info.name, []).append(_info)
@@ -69,17 +90,19 @@ class Outcome:
 def array_of(x: torch.Tensor) -> np.ndarray[Any, Any]:
     """The elements of a tensor with its strides."""
     x = x.detach().resolve_conj().resolve_neg()
+    x = x.clone() if x._is_zerotensor() else x
     if x.dtype is torch.bfloat16:
         return x.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return x.numpy()
 
 
-def to_graphc(value: Any, memo: dict[int, Any]) -> Any:
+def to_graphc(value: Any, memo: dict[Any, Any]) -> Any:
     """Tensors, dtypes and what holds them; one tensor becomes one tensor."""
     if isinstance(value, torch.Tensor):
         if id(value) not in memo:
             array = array_of(value)
-            copy = np.lib.stride_tricks.as_strided(_memory(array), array.shape, array.strides) if array.size else array.copy()
+            memory = _memory(value, array, memo)
+            copy = np.lib.stride_tricks.as_strided(memory, array.shape, array.strides) if array.size else array.copy()
             made = graphc.from_numpy(copy)
             memo[id(value)] = made.requires_grad_() if value.requires_grad else made
         return memo[id(value)]
@@ -91,6 +114,8 @@ def to_graphc(value: Any, memo: dict[int, Any]) -> Any:
         return getattr(graphc, str(value).removeprefix("torch."))
     if isinstance(value, torch.Size):
         return graphc.Size(value)
+    if isinstance(value, torch.nn.PairwiseDistance):
+        return graphc.nn.functional.pairwise_distance
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(to_graphc(v, memo) for v in value))
     if isinstance(value, tuple | list):
@@ -100,10 +125,24 @@ def to_graphc(value: Any, memo: dict[int, Any]) -> Any:
     return value
 
 
-def _memory(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A copy of the memory that a non-empty array's elements lie in."""
+def _memory(value: torch.Tensor, array: np.ndarray[Any, Any], memo: dict[Any, Any]) -> np.ndarray[Any, Any]:
+    """A copy of the memory behind `array`, from its first element on; one copy for all tensors of one storage."""
+    first = value.untyped_storage().data_ptr()
+    at = array.__array_interface__["data"][0] - first
     span = 1 + sum((n - 1) * s // array.itemsize for n, s in zip(array.shape, array.strides, strict=True))
-    return np.lib.stride_tricks.as_strided(array, (span,), (array.itemsize,)).copy()
+    if value.is_conj() or value.is_neg() or value._is_zerotensor() or at % array.itemsize:
+        return np.lib.stride_tricks.as_strided(array, (span,), (array.itemsize,)).copy()
+    key = (first, array.dtype)
+    if key not in memo:
+        whole = torch.empty(0, dtype=value.dtype).set_(value.untyped_storage())  # type: ignore[call-overload]
+        memo[key] = array_of(whole).copy()
+    return memo[key][at // array.itemsize :]  # type: ignore[no-any-return]
+
+
+def draws(sample: Any) -> bool:
+    """Whether a call of attention drops weights: PyTorch's generator is another."""
+    dropout_p = sample.kwargs.get("dropout_p", sample.args[9] if len(sample.args) > 9 else 0)
+    return isinstance(dropout_p, float) and dropout_p > 0 and sample.kwargs.get("training", True)
 
 
 def leaves(value: Any) -> list[Any]:
@@ -136,6 +175,22 @@ def compare(ours: Any, theirs: Any, values: bool = True, scale: float = 1.0) -> 
             assert type(a) is type(b) and same, f"{a!r}, PyTorch gives {b!r}"
 
 
+def agreeing(name: str, sample: Any, ours: Any, theirs: Any) -> Any:
+    """`ours` with PyTorch's places, where the elements there are the same."""
+    mine, wanted = leaves(ours), leaves(theirs)
+    if name in POLES and isinstance(ours, graphc.Tensor) and ours.shape == theirs.shape:
+        return graphc.where(ours.isinf() & (graphc.from_numpy(array_of(theirs.double().abs())) > 1e12), to_graphc(theirs, {}), ours)
+    if name not in TIES or len(mine) != len(wanted) or not sample.input.ndim or len(wanted) == 1 and name != "argsort":
+        return ours
+    x, dim = array_of(sample.input), sample.kwargs.get("dim", sample.args[TIES[name]] if len(sample.args) > TIES[name] else -1)
+    if x.shape[dim] == 0 or tuple(mine[-1].shape) != tuple(wanted[-1].shape):
+        return ours
+    places = [np.asarray(mine[-1].numpy()), wanted[-1].numpy()]
+    places = [np.expand_dims(p, dim) if p.ndim < x.ndim else p for p in places]
+    a, b = (np.take_along_axis(x, p, dim) for p in places)
+    return [*mine[:-1], graphc.from_numpy(wanted[-1].numpy().copy())] if ((a == b) | ((a != a) & (b != b))).all() else ours
+
+
 def _close(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], dtype: str, scale: float) -> None:
     rtol, atol = TOLERANCE.get(dtype, (0.0, 0.0))
     if dtype in ("bfloat16", "float16"):
@@ -147,14 +202,18 @@ def _close(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], dtype: str, scale: 
 # ---- the two sides of one call -----------------------------------------------------------------------------------------
 
 
-def function_of(name: str) -> Callable[..., Any] | None:
-    """graphc's function of PyTorch's name, or its Tensor method."""
+def function_of(name: str, variant: str = "") -> Callable[..., Any] | None:
+    """graphc's function of PyTorch's name, or its Tensor method; of a variant, as PyTorch's samples call it."""
+    if (name, variant) == ("linalg.pinv", "singular"):
+        return lambda a, b: graphc.linalg.pinv(a @ b.mT)
+    if (name, variant) == ("linalg.lstsq", "grad_oriented"):
+        return lambda a, b, driver: graphc.linalg.lstsq(a, b, driver=driver)[:2]
     found: Any = graphc
     for part in name.split("."):
         found = getattr(found, part, None)
         if found is None:
             break
-    found = found if callable(found) else getattr(graphc.Tensor, name, None)
+    found = found if callable(found) else getattr(graphc.Tensor, name, getattr(graphc.Tensor, f"{name}_", None))
     return ORDERS[name](found) if name in ORDERS and found is not None else found
 
 
@@ -166,7 +225,7 @@ def samples(info: Any, dtype: torch.dtype, requires_grad: bool, limit: int) -> l
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = list(itertools.islice(info.sample_inputs("cpu", dtype, requires_grad=requires_grad), 400))
-        if not requires_grad and limit > 4:
+        if not requires_grad and limit > 4 and info.name not in READS_GAPS:
             found += [s.noncontiguous() for s in found[:3]]
     if len(found) <= limit:
         return found
@@ -229,23 +288,68 @@ def ours_of(sample: Any) -> tuple[Any, Any, Any, dict[int, Any]]:
 
 def check_eager(info: Any, only: str | None, limit: int) -> Outcome:
     """The function gives PyTorch's values for every dtype PyTorch supports."""
-    outcome, function = Outcome(), function_of(info.name)
+    outcome, function = Outcome(), function_of(info.name, info.variant_test_name)
     values = info.name not in UNSPECIFIED
     for dtype in dtypes_of(info, only):
         for sample in samples(info, DTYPES[dtype], False, limit):
             theirs = torch_result(info.op, clone(sample))
-            if isinstance(theirs, Exception):
+            if isinstance(theirs, Exception) or is_half_complex(theirs):
                 continue
             with noted(outcome, dtype, sample):
                 assert function is not None, f"graphc has no {info.name}"
                 x, args, kwargs, _ = ours_of(sample)
-                compare(function(x, *args, **kwargs), theirs, values)
+                ours = agreeing(info.name, sample, function(x, *args, **kwargs), theirs)
+                if info.name in UP_TO_UNITS:
+                    ours, theirs = without_signs(sample, ours), without_signs(sample, theirs)
+                try:
+                    compare(ours, theirs, values and not draws(sample), SCALES.get(info.name, 1.0))
+                except AssertionError:
+                    if dtype not in ("float16", "bfloat16") or not no_worse(info.op, sample, ours, theirs):
+                        raise
     return outcome
 
 
+def no_worse(op: Callable[..., Any], sample: Any, ours: Any, theirs: Any) -> bool:
+    """Whether results of 16 bits are as near to PyTorch's in float64 as its own of 16 bits are: it rounds at other places."""
+    wide = sample.transform(lambda v: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v)
+    exact = torch_result(op, wide.transform(lambda v: torch.float64 if v in (torch.float16, torch.bfloat16) else v))
+    mine, wanted, right = leaves(ours), leaves(theirs), leaves(exact)
+    if isinstance(exact, Exception) or not len(mine) == len(wanted) == len(right):
+        return False
+    for a, b, c in zip(mine, wanted, right, strict=True):
+        if not isinstance(b, torch.Tensor) or a.dtype.name != str(b.dtype).removeprefix("torch.") or a.shape != b.shape:
+            return False
+        p, q, r = (array_of(t).astype(np.float64) for t in (torch.from_numpy(a.float().numpy()), b, c))
+        with np.errstate(all="ignore"):
+            off, allowed = np.abs(p - r), np.abs(q - r).max(initial=0) + TOLERANCE[a.dtype.name][0] * np.abs(r)
+            if not ((off <= allowed) | (p == r) | (np.isnan(p) & np.isnan(r))).all():
+                return False
+    return True
+
+
 def clone(sample: Any) -> Any:
-    """The sample with tensors of its own, for operators that write."""
-    return sample.transform(lambda v: v.detach().clone().requires_grad_(v.requires_grad) if isinstance(v, torch.Tensor) else v)
+    """The sample with tensors of its own (strides as they are), for operators that write."""
+
+    def cloned(v: Any) -> Any:
+        if not isinstance(v, torch.Tensor):
+            return v
+        copy = v.detach().clone()
+        if v.numel() and 0 not in v.stride() and copy.stride() != v.stride():
+            copy = torch.empty_strided(v.shape, v.stride(), dtype=v.dtype).copy_(v.detach())
+        return copy.requires_grad_(v.requires_grad)
+
+    return sample.transform(cloned)
+
+
+def without_signs(sample: Any, results: Any) -> Any:
+    """Factors as PyTorch's own tests compare them, and nothing whose columns have free signs."""
+    processed = sample.output_process_fn_grad(results)
+    return leaves(processed) if processed is not results else [abs(x) for x in leaves(results)]
+
+
+def is_half_complex(theirs: Any) -> bool:
+    """Whether a result of PyTorch's has a dtype that graphc lacks: complex numbers of float16."""
+    return any(isinstance(x, torch.Tensor) and x.dtype is torch.complex32 for x in leaves(theirs))
 
 
 def check_forms(info: Any, only: str | None, limit: int) -> Outcome:
@@ -261,18 +365,33 @@ def check_forms(info: Any, only: str | None, limit: int) -> Outcome:
                     continue
                 with noted(outcome, f"{form} {dtype}", sample):
                     x, args, kwargs, _ = ours_of(sample)
-                    ours = call if "operator" in form else getattr(type(x), call.__name__ if form == "in-place" else short)
-                    compare(ours(x, *args, **kwargs), theirs, values)
+                    ours = form_of(info, form, call, short, type(x))
+                    ours = agreeing(info.name, sample, ours(x, *args, **kwargs), theirs)
+                    if info.name in UP_TO_UNITS:
+                        ours, theirs = without_signs(sample, ours), without_signs(sample, theirs)
+                    compare(ours, theirs, values, SCALES.get(info.name, 1.0))
             theirs = torch_result(info.op, sample) if info.supports_out and values else None
             if isinstance(theirs, torch.Tensor):
                 with noted(outcome, f"out= {dtype}", sample):
                     x, args, kwargs, _ = ours_of(sample)
                     out = to_graphc(torch.empty_like(theirs), {})
-                    function = function_of(info.name)
+                    function = function_of(info.name, info.variant_test_name)
                     assert function is not None, f"graphc has no {info.name}"
                     assert function(x, *args, **kwargs, out=out) is out
-                    compare(out, theirs)
+                    compare(out, theirs, scale=SCALES.get(info.name, 1.0))
     return outcome
+
+
+def form_of(info: Any, form: str, call: Callable[..., Any], short: str, tensor: type) -> Callable[..., Any]:
+    """graphc's counterpart of a form.  An in-place form without a name is the function's ``inplace=True``."""
+    if "operator" in form:
+        return call
+    if form != "in-place":
+        return getattr(tensor, short)  # type: ignore[no-any-return]
+    if call.__name__ == "<lambda>":
+        inplace: Callable[..., Any] = functools.partial(function_of(info.name, info.variant_test_name) or call, inplace=True)
+        return getattr(tensor, f"{short}_", inplace)
+    return getattr(tensor, call.__name__)  # type: ignore[no-any-return]
 
 
 def forms_of(info: Any) -> list[tuple[str, Callable[..., Any]]]:
@@ -284,14 +403,14 @@ def forms_of(info: Any) -> list[tuple[str, Callable[..., Any]]]:
 
 def check_grad(info: Any, only: str | None, limit: int, second: bool = False) -> Outcome:
     """Gradients (and, with `second`, gradients of gradients) of a weighted sum of the results are PyTorch's."""
-    outcome, function = Outcome(), function_of(info.name)
+    outcome, function = Outcome(), function_of(info.name, info.variant_test_name)
     if not info.supports_autograd or (second and not info.supports_gradgrad) or info.name in UNSPECIFIED:
         return outcome
     for dtype in [d for d in dtypes_of(info, only) if d in ("float64", "complex128")]:
         if DTYPES[dtype] not in info.supported_backward_dtypes("cpu"):
             continue
         for sample in samples(info, DTYPES[dtype], True, min(limit, 6 if second else 10)):
-            theirs = torch_gradients(info, sample, second)
+            theirs = None if draws(sample) else torch_gradients(info, sample, second)
             if theirs is None:
                 continue
             with noted(outcome, dtype, sample):
@@ -299,13 +418,17 @@ def check_grad(info: Any, only: str | None, limit: int, second: bool = False) ->
                 x, args, kwargs, memo = ours_of(sample)
                 wanted = [v for v in leaves((sample.input, sample.args, sample.kwargs)) if isinstance(v, torch.Tensor)]
                 inputs = [memo[id(v)] for v in wanted if v.requires_grad]
-                compare(gradients(graphc, function(x, *args, **kwargs), inputs, second), theirs, scale=10.0)
+                ours = function(x, *args, **kwargs)
+                ours = sample.output_process_fn_grad(ours) if info.name.startswith("linalg.") or info.name in UP_TO_UNITS else ours
+                compare(gradients(graphc, ours, inputs, second), theirs, scale=10.0)
     return outcome
 
 
 def torch_gradients(info: Any, sample: Any, second: bool) -> list[Any] | None:
     """PyTorch's gradients of a sample; None where it has none."""
     result = torch_result(info.op, sample)
+    if not isinstance(result, Exception) and (info.name.startswith("linalg.") or info.name in UP_TO_UNITS):
+        result = sample.output_process_fn_grad(result)
     inputs = [v for v in leaves((sample.input, sample.args, sample.kwargs)) if isinstance(v, torch.Tensor) and v.requires_grad]
     if isinstance(result, Exception) or not inputs:
         return None
@@ -342,7 +465,7 @@ def weights_for(library: Any, like: Any, seed: int) -> Any:
 
 def check_compiled(info: Any, only: str | None, limit: int) -> Outcome:
     """Compiled code gives eager's results in every bit."""
-    outcome, function = Outcome(), function_of(info.name)
+    outcome, function = Outcome(), function_of(info.name, info.variant_test_name)
     for dtype in [d for d in dtypes_of(info, only) if d in ("float32", "int64", "bool", "complex64")][:2]:
         for sample in samples(info, DTYPES[dtype], False, min(limit, 3)):
             if isinstance(torch_result(info.op, clone(sample)), Exception):
@@ -376,18 +499,23 @@ def same_bits(a: Any, b: Any) -> None:
 
 def check_errors(info: Any, only: str | None, limit: int) -> Outcome:
     """Calls that PyTorch refuses fail with the same class of error."""
-    outcome, function = Outcome(), function_of(info.name)
+    outcome, function = Outcome(), function_of(info.name, info.variant_test_name)
     if info.error_inputs_func is None or only not in (None, "float32"):
         return outcome
     for error in itertools.islice(info.error_inputs("cpu"), limit):
         sample = error.sample_input
+        if isinstance(sample.input, torch.Tensor) and sample.input.ndim > 64:
+            continue  # NumPy has no such array
+        ours = torch_result(lambda *_, sample=sample, **__: ours_of(sample), sample)  # before PyTorch writes to out=
         theirs = torch_result(info.op, sample)
         if not isinstance(theirs, Exception):
             continue
         with noted(outcome, "error", sample):
             assert function is not None, f"graphc has no {info.name}"
             try:
-                x, args, kwargs, _ = ours_of(sample)
+                if isinstance(ours, Exception):
+                    raise ours
+                x, args, kwargs, _ = ours
                 function(x, *args, **kwargs)
             except error.error_type:
                 continue

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc.trace.tracer import trace
+from graphc.capture.tracer import trace
 
 torch = pytest.importorskip("torch")
 

@@ -15,25 +15,30 @@ from op_checks import filled, flat, mapped
 
 torch = pytest.importorskip("torch")
 
-# Parts of the IR that PyTorch has no operator for.
-INTERNAL = {
-    "advance_state", "cast", "full", "iota", "max_dim", "min_dim", "pad_constant", "pick_class", "random_bits", "reduce_all",
-    "reduce_any", "reduce_max", "reduce_min", "reduce_prod", "reduce_sum", "slice", "slice_scatter",
-}  # fmt: skip
+
+def public_name(op: Op) -> str:
+    """The operator's name in PyTorch; "" for a part of the IR that PyTorch has no operator for."""
+    names = [*op.functions, *op.methods]
+    return op.name if any(n.rpartition(".")[2] == op.name for n in names) else names[0].rpartition(".")[2] if names else ""
+
+
+INTERNAL = {name for name, op in Op.table.items() if not public_name(op)}
 RANDOM = {"bernoulli", "dropout", "rand", "randint", "randn"}  # other generators: never the same values
 # Operators with samples that PyTorch refuses and graphc takes.
 WIDER = {
-    "argmax", "argmin", "atan2", "floor_divide", "fmod", "layer_norm", "logical_and", "logical_or", "logical_xor", "maximum",
-    "minimum", "one_hot", "pad", "prod", "remainder", "rms_norm", "round", "scaled_dot_product_attention",
+    "adaptive_avg_pool1d", "argmax", "argmin", "atan2", "floor_divide", "fmod", "fold_columns", "layer_norm", "logical_and",
+    "logical_or", "logical_xor", "max_pool1d", "max_unpool1d", "max_unpool2d", "max_unpool3d", "maximum", "minimum", "one_hot",
+    "pad", "prod", "remainder", "rms_norm", "round", "scaled_dot_product_attention", "unfold_columns",
 }  # fmt: skip
 MODERATE_ONLY = {"gelu"}  # PyTorch's vector code overflows
 ULPS = {"float32": 1.2e-7, "float64": 2.3e-16}
+PLACES = (torch, torch.nn.functional, torch.Tensor, torch.special, torch.linalg, torch.fft)
 DTYPES = (float32, float64, int32, int64, bool_)
 
 
-def in_torch(name: str, args: Any, kwargs: Any) -> Any:
-    """What PyTorch gives; None where neither its function nor its method takes these arguments."""
-    places = [*[place for place in (torch.nn.functional, torch) if hasattr(place, name)][:1], torch.Tensor]
+def in_torch(name: str, args: Any, kwargs: Any, functions: bool) -> Any:
+    """What PyTorch gives; None where neither its function (if graphc has `functions` of the name) nor its method takes these."""
+    places = [*[place for place in (torch.nn.functional, torch) if functions and hasattr(place, name)][:1], torch.Tensor]
     for place in places:
         try:
             return getattr(place, name)(*as_torch(args), **as_torch(kwargs))
@@ -75,7 +80,7 @@ def test_operator(name: str, dtype: DType) -> None:
     rng = np.random.default_rng(7)
     for sample in Op.table[name].samples:
         args, kwargs = (mapped(v, lambda f: filled(f, dtype, rng)) for v in (sample.args, sample.kwargs))
-        expected = in_torch(name, args, kwargs)
+        expected = in_torch(public_name(Op.table[name]), args, kwargs, bool(Op.table[name].functions))
         if expected is None:
             assert name in WIDER, f"PyTorch refuses {sample}"
             continue
@@ -98,4 +103,5 @@ def assert_near(a: np.ndarray, b: np.ndarray, sample: Any) -> None:
 
 @pytest.mark.parametrize("name", sorted(Op.table.keys() - INTERNAL))
 def test_names_are_torchs(name: str) -> None:
-    assert any(hasattr(place, name) for place in (torch, torch.nn.functional, torch.Tensor))
+    shown = public_name(Op.table[name])
+    assert any(hasattr(place, shown) for place in PLACES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +37,48 @@ def arrays() -> Iterator[np.ndarray]:
 
 @pytest.mark.parametrize("array", list(arrays()), ids=lambda a: f"{a.dtype}{list(a.shape)}")
 def test_repr(array: np.ndarray) -> None:
+    assert repr(graphc.from_numpy(array)) == repr(torch.from_numpy(array)).replace("torch.", "graphc.")
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_repr_of_complex_numbers(dtype: type) -> None:
+    inf, nan = float("inf"), float("nan")
+    for values in (
+        [1 + 2j, 3.5 - 4j], [1 + 0j], [complex(inf, nan), 1j], [1e-9 + 1j, 1e9], [0j], [-0.5 - 0.25j, 100 + 2j], [1e5 + 1j, 3], [],
+        list(np.arange(2000) * (1 + 2j)), [[1j], [2]],
+    ):  # fmt: skip
+        same(np.asarray(values, dtype))
+    same(np.asarray(1 + 2j, dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.uint64, np.float16])
+def test_repr_of_other_widths(dtype: type) -> None:
+    for values in ([1, 2], [[0, 100], [3, 4]], [], 7, np.arange(30) % 11):
+        same(np.asarray(values, dtype))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"precision": 2}, {"precision": 8, "linewidth": 40}, {"profile": "short"}, {"profile": "full"}, {"sci_mode": True},
+        {"sci_mode": False}, {"threshold": 5, "edgeitems": 1}, {"linewidth": 30},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_print_options(options: dict[str, Any]) -> None:
+    try:
+        graphc.set_printoptions(**options)
+        torch.set_printoptions(**options)
+        square = np.arange(36, dtype=np.float32).reshape(6, 6) / 7
+        for array in (square, np.asarray([1e-9, 1e9], np.float32), np.arange(40), np.asarray([1 + 2j, 3.14159])):
+            same(array)
+    finally:
+        graphc.set_printoptions(profile="default")
+        torch.set_printoptions(profile="default")
+
+
+def same(array: np.ndarray) -> None:
+    """Raises AssertionError where the texts differ."""
     assert repr(graphc.from_numpy(array)) == repr(torch.from_numpy(array)).replace("torch.", "graphc.")
 
 

@@ -26,6 +26,7 @@ from graphc.errors import ArtifactError
 FORMAT = "graphc"
 VERSION = 1
 MANIFEST = "manifest.json"
+SCRIPT = "script.json"  # only a script has it
 ENTRY_LIMIT = 10_000
 # What zipfile and json raise, besides their own errors, for bytes that are not what they expect.
 DAMAGE = (
@@ -60,12 +61,21 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         raise
 
 
-def write(path: str | os.PathLike[str], entries: Mapping[str, bytes]) -> None:
-    """Write `entries` and their manifest.  Raises OSError and leaves an existing file whole."""
+Place = str | os.PathLike[str] | IO[bytes]
+
+
+def write(path: Place, entries: Mapping[str, bytes]) -> None:
+    """Write `entries` and their manifest to a path or an open file.  Raises OSError and leaves an existing file whole."""
     listed = {name: {"nbytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in entries.items()}
     manifest = json.dumps({"format": FORMAT, "version": VERSION, "entries": listed}, indent=1).encode()
+    entries = {**entries, MANIFEST: manifest}
+    if not isinstance(path, str | os.PathLike):
+        whole = io.BytesIO()
+        _zip(whole, entries)
+        path.write(whole.getbuffer())
+        return
     with replacing(path) as file:
-        _zip(file, {**entries, MANIFEST: manifest})
+        _zip(file, entries)
 
 
 def _zip(file: IO[bytes], entries: Mapping[str, bytes]) -> None:
@@ -77,11 +87,19 @@ def _zip(file: IO[bytes], entries: Mapping[str, bytes]) -> None:
             archive.writestr(info, data)
 
 
-def read(path: str | os.PathLike[str]) -> dict[str, bytes]:
-    """The entries, verified.  Raises ArtifactError, or OSError where the file cannot be read at all."""
-    name = os.path.basename(os.fspath(path))
-    with open(path, "rb") as file:
-        data = file.read()
+def name_of(path: Place) -> str:
+    """How messages name a file."""
+    return os.path.basename(os.fspath(path)) if isinstance(path, str | os.PathLike) else str(getattr(path, "name", "the file"))
+
+
+def read(path: Place) -> dict[str, bytes]:
+    """The entries of a path or an open file, verified.  Raises ArtifactError, or OSError where the file cannot be read at all."""
+    name = name_of(path)
+    if isinstance(path, str | os.PathLike):
+        with open(path, "rb") as file:
+            data = file.read()
+    else:
+        data = path.read()
     try:
         return _read(data)
     except ArtifactError as error:

@@ -6,8 +6,7 @@ Never here: formats; tensors and the compiler, which the caller hands in.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,29 +15,41 @@ from graphc.artifact import container, state
 from graphc.artifact.load import Rebuild, loaded_from
 from graphc.artifact.state import save_state
 from graphc.errors import ArtifactError
+from graphc.runtime.host import Resolve
 
+Script = Callable[[Mapping[str, bytes]], Any]
 Wrap = Callable[[np.ndarray[Any, Any]], Any]
 
 
-def save(obj: Any, path: str | os.PathLike[str]) -> None:
+def save(obj: Any, path: container.Place) -> None:
     """Write a state dict (see `save_state`).  Raises TypeError for anything but nested tensors and plain values, OSError."""
     if hasattr(obj, "save") and hasattr(obj, "explain"):
         raise TypeError("save: a compiled function writes itself: compiled.save(path)")
     save_state(obj, path)
 
 
-def load(path: str | os.PathLike[str], *, wrap: Wrap | None = None, rebuild: Rebuild | None = None) -> Any:
-    """The program that `Compiled.save` wrote, or the state dict that `save` wrote.
+def load(
+    path: container.Place,
+    *,
+    wrap: Wrap | None = None,
+    rebuild: Rebuild | None = None,
+    resolve: Resolve | None = None,
+    script: Script | None = None,
+) -> Any:
+    """The program that `Compiled.save` wrote, the script that its `save` wrote, or the state dict that `save` wrote.
 
     wrap: array -> tensor (None: tensors come back as arrays).   rebuild: graph text -> plan and code, for native code that is not
-    this user's or not for this machine (None: such a file is an error).
+    this user's or not for this machine (None: such a file is an error).   resolve: finds what runs an operator on the host
+    (None: a program with one is an error).   script: the entries of a script -> the script (None: a script is an error).
     Raises ArtifactError for a file that is neither, or not whole; OSError for one that cannot be read.
     """
     entries = container.read(path)
-    name = os.path.basename(os.fspath(path))
+    name = container.name_of(path)
     try:
+        if script is not None and container.SCRIPT in entries:
+            return script(entries)
         if state.SKELETON not in entries:
-            return loaded_from(entries, wrap=wrap, rebuild=rebuild)
+            return loaded_from(entries, wrap=wrap, rebuild=rebuild, resolve=resolve)
         arrays, are_tensors, tree = state.state_from(entries)
     except ArtifactError as error:
         raise ArtifactError(f"{name}: {error}") from error.__cause__

@@ -18,6 +18,7 @@ from graphc.artifact import signing, weights
 from graphc.artifact.structure import is_array, read_tree
 from graphc.errors import ArtifactError, IRError, at_user_line
 from graphc.ir.loops import ENTRY
+from graphc.runtime.host import Resolve
 from graphc.runtime.link import link, machine_signature
 from graphc.runtime.memory import aligned_empty
 from graphc.runtime.plan import Plan, Spec
@@ -138,12 +139,17 @@ def _same_in_a_file(tree: Tree, arguments: Tree) -> bool:
 
 
 def loaded_from(
-    entries: Mapping[str, bytes], *, wrap: Callable[[Array], Any] | None = None, rebuild: Rebuild | None = None
+    entries: Mapping[str, bytes],
+    *,
+    wrap: Callable[[Array], Any] | None = None,
+    rebuild: Rebuild | None = None,
+    resolve: Resolve | None = None,
 ) -> Loaded:
     """The callable that `artifact.save.save` wrote as `entries`.
 
     Native code among them runs only if this user's key signed it together with the very graph beside it, on this kind of machine;
-    otherwise `rebuild` makes plan and code from the graph's text (None: that is an error).
+    otherwise `rebuild` makes plan and code from the graph's text (None: that is an error).  `resolve` finds what runs its operators
+    on the host (None: a program with one is an error).
 
     Raises ArtifactError for entries that do not fit together.
     """
@@ -157,8 +163,10 @@ def loaded_from(
         else:
             plan = Plan.from_json(json.loads(entries[PLAN]))
         _check(plan, signature, arrays)
-        return Loaded(str(signature["name"]), plan, Program(plan, link(code, [ENTRY])[ENTRY]), signature, arrays, wrap)
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError, SyntaxError, RecursionError) as error:
+        return Loaded(str(signature["name"]), plan, Program(plan, link(code, [ENTRY])[ENTRY], resolve), signature, arrays, wrap)
+    except (
+        IRError, KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError, SyntaxError, RecursionError,
+    ) as error:  # fmt: skip
         raise ArtifactError(f"its parts do not fit together ({type(error).__name__}: {error})") from error
 
 

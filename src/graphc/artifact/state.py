@@ -9,7 +9,6 @@ The tensors are one safetensors entry, each named by its path (``model.linear.we
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,8 +23,8 @@ SKELETON, TENSORS = "state.json", "tensors.safetensors"
 _PLAIN = (bool, int, float, str, type(None))
 
 
-def save_state(state: Any, path: str | os.PathLike[str]) -> None:
-    """Write nested dicts, lists and tuples of tensors, NumPy arrays, numbers, strings, bools and None as one file.
+def save_state(state: Any, path: container.Place) -> None:
+    """Write a tensor, or nested dicts, lists and tuples of tensors, NumPy arrays, numbers, strings, bools and None as one file.
 
     Tensors that share memory are written once each; ``requires_grad`` is not written; a named tuple comes back as a tuple.
     Raises TypeError naming the place of anything else, OSError (an existing file stays whole).
@@ -34,7 +33,7 @@ def save_state(state: Any, path: str | os.PathLike[str]) -> None:
         leaves, tree = flatten(state, is_array)
     except RecursionError:
         raise ValueError("save: the value contains itself, or is nested too deep") from None
-    if tree.kind in ("leaf", "static"):
+    if tree.kind == "static":
         raise TypeError(f"save: expected a dict, list or tuple of tensors and plain values, got {type(state).__name__}")
     names = list(_paths(tree, "", set()))
     arrays = {name: x if isinstance(x, np.ndarray) else x.detach().numpy() for name, x in zip(names, leaves, strict=True)}
@@ -59,7 +58,7 @@ def state_from(entries: Mapping[str, bytes]) -> tuple[list[np.ndarray[Any, Any]]
 def _paths(tree: Tree, prefix: str, taken: set[str]) -> Iterator[str]:
     """A name for every leaf, in order; raises TypeError for what a file cannot hold."""
     if tree.kind == "leaf":
-        name = prefix
+        name = prefix or "tensor"
         while name in taken or name == "__metadata__":  # {"a": {"b": x}, "a.b": y}
             name += "_"
         taken.add(name)

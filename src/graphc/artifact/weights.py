@@ -15,10 +15,13 @@ from graphc import dtypes
 from graphc.errors import ArtifactError
 
 _SAFETENSORS_NAMES = {
-    "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64", "U32": "uint32", "U64": "uint64",
-    "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64", "U16": "uint16", "U32": "uint32",
+    "U64": "uint64", "C64": "complex64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
 }  # fmt: skip
 _NAMES = {ours: theirs for theirs, ours in _SAFETENSORS_NAMES.items()}
+# Complex arrays are written as pairs of floats with a last dim of 2, and named in the header's metadata: the format has no name for
+# complex128, and older readers have none for complex64.
+_COMPLEX = "complex"
 
 
 def to_bytes(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
@@ -30,6 +33,10 @@ def to_bytes(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
     Raises TypeError for other dtypes, ValueError for a name the format reserves.
     """
     header: dict[str, Any] = {}
+    paired = sorted(name for name, array in arrays.items() if array.dtype.kind == "c")
+    if paired:
+        header["__metadata__"] = {_COMPLEX: json.dumps(paired)}
+        arrays = {name: _pairs(array) if name in paired else array for name, array in arrays.items()}
     pieces = []
     end = 0
     for name, array in sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0])):
@@ -52,7 +59,8 @@ def from_bytes(data: bytes) -> dict[str, np.ndarray[Any, Any]]:
 
     try:
         entries = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
-    except safetensors.SafetensorError as error:
+        paired = set(json.loads(_metadata(data).get(_COMPLEX, "[]")))
+    except (safetensors.SafetensorError, ValueError, TypeError) as error:
         raise ArtifactError(f"weights cannot be read: {error}") from None
     arrays = {}
     for name, entry in entries:
@@ -62,5 +70,20 @@ def from_bytes(data: bytes) -> dict[str, np.ndarray[Any, Any]]:
         numpy_type = dtypes.by_name(dtype).numpy
         array, _ = aligned_empty(tuple(entry["shape"]), numpy_type)
         array[...] = np.frombuffer(bytes(entry["data"]), numpy_type).reshape(entry["shape"])
+        if name in paired:
+            if array.dtype.kind != "f" or array.itemsize < 4 or array.shape[-1:] != (2,):
+                raise ArtifactError(f"weight {name} is {array.dtype}{list(array.shape)}, not pairs of floats")
+            array = array.view(np.complex64 if array.itemsize == 4 else np.complex128)[..., 0]
         arrays[name] = array
     return arrays
+
+
+def _pairs(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A complex array as floats, with a last dim of real and imaginary parts."""
+    return np.ascontiguousarray(array).reshape(array.shape)[..., None].view(f"f{array.itemsize // 2}")
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """The header's own notes, of bytes that the package has read."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return header.get("__metadata__") or {}

@@ -2,7 +2,7 @@
 
 Enters: a `Kernel` whose expressions may call any function of `NAMES`.  Leaves: the same kernel with those calls replaced
 by Lets of primitives in front of the statement they stand in.  Never here: target code; the functions themselves
-(`mathlib_exponential`, `mathlib_power`, `mathlib_trigonometric`, `mathlib_arithmetic`).
+(`mathlib_exponential`, `mathlib_power`, `mathlib_trigonometric`, `mathlib_arithmetic`, `mathlib_special`, `mathlib_hyperbolic`).
 
 Every function is branch free and right at +-0, +-inf, NaN and denormals.  Errors are stated where the functions are.
 """
@@ -15,7 +15,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 # imported for what they register in EXPANSIONS
-from graphc.codegen import mathlib_arithmetic, mathlib_exponential, mathlib_power, mathlib_trigonometric  # noqa: F401
+from graphc.codegen import (  # noqa: F401
+    mathlib_arithmetic,
+    mathlib_exponential,
+    mathlib_hyperbolic,
+    mathlib_power,
+    mathlib_special,
+    mathlib_trigonometric,
+)
 from graphc.codegen.terms import EXPANSIONS, Lets, Term, key_of
 from graphc.errors import IRError
 from graphc.ir.loops import FUNCTIONS, Acc, Alloc, Call, Check, Expr, For, Kernel, Let, Stmt, Store, Update, Var, walk

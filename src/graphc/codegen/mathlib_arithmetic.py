@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from graphc.codegen.mathlib_exponential import format_of
 from graphc.codegen.mathlib_power import power
 from graphc.codegen.terms import Term, call, copysign, equal, fma, function, select, unequal
 from graphc.dtypes import float32, float64, uint32, uint64
@@ -157,3 +158,38 @@ def philox(key0: Term, key1: Term, counter: Term, which: Term) -> Term:
             left.cast(uint32),
         ]
     return words[int(which.expr.value)]
+
+
+# ---- fraction and exponent ------------------------------------------------------------------------------------------
+
+
+def exponent_and_lift(x: Term) -> tuple[Term, Term]:
+    """(x scaled up where it is denormal, the e with x = m * 2**e and 1/2 <= abs(m) < 1), for finite x that is not 0."""
+    to = format_of(x)
+    tiny = abs(x) < to.smallest_normal
+    lift = float(to.fraction_bits + 1)
+    lifted = select(tiny, x * 2.0**lift, x)
+    field = (lifted.bitcast(to.integer) >> to.fraction_bits) & (2 * to.bias + 1)
+    exponent = field.cast(to.dtype) - float(to.bias - 1)
+    return lifted, select(tiny, exponent - lift, exponent)
+
+
+def has_fraction(x: Term) -> Term:
+    """Whether x is finite and not 0."""
+    return (abs(x) < math.inf) & unequal(x, 0.0)
+
+
+@function("frexp_exponent")
+def frexp_exponent(x: Term) -> Term:
+    """The whole e with x = m * 2**e and 1/2 <= abs(m) < 1, as a number of x's dtype; 0 for 0, inf and NaN."""
+    return select(has_fraction(x), exponent_and_lift(x)[1], 0.0)
+
+
+@function("frexp_mantissa")
+def frexp_mantissa(x: Term) -> Term:
+    """The m of `frexp_exponent`; x itself for 0, inf and NaN."""
+    to = format_of(x)
+    lifted, _ = exponent_and_lift(x)
+    fraction = lifted.bitcast(to.integer) & ((1 << to.fraction_bits) - 1)
+    mantissa = (fraction | ((to.bias - 1) << to.fraction_bits)).bitcast(to.dtype)
+    return select(has_fraction(x), copysign(mantissa, x), x)

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphc.dtypes import DType
+from graphc.eager.anomaly import refuse_nan, watching
 from graphc.eager.gradients import program
 from graphc.eager.modes import enable_grad, inference_mode, is_grad_enabled, modes, no_grad, set_grad_enabled
-from graphc.eager.tape import Node, Step, edge
+from graphc.eager.tape import AFTER, BEFORE, CallStep, Node, Packed, Step, edge
 from graphc.eager.tensor import Tensor, place, share
 from graphc.errors import at_user_line
 from graphc.ir.op import Op, Shape, shape_text
@@ -30,19 +31,23 @@ def backward(
     grad_tensors: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    grad_variables: Any = None,
     inputs: Any = None,
 ) -> None:
-    """Add the gradients of the tensors to `.grad` of the leaves (or only of `inputs`).
+    """Add the gradients of the tensors to `.grad` of the leaves (or only of `inputs`).   grad_variables: `grad_tensors` of old.
 
     Raises RuntimeError for a non-scalar without gradient, a tensor off the tape, a graph already freed, and a saved tensor that was
     overwritten.
     """
+    if modes.tracer is not None and modes.tracer.batches:
+        text = "backward() called inside a functorch transform. This is not supported, please use graphc.func.grad or vjp instead."
+        raise RuntimeError(at_user_line(text))
     roots = _listed(tensors)
-    seeds = _seeds(roots, grad_tensors, create_graph)
+    seeds = _seeds(roots, grad_variables if grad_tensors is None else grad_tensors, create_graph)
     keep = create_graph if retain_graph is None else retain_graph
     targets = None if inputs is None else _listed(inputs)
     if targets is not None and not targets:
-        raise RuntimeError(at_user_line("backward: inputs cannot be empty"))
+        raise RuntimeError(at_user_line("`inputs` argument to `backward()` cannot be empty."))
     run = _Backward(roots, seeds, keep, create_graph, targets)
     if targets is None:
         run.accumulate(run.leaves.values())
@@ -56,27 +61,40 @@ def grad(
     grad_outputs: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    only_inputs: bool = True,
     allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
     materialize_grads: bool = False,
 ) -> tuple[Tensor | None, ...]:
     """The gradients of the sum of `outputs` (weighted by `grad_outputs`) with respect to each of `inputs`; `.grad` is not touched.
 
-    Raises RuntimeError as `backward`, and for an input that the outputs do not depend on unless `allow_unused`.
+    is_grads_batched: the first dim of each of `grad_outputs` and of each result counts a batch of them.
+    materialize_grads: zeros, not None, for an input that the outputs do not depend on.
+
+    Raises RuntimeError as `backward`, and for an input that the outputs do not depend on unless `allow_unused`; ValueError for
+    `allow_unused` False with `materialize_grads`.
     """
+    if materialize_grads and allow_unused is False:
+        text = "Expected allow_unused to be True or not passed when materialize_grads=True, but got: allow_unused=False."
+        raise ValueError(at_user_line(text))
     roots, targets = _listed(outputs), _listed(inputs)
+    if is_grads_batched:
+        from graphc.eager.levels import batched_gradients
+
+        return batched_gradients(roots, targets, _listed(grad_outputs), retain_graph, create_graph, allow_unused, materialize_grads)
     seeds = _seeds(roots, grad_outputs, create_graph)
     keep = create_graph if retain_graph is None else retain_graph
     for x in targets:
         if not x.requires_grad:
-            raise RuntimeError(at_user_line("grad: one of the input tensors does not require grad"))
+            raise RuntimeError(at_user_line("One of the differentiated Tensors does not require grad"))
     found = _Backward(roots, seeds, keep, create_graph, targets).captured
     result: list[Tensor | None] = []
     for i, (x, g) in enumerate(zip(targets, found, strict=True)):
         if g is None and materialize_grads:
             g = constant(0, x.dtype, tuple(x._array.shape))
         if g is None and not (allow_unused or materialize_grads):
-            message = f"grad: input {i} ({_shown(x)}) appears to not have been used in the graph"
-            raise RuntimeError(at_user_line(message + "; set allow_unused=True if this is desired"))
+            message = f"The differentiated Tensor at index {i} ({_shown(x)}) appears to not have been used in the graph."
+            raise RuntimeError(at_user_line(message + " Set allow_unused=True if this is the desired behavior."))
         result.append(g)
     return tuple(result)
 
@@ -95,17 +113,22 @@ def _seeds(roots: Sequence[Tensor], given: Any, create_graph: bool) -> list[Tens
     if len(gradients) != len(roots):
         raise RuntimeError(at_user_line(f"backward: got {len(roots)} tensors and {len(gradients)} gradients"))
     seeds = []
-    for x, g in zip(roots, gradients, strict=True):
+    for i, (x, g) in enumerate(zip(roots, gradients, strict=True)):
         if not x.requires_grad:
-            raise RuntimeError(at_user_line("element 0 of tensors does not require grad and does not have a grad_fn"))
+            raise RuntimeError(at_user_line(f"element {i} of tensors does not require grad and does not have a grad_fn"))
         if g is None:
             if x._array.size != 1:
                 raise RuntimeError(at_user_line(f"grad can be implicitly created only for scalar outputs, not for {_shown(x)}"))
+            if x.dtype.kind == "c":
+                message = f"grad can be implicitly created only for real scalar outputs but got {x.dtype}"
+                raise RuntimeError(at_user_line(message))
             g = constant(1, x.dtype, tuple(x._array.shape))
         elif tuple(g._array.shape) != tuple(x._array.shape):
             raise RuntimeError(at_user_line(f"Mismatch in shape: gradient {_shown(g)} for output {_shown(x)}"))
-        elif g.dtype.kind != "f":
+        elif g.dtype.kind not in "fc":
             raise RuntimeError(at_user_line(f"gradient {_shown(g)} of output {_shown(x)} must be floating"))
+        if modes.tracer is not None and modes.tracer.batches:
+            g = modes.tracer.lift(g)  # examples may write different values over what becomes of it
         seeds.append(cast(g if create_graph else share(g, Tensor), x.dtype))
     return seeds
 
@@ -133,6 +156,10 @@ class _Backward:
                 self.arrive(start, seed)
             while self.heap:
                 self.step(heapq.heappop(self.heap)[1])
+            wanted = None if self.goals is None else {id(goal[0]) for goal in self.goals if goal is not None}
+            for key, (x, g) in self.leaves.items():
+                if x._hooks and (wanted is None or key in wanted):
+                    self.leaves[key] = x, _through_hooks(x, g)
         finally:
             modes.grad = before
         self.captured = [self.gradient_at(goal) for goal in self.goals or ()]
@@ -156,7 +183,7 @@ class _Backward:
         if self.needed is not None and end not in self.needed:
             return
         shape, dtype = end.metas[index]
-        g = _fitted(g, tuple(shape), dtype, end.name)
+        g = _fitted(g, tuple(shape), dtype, end.name())
         buffer = self.buffers.get(end)
         if buffer is None:
             buffer = self.buffers[end] = [None] * len(end.metas)
@@ -168,11 +195,11 @@ class _Backward:
         """Hand a node's gradients to its inputs."""
         gradients = self.buffers.pop(node)
         if node.hooks:
-            for index, hook in list(node.hooks):
-                gradients[index] = _hooked(hook, gradients[index])
+            for index, hook in list(node.hooks.values()):
+                gradients[index] = hooked(hook, gradients[index])
         if node.retained:
-            for index, x in node.retained:
-                self.retain(x, gradients[index])
+            for index, tensor in node.retained:
+                self.retain(tensor(), gradients[index])
         if self.goals is not None:
             for goal in self.goals:
                 if goal is not None and goal[0] is node and (g := gradients[goal[1]]) is not None:
@@ -180,60 +207,75 @@ class _Backward:
             assert self.needed is not None
             if not self.needed[node]:
                 return
-        results = self.rule(node, gradients)
+        results = self.rule(node, gradients) if node.extras is None else self.watched_rule(node, gradients)
         if not self.keep:
             node.free()
         for where, g in zip(node.edges, results, strict=True):
             if where is not None and g is not None:
                 self.arrive(where, g)
 
+    def watched_rule(self, node: Node, gradients: list[Tensor | None]) -> Sequence[Tensor | None]:
+        """`rule` between the node's own hooks, and looked at for NaN in anomaly mode."""
+        extras = node.extras
+        assert extras is not None
+        given = tuple(gradients)
+        for hook in list(extras.before.values()):
+            given = _replaced(hook(given), given)
+        with watching(extras.trace, node.name()):
+            results = tuple(self.rule(node, list(given)))
+        if extras.line:
+            refuse_nan(node.name(), results, extras.line, extras.trace)
+        for hook in list(extras.after.values()):
+            results = _replaced(hook(results, given), results)
+        return results
+
     def rule(self, node: Node, gradients: list[Tensor | None]) -> Sequence[Tensor | None]:
         """Run the node's gradient rule on what it saved."""
-        if node.saved is None:
-            raise RuntimeError(at_user_line(
-                f"Trying to backward through the graph a second time: what {node.name} saved has already been freed; "
-                "specify retain_graph=True the first time"
-            ))  # fmt: skip
         op = node.op
+        if type(op) is CallStep:
+            return op.grad(node, gradients)  # type: ignore[no-any-return]
+        if node.saved is None:
+            raise RuntimeError(at_user_line(freed_text(node)))
         if isinstance(op, Step):
             g: Any = gradients[0] if len(gradients) == 1 else tuple(gradients)
-            return op.grad(g, None, *[_unpacked(node, s) for s in node.saved])  # type: ignore[no-any-return]
+            return op.grad(g, None, *[unpacked(node, s) for s in node.saved])  # type: ignore[no-any-return]
         needed = tuple([e is not None for e in node.edges])
         given = tuple([g is not None for g in gradients])
         wanted = program(op, node.in_types, node.metas, node.attrs, needed, given)
         outputs: list[Any] = [None] * len(node.metas)
         for i, saved in enumerate(node.saved_outputs):
-            y = _unpacked(node, saved)
-            if y is not None and y.dtype.kind == "f":
+            y = unpacked(node, saved)
+            if y is not None and y.dtype.kind in "fc":
                 y = share(y, Tensor)
                 y._requires_grad, y._grad_fn, y._index = True, node, i
             outputs[i] = y
-        return wanted.run([*gradients, *outputs, *[_unpacked(node, s) for s in node.saved]])
+        return wanted.run([*gradients, *outputs, *[unpacked(node, s) for s in node.saved]])
 
     # ---- .grad
 
-    def retain(self, x: Tensor, g: Tensor | None) -> None:
-        if g is not None:
-            x.grad = g if self.create_graph else share(g, Tensor)
+    def retain(self, x: Tensor | None, g: Tensor | None) -> None:
+        if g is not None and x is not None:
+            g = g if self.create_graph else share(g, Tensor)
+            x.grad = g if x.grad is None else add.run(x.grad, g)
 
     def accumulate(self, pairs: Any) -> None:
         """Add each gradient to its tensor's `.grad`."""
         taken: set[int] = set(self.seeds)
         for x, g in list(pairs):
-            for _, hook in list(x._hooks or ()):
-                g = _hooked(hook, g)
             if x._grad_fn is not None and not x._retained and self.goals is None:
                 raise RuntimeError(at_user_line(f"backward reached {_shown(x)}, which was computed outside the code being traced"))
             old = x.grad
-            if old is not None:
-                if self.create_graph:
-                    x.grad = add.run(old, g)
-                else:
-                    with no_grad():
-                        old.add_(g)  # type: ignore[attr-defined]
-                continue
-            x.grad = g if self.create_graph else _own(g, taken)
-            taken.add(id(x._grad._storage))  # type: ignore[union-attr]
+            if old is None:
+                x.grad = g if self.create_graph else _own(g, taken)
+                taken.add(id(x._grad._storage))  # type: ignore[union-attr]
+            elif self.create_graph:
+                x.grad = add.run(old, g)
+            else:
+                with no_grad():
+                    old.add_(g)  # type: ignore[attr-defined]
+            for when, hook in list((x._hooks or {}).values()):
+                if when == AFTER:
+                    hook(x)
 
 
 add = Op.table["add"]
@@ -251,7 +293,7 @@ def _own(g: Tensor, taken: set[int]) -> Tensor:
 
 
 def _fitted(g: Tensor, shape: Shape, dtype: DType, name: str) -> Tensor:
-    """A gradient in the shape and dtype of what it is the gradient of: broadcast dims are summed."""
+    """A gradient in the shape and dtype of what it is the gradient of: broadcast dims are summed, of real numbers it is real."""
     if g._array.shape != shape:
         if g._array.ndim < len(shape):
             raise RuntimeError(at_user_line(f"{name} got the gradient {_shown(g)} for a tensor of shape {shape_text(shape)}"))
@@ -259,11 +301,37 @@ def _fitted(g: Tensor, shape: Shape, dtype: DType, name: str) -> Tensor:
     return g if g.dtype is dtype else cast(g, dtype)
 
 
-def _hooked(hook: Any, g: Tensor | None) -> Tensor | None:
+def hooked(hook: Any, g: Tensor | None) -> Tensor | None:
+    """What a hook on gradient `g` makes of it.  Raises TypeError or RuntimeError for what cannot stand in its place."""
     if g is None:
         return None
     replaced = hook(g)
-    return g if replaced is None else replaced
+    if replaced is None:
+        return g
+    name = getattr(hook, "__name__", type(hook).__name__)
+    if not isinstance(replaced, Tensor):
+        raise TypeError(at_user_line(f"expected Variable, but hook '{name}' returned '{type(replaced).__name__}'"))
+    if replaced._array.shape != g._array.shape or replaced.dtype is not g.dtype:
+        raise RuntimeError(at_user_line(f"hook '{name}' has changed the type or size of value: {_shown(g)} to {_shown(replaced)}"))
+    return replaced
+
+
+def _through_hooks(x: Tensor, g: Tensor) -> Tensor:
+    """The gradient of leaf x after its hooks."""
+    for when, hook in list((x._hooks or {}).values()):
+        if when == BEFORE:
+            g = hooked(hook, g)  # type: ignore[assignment]
+    return g
+
+
+def _replaced(found: Any, before: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a hook on a node gives in place of gradients."""
+    if found is None:
+        return before
+    found = found if isinstance(found, tuple) else (found,)
+    if len(found) != len(before):
+        raise RuntimeError(at_user_line(f"hook has returned an incorrect number of values: {len(found)}, expected {len(before)}"))
+    return found
 
 
 def _leading_to(goals: Sequence[Any], starts: Sequence[Any]) -> dict[Node, bool]:
@@ -288,17 +356,41 @@ def _leading_to(goals: Sequence[Any], starts: Sequence[Any]) -> dict[Node, bool]
 # ---- saved tensors ---------------------------------------------------------------------------------------------------
 
 
-def _unpacked(node: Node, saved: tuple[Any, int] | None) -> Any:
+def freed_text(node: Node) -> str:
+    """The message of a second backward."""
+    return (
+        "Trying to backward through the graph a second time (or directly access saved tensors after they have already been freed): "
+        f"what {node.name()} saved has already been freed; specify retain_graph=True the first time"
+    )
+
+
+def unpacked(node: Node, saved: Any) -> Any:
     """A saved tensor.  Raises RuntimeError if it was written to since."""
     if saved is None:
         return None
+    if type(saved) is Packed:
+        return _from_hook(saved)
     x, version = saved
     now = x._storage.version
     if now != version:
         raise RuntimeError(at_user_line(
-            f"one of the tensors needed for gradient computation has been modified by an inplace operation: {_shown(x)}, needed by "
-            f"{node.name}, is at version {now}; expected version {version} instead"
+            "one of the variables needed for gradient computation has been modified by an inplace operation: "
+            f"{_shown(x)}, needed by {node.name()}, is at version {now}; expected version {version} instead. "
+            "Hint: enable anomaly detection to find the operation that failed to compute its gradient, with "
+            "graphc.autograd.set_detect_anomaly(True)"
         ))  # fmt: skip
+    return x
+
+
+def _from_hook(saved: Packed) -> Tensor:
+    """A tensor that `saved_tensors_hooks` packed, its history as it was."""
+    x = saved.unpack(saved.value)
+    if not isinstance(x, Tensor):
+        raise TypeError(at_user_line(f"Output of saved tensor unpack_hook expected to be a Tensor, got {type(x).__name__}"))
+    x = share(x, Tensor)
+    if saved.source is not None:
+        node = Node(Step("alias", lambda g, out, *_: (g,)), {}, (saved.source,), ((tuple(x._array.shape), x.dtype),))
+        x._requires_grad, x._grad_fn = True, node
     return x
 
 

@@ -11,26 +11,34 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from graphc.dtypes import DType, default_for_scalar, get_default_dtype
+from graphc.dtypes import DType, as_dtype, default_for_scalar, get_default_dtype, int32, int64
 from graphc.dtypes import from_numpy as dtype_from_numpy
-from graphc.eager.dispatch import located
-from graphc.eager.factory import check_device, creation, finished
+from graphc.eager.devices import check_device
+from graphc.eager.factory import check_pinned, creation, finished
+from graphc.eager.failures import located
 from graphc.eager.generator import rand, rand_like, randint, randn, randn_like, randperm
 from graphc.eager.methods import attached
 from graphc.eager.modes import modes
 from graphc.eager.tensor import Tensor, wrap, wrap_array
 from graphc.errors import at_user_line
 from graphc.ir.op import Op
-from graphc.ops.arguments import cast
+from graphc.ops.arguments import cast, sizes
+from graphc.ops.movement import inverse, permute
+from graphc.ops.strided import as_strided as strided
+from graphc.ops.strided import check_strided, span
 
 
-def tensor(data: Any, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def tensor(
+    data: Any, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False
+) -> Tensor:
     """A new tensor with a copy of `data`: numbers, nested sequences, arrays, tensors.
 
     Without `dtype`: bool, int64 or the default floating dtype for Python numbers, the array's own dtype for arrays.
-    Raises ValueError for ragged sequences, TypeError for what is not numbers.
+    Raises ValueError for ragged sequences and integers too large, TypeError for text, RuntimeError for other things.
     """
     check_device(device)
+    check_pinned(pin_memory)
+    dtype = _dtype(dtype)
     if isinstance(data, Tensor):
         x = data.detach() if dtype is None or dtype is data.dtype else cast(data.detach(), dtype)
         return finished(Op.table["clone"].run(x), requires_grad)
@@ -41,6 +49,7 @@ def tensor(data: Any, *, dtype: DType | None = None, device: Any = None, require
 def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
     """`data` as a tensor, sharing memory with a tensor or array of that dtype."""
     check_device(device)
+    dtype = _dtype(dtype)
     if isinstance(data, Tensor):
         return data if dtype is None else cast(data, dtype)
     if isinstance(data, np.ndarray):
@@ -59,6 +68,22 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
         return wrap_array(np.asarray(array))
     except TypeError as error:
         raise located(error) from None
+
+
+def _dtype(given: Any) -> DType | None:
+    try:
+        return None if given is None else as_dtype(given)
+    except TypeError as error:
+        raise TypeError(at_user_line(f"tensor: {error}")) from None
+
+
+def _not_numbers(data: Any) -> Exception:
+    """What is wrong with data that NumPy takes for objects."""
+    if isinstance(data, list | tuple):
+        return next((_not_numbers(d) for d in data if not isinstance(d, float | complex) and d is not True), TypeError("tensor"))
+    if isinstance(data, int):
+        return ValueError(at_user_line(f"tensor: overflow: {data} does not fit in an integer of 64 bits"))
+    return RuntimeError(at_user_line(f"tensor: could not infer dtype of {type(data).__name__}"))
 
 
 def _constant(array: np.ndarray[Any, Any]) -> Tensor:
@@ -84,15 +109,15 @@ def _array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
             array = np.asarray(data)
         except ValueError:
             raise ValueError(at_user_line("tensor: the nested sequences differ in length")) from None
-    if array.dtype.kind in "OUSVMm":
+    if array.dtype.kind == "O":
+        raise _not_numbers(data)
+    if array.dtype.kind in "USMm" or array.dtype.names:
         raise TypeError(at_user_line(f"tensor: could not make a tensor of {type(data).__name__} of {array.dtype} elements"))
     if dtype is None:
         if isinstance(data, np.ndarray | np.generic):
             dtype = dtype_from_numpy(array.dtype)
         else:
-            dtype = default_for_scalar({"b": True, "i": 1, "u": 1}.get(array.dtype.kind if array.size else "f", 1.0))
-    if not isinstance(dtype, DType):
-        raise TypeError(at_user_line(f"tensor: argument 'dtype' must be a graphc dtype, not {type(dtype).__name__}"))
+            dtype = default_for_scalar({"b": True, "i": 1, "u": 1, "c": 1j}.get(array.dtype.kind if array.size else "f", 1.0))
     if array.dtype == dtype.numpy:
         return array
     if array.dtype.kind == "f" and dtype.kind in "iu" and array.size:
@@ -121,6 +146,24 @@ def empty(*size: Any, dtype: DType | None = None) -> Tensor:
 
 
 @creation
+def empty_strided(size: Any, stride: Any, *, dtype: DType | None = None) -> Tensor:
+    """Zeros of a size with these strides, in as little memory as they need.  Raises RuntimeError for negative sizes or strides."""
+    size, stride = sizes("empty_strided", (tuple(size),), "size"), sizes("empty_strided", (tuple(stride),), "stride")
+    check_strided("empty_strided", size, stride, 0, None)
+    memory = Op.table["zeros"](span(size, stride), dtype=dtype)
+    return strided.run(memory, size=size, stride=stride, offset=0)  # type: ignore[no-any-return]
+
+
+@creation
+def empty_permuted(size: Any, physical_layout: Any, *, dtype: DType | None = None) -> Tensor:
+    """Zeros of a size whose dims lie in memory in this order, the outermost first.  Raises RuntimeError for no such order."""
+    size, order = sizes("empty_permuted", (tuple(size),), "size"), tuple(physical_layout)
+    if len(order) != len(size) or sorted(order) != list(range(len(size))):
+        raise RuntimeError(f"empty_permuted: physical_layout {list(order)} is no order of the dims of {list(size)}")
+    return permute.run(Op.table["zeros"](*(size[k] for k in order), dtype=dtype), dims=inverse(order))  # type: ignore[no-any-return]
+
+
+@creation
 def full(size: Any, fill_value: Any, *, dtype: DType | None = None) -> Tensor:
     """A tensor of `size` filled with a number (or a 0-d tensor)."""
     if isinstance(fill_value, Tensor):
@@ -131,10 +174,35 @@ def full(size: Any, fill_value: Any, *, dtype: DType | None = None) -> Tensor:
 
 
 @creation
-def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: DType | None = None) -> Tensor:
-    """start, start + step, ... below end."""
-    start, end, step = (v.item() if isinstance(v, Tensor) else v for v in (start, end, step))
+def arange(start: Any = None, end: Any = None, step: Any = 1, *, dtype: DType | None = None) -> Tensor:
+    """start, start + step, ... below end; 0, 1, ... below its only argument."""
+    start, end, step = (_number("arange", v) for v in (start, end, step))
+    if start is None:
+        start = 0 if end is not None else start
     return Op.table["arange"](start, end, step, dtype=dtype)  # type: ignore[no-any-return]
+
+
+def _number(name: str, given: Any) -> Any:
+    """A 0-d tensor's number; anything else as it is.  Raises RuntimeError for a tensor with dims."""
+    if not isinstance(given, Tensor):
+        return given
+    if given.ndim:
+        raise RuntimeError(f"{name}: only 0-dimensional tensors can stand for numbers, got {list(given.shape)}")
+    return given.item()
+
+
+@creation
+def linspace(start: Any, end: Any, steps: Any, *, dtype: DType | None = None) -> Tensor:
+    """`steps` values evenly spaced from start to end, both included; these are numbers or 0-d tensors."""
+    start, end = _number("linspace", start), _number("linspace", end)
+    return Op.table["linspace"](start, end, steps, dtype=dtype)  # type: ignore[no-any-return]
+
+
+@creation
+def logspace(start: Any, end: Any, steps: Any, base: Any = 10.0, *, dtype: DType | None = None) -> Tensor:
+    """`base` to the powers of `steps` values evenly spaced from start to end; these are numbers or 0-d tensors."""
+    start, end = _number("logspace", start), _number("logspace", end)
+    return Op.table["logspace"](start, end, steps, base, dtype=dtype)  # type: ignore[no-any-return]
 
 
 @creation
@@ -157,12 +225,13 @@ def _of_op(name: str) -> Callable[..., Tensor]:
     return creation(make)
 
 
-zeros, ones, linspace, eye = (_of_op(name) for name in ("zeros", "ones", "linspace", "eye"))
+zeros, ones, eye = (_of_op(name) for name in ("zeros", "ones", "eye"))
 zeros_like, ones_like, full_like = (_of_op(name) for name in ("zeros_like", "ones_like", "full_like"))
 
 
+@creation
 def scalar_tensor(value: Any, *, dtype: DType | None = None) -> Tensor:
-    """A 0-d tensor."""
+    """A 0-d tensor of a number."""
     return tensor(value, dtype=dtype or get_default_dtype())
 
 
@@ -194,6 +263,12 @@ def new_empty(self: Tensor, *size: Any, dtype: DType | None = None, **how: Any) 
 
 
 @attached
+def new_empty_strided(self: Tensor, size: Any, stride: Any, dtype: DType | None = None, **how: Any) -> Tensor:
+    """`empty_strided` with this tensor's dtype."""
+    return empty_strided(size, stride, dtype=dtype or self.dtype, **how)
+
+
+@attached
 def new_full(self: Tensor, size: Any, fill_value: Any, dtype: DType | None = None, **how: Any) -> Tensor:
     """`full` with this tensor's dtype."""
     return full(size, fill_value, dtype=dtype or self.dtype, **how)
@@ -202,11 +277,32 @@ def new_full(self: Tensor, size: Any, fill_value: Any, dtype: DType | None = Non
 # ---- facts about dtypes ----------------------------------------------------------------------------------------------
 
 
+def _triangle(name: str, part: str, positions: Callable[..., Any]) -> Callable[..., Tensor]:
+    def make(row: int, col: int, offset: int = 0, *, dtype: DType | None = None) -> Tensor:
+        if min(row, col) < 0:
+            raise RuntimeError(f"{name}: row and col must be non-negative, got {row} and {col}")
+        if dtype not in (None, int64, int32):
+            raise RuntimeError(f"{name}: dtype must be int64 or int32, got {dtype}")
+        found = np.stack(positions(row, offset, col)).astype((dtype or int64).numpy)
+        return _constant(found)
+
+    make.__name__ = name
+    make.__doc__ = f"The places of the {part} triangle of a matrix, in row-major order: int64 [2, count].  Raises RuntimeError."
+    return creation(make)
+
+
+tril_indices = _triangle("tril_indices", "lower", np.tril_indices)
+triu_indices = _triangle("triu_indices", "upper", np.triu_indices)
+
+
 class finfo:
-    """Limits of a floating dtype: bits, eps, max, min, tiny, smallest_normal, resolution.  Raises TypeError for other dtypes."""
+    """Limits of a floating dtype, or of the parts of a complex one: bits, eps, max, min, tiny, smallest_normal, resolution.
+
+    Raises TypeError for other dtypes.
+    """
 
     def __init__(self, dtype: DType | None = None) -> None:
-        dtype = get_default_dtype() if dtype is None else dtype
+        dtype = (get_default_dtype() if dtype is None else as_dtype(dtype)).real
         if dtype.kind != "f":
             raise TypeError(at_user_line(f"finfo: requires a floating dtype, got {dtype}; use iinfo"))
         info: Any = ml_dtypes.finfo(dtype.numpy)
@@ -224,7 +320,7 @@ class iinfo:
     """Limits of an integer dtype: bits, max, min.  Raises TypeError for other dtypes."""
 
     def __init__(self, dtype: DType) -> None:
-        if dtype.kind not in "iu":
+        if as_dtype(dtype).kind not in "iu":
             raise TypeError(at_user_line(f"iinfo: requires an integer dtype, got {dtype}"))
         info = np.iinfo(dtype.numpy)
         self.dtype, self.bits, self.max, self.min = dtype.name, info.bits, int(info.max), int(info.min)
@@ -234,8 +330,7 @@ class iinfo:
 
 
 __all__ = [
-    "arange", "as_tensor", "empty", "empty_like", "eye", "finfo", "from_numpy", "full", "full_like", "iinfo", "linspace",
-    "host_scalar", "ones", "ones_like", "rand", "rand_like", "randint", "randn", "randn_like", "randperm", "scalar_tensor",
-    "tensor",
-    "zeros", "zeros_like",
+    "arange", "as_tensor", "empty", "empty_like", "empty_permuted", "empty_strided", "eye", "finfo", "from_numpy", "full",
+    "full_like", "host_scalar", "iinfo", "linspace", "logspace", "ones", "ones_like", "rand", "rand_like", "randint", "randn",
+    "randn_like", "randperm", "scalar_tensor", "tensor", "tril_indices", "triu_indices", "zeros", "zeros_like",
 ]  # fmt: skip

@@ -6,7 +6,6 @@ Never here: what an operator computes; compilation (`kernel_runner` is the door 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from graphc.eager.tape import Node, rebase, record, refresh
 from graphc.eager.tensor import Tensor, place, wrap
 from graphc.eager.views import SHARED_ELEMENTS, VIEWS, contiguous_strides
 from graphc.errors import TraceError, at_user_line
+from graphc.ir.host import on_host
 from graphc.ir.op import THROUGH, Composite, Host, Movement, Op, TensorType, set_default_runner, shape_text
 from graphc.ops.arguments import cast, quiet
 from graphc.ops.create import full
@@ -51,20 +51,41 @@ NUMPY_EXACT = frozenset({
     "gt", "iota", "le", "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "mul", "ne", "neg", "sqrt",
     "sub", "trunc", "where",
 })  # fmt: skip
-NUMPY_EXACT_DTYPES = frozenset({dtypes.bool_, dtypes.int32, dtypes.int64, dtypes.float32, dtypes.float64})
-SIGNATURE = re.compile(r"^[\w.<>]+\(\) (?=got |missing |takes )")  # how Python begins a message about a call's arguments
+NUMPY_EXACT_DTYPES = frozenset({
+    dtypes.bool_, dtypes.uint8, dtypes.int8, dtypes.int16, dtypes.int32, dtypes.int64, dtypes.float32, dtypes.float64,
+})  # fmt: skip
 NUMPY_LIMIT = 16384  # elements: above, a kernel is faster
 
 Array = np.ndarray[Any, Any]
 Universal = Callable[..., Any]
-# Output types; whether NumPy's result is exact; where it is one universal function that gives it, that function.
-Signature = tuple[tuple[TensorType, ...], bool, Universal | None]
+# Output types; whether NumPy's result is exact; where it is one universal function that gives it, that function; whether complex
+# numbers take part.
+Signature = tuple[tuple[TensorType, ...], bool, Universal | None, bool]
 _signatures: dict[tuple[Any, ...], Signature] = {}
 _SIGNATURES_LIMIT = 8192
 
 
+CALLS_IN_PYTHON = 256  # after so many operators, machine code takes over calls that come again (`graphc.native`)
+_calls_left = CALLS_IN_PYTHON
+
+
+def _called_often() -> None:
+    from graphc.native import sites
+
+    sites.install()
+
+
 def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
     """Run one operator on tensors: the default runner."""
+    global _calls_left
+    _calls_left -= 1
+    if not _calls_left:
+        _called_often()
+    if modes.tracer is not None and modes.tracer.batches:
+        lifted = modes.tracer.lifted(op, inputs)
+        if lifted is None:  # no tensor of this level of vmap
+            return modes.tracer.below(op, inputs, attrs)
+        inputs = lifted
     grad = op.grad
     record_it = False
     if modes.grad and grad is not None:
@@ -98,15 +119,16 @@ def signature(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Signatu
         types = op.infer_types(in_types, attrs)
         if len(_signatures) >= _SIGNATURES_LIMIT:
             _signatures.clear()
-        exact = _numpy_is_exact(op, in_types, types)
+        is_complex = any(t.dtype.kind == "c" for t in (*in_types, *types))
+        exact = not is_complex and _numpy_is_exact(op, in_types, types)
         name = getattr(op.reference, "universal", None)
-        found = _signatures[key] = (types, exact, getattr(np, name) if exact and name else None)
+        found = _signatures[key] = (types, exact, getattr(np, name) if exact and name else None, is_complex)
     return found
 
 
 def _numpy_is_exact(op: Op, in_types: Sequence[TensorType], out_types: Sequence[TensorType]) -> bool:
     if isinstance(op.lowering, Movement) or op.name in PLACEMENT:
-        return True
+        return op.name != "clone" or product(in_types[0].shape) <= NUMPY_LIMIT  # type: ignore[operator]  # eager sizes are ints
     if op.name not in NUMPY_EXACT:
         return False
     for t in (*in_types, *out_types):
@@ -126,23 +148,26 @@ def _view(op: Op, x: Tensor, attrs: dict[str, Any]) -> tuple[Tensor] | None:
         strides = VIEWS[op].strides(in_type, array.steps, out_type, **attrs)
         if strides is None:
             return None
-        made = Phantom(x.dtype, out_type.shape, strides)
+        made = Phantom(out_type.dtype, out_type.shape, strides)
     else:
         made = op.reference(np, array, **attrs)
-        if made.base is not array and (array.base is None or made.base is not array.base) and made is not array:
+        apart = made.base is not array and (array.base is None or made.base is not array.base) and made is not array
+        if apart and not np.may_share_memory(made, array):
             if modes.tracer is not None:
                 return None
-            return (wrap(np.ascontiguousarray(made).reshape(made.shape), x.dtype),)
+            return (wrap(np.ascontiguousarray(made).reshape(made.shape), out_type.dtype),)
     base = x._base
-    return (place(made, x.dtype, x._storage, (*x._chain, (op, attrs)), x if base is None else base),)
+    return (place(made, out_type.dtype, x._storage, (*x._chain, (op, attrs)), x if base is None else base),)
 
 
 def _execute(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> tuple[Tensor, ...]:
     if op is full and not attrs["shape"] and attrs["dtype"].compute is attrs["dtype"]:
         return (wrap(_number(attrs["value"], attrs["dtype"]), attrs["dtype"]),)
     if type(op.lowering) is Host:
-        return _on_host(op, inputs, attrs)
-    types, exact, universal = signature(op, inputs, attrs)
+        return on_host_tensors(op, inputs, attrs)
+    types, exact, universal, is_complex = signature(op, inputs, attrs)
+    if is_complex:
+        return _opened(op, inputs, attrs, types) if type(op.lowering) is Composite else on_host_tensors(op, inputs, attrs)
     arrays = tuple([x._array for x in inputs])
     try:
         if universal is not None:
@@ -160,17 +185,30 @@ def _execute(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> tuple[Te
         raise TraceError(at_user_line(f"{op.name}: a tensor made while tracing was used after the trace ended")) from None
 
 
-def _on_host(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> tuple[Tensor, ...]:
-    """The reference on row-major arrays; the dtypes and shapes of results sized by data are what it gives."""
-    assert isinstance(op.lowering, Host)
-    arrays = tuple([np.ascontiguousarray(x.numpy_view()).reshape(x._array.shape) for x in inputs])
-    results = op.reference(np, *arrays, **attrs)
-    results = results if type(results) is tuple else (results,)
-    if op.lowering.sized_by_data:
-        return tuple(
-            [wrap(_owned(r, TensorType(dtypes.from_numpy(r.dtype), r.shape), arrays), dtypes.from_numpy(r.dtype)) for r in results]
-        )
-    types = signature(op, inputs, attrs)[0]
+def _opened(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], types: tuple[TensorType, ...]) -> tuple[Tensor, ...]:
+    """The operators that a composite is made of, one after the other."""
+    assert isinstance(op.lowering, Composite)
+    before, modes.grad = modes.grad, False
+    try:
+        results = op.lowering.rule(*inputs, **attrs)
+    finally:
+        modes.grad = before
+    results = results if isinstance(results, tuple | list) else (results,)
+    arrays = tuple([x._array for x in inputs])
+    return tuple([wrap(_owned(y._array, t, arrays), t.dtype) for y, t in zip(results, types, strict=True)])
+
+
+def on_host_tensors(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> tuple[Tensor, ...]:
+    """The operator's reference; the dtypes and shapes of results sized by data are what it gives."""
+    arrays = tuple([x.numpy_view() for x in inputs])
+    if isinstance(op.lowering, Host) and op.lowering.sized_by_data:
+        results = on_host(op, arrays, attrs)
+        types = tuple([TensorType(dtypes.from_numpy(r.dtype), r.shape) for r in results])
+    else:
+        types = signature(op, inputs, attrs)[0]
+        results = on_host(op, arrays, attrs, [t.dtype for t in types])
+        for result, t in zip(results, types, strict=True):
+            assert result.shape == t.shape, f"{op.name}: its reference gives {list(result.shape)}, its type rule {t}"
     return tuple([wrap(_owned(r, t, arrays), t.dtype) for r, t in zip(results, types, strict=True)])
 
 
@@ -204,11 +242,13 @@ def assign(x: Tensor, y: Tensor, name: str, fresh: bool = True) -> Tensor:
     `fresh`: y was made for this and is nobody else's.  Raises RuntimeError for a leaf that requires grad, for a y whose kind or
     shape does not fit, and for an x whose elements share memory.
     """
+    if modes.tracer is not None and modes.tracer.batches and not modes.tracer.owns(x):
+        return modes.tracer.assign(x, y, name, fresh)  # type: ignore[no-any-return]
     recorded = modes.grad and (x.requires_grad or y.requires_grad)
     if recorded:
         check_writable(x, name)
     if y.dtype is not x.dtype:
-        if "buif".index(y.dtype.kind.replace("u", "i")) > "buif".index(x.dtype.kind.replace("u", "i")):
+        if not dtypes.can_cast(y.dtype, x.dtype):
             raise RuntimeError(f"{name}: result type {y.dtype} can't be cast to the desired output type {x.dtype}")
         y, fresh = cast(y, x.dtype), True
     if y._array.shape != x._array.shape:
@@ -269,20 +309,6 @@ def traced(element: DType, shape: tuple[Any, ...], cell: Any) -> Tensor:
     """A row-major tensor that only stands for a value of a graph."""
     phantom = Phantom(element, shape, contiguous_strides(shape))
     return place(phantom, element, Storage(phantom, cell), (), None)
-
-
-def located(error: Exception, name: str = "") -> Exception:
-    """`error` with the user's line at the end of its message, put there once.
-
-    name: the operator, which a message about its signature names in place of the function that prepares its arguments.
-    """
-    if not getattr(error, "_located", False) and error.args and isinstance(error.args[0], str):
-        message, line = error.args[0], at_user_line("")
-        if name and type(error) is TypeError:
-            message = SIGNATURE.sub(f"{name}() ", message, count=1)
-        error.args = (message if message.endswith(line) else message + line, *error.args[1:])
-        error._located = True  # type: ignore[attr-defined]
-    return error
 
 
 set_default_runner(run)

@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graphc.eager.dispatch import located
-from graphc.eager.methods import ERRORS
+from graphc.dtypes import as_dtype
+from graphc.eager.devices import check_device, check_layout
+from graphc.eager.failures import ERRORS, located
+from graphc.eager.memory import formatted
+from graphc.eager.outputs import into
 from graphc.eager.tensor import Tensor
-from graphc.eager.tensor import device as Device
+from graphc.errors import at_user_line
 
 
-def check_device(device: Any) -> None:
-    """Raise RuntimeError for a device other than the CPU."""
-    if device is not None and not isinstance(device, Device):
-        Device(device)
+def check_pinned(pin_memory: bool) -> None:
+    """Raise RuntimeError where pinned memory is asked for."""
+    if pin_memory:
+        raise RuntimeError(at_user_line("pin_memory: pinned memory belongs to accelerators, and there is none"))
 
 
 def finished(x: Tensor, requires_grad: bool) -> Tensor:
@@ -34,11 +37,20 @@ def creation(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
         layout: Any = None, memory_format: Any = None, **kwargs: Any,
     ) -> Tensor:  # fmt: skip
         try:
+            if "input" in kwargs:
+                args = (kwargs.pop("input"), *args)
             check_device(device)
-            x = finished(make(*args, **kwargs), requires_grad)
-            return x if out is None else out.copy_(x)  # type: ignore[attr-defined]
+            check_layout(layout)
+            check_pinned(pin_memory)
+            if kwargs.get("dtype") is not None:
+                kwargs["dtype"] = as_dtype(kwargs["dtype"])
+            if out is not None and kwargs.get("dtype") is None:
+                kwargs["dtype"] = out.dtype
+            x = make(*args, **kwargs)
+            x = finished(x if memory_format is None else formatted(x, memory_format), requires_grad)
+            return x if out is None else into(out, x, name)  # type: ignore[no-any-return]
         except ERRORS as error:
-            located(error, name)
+            located(error, name, (*args, *kwargs.values()))
             raise
 
     function.__name__ = function.__qualname__ = name

@@ -8,6 +8,7 @@ A generator is a tensor, uint64 [2] = (seed, offset), that every draw overwrites
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -15,11 +16,14 @@ from typing import Any
 import numpy as np
 
 from graphc.dtypes import DType, get_default_dtype, int64, uint64
-from graphc.eager.dispatch import assign, located
+from graphc.eager.devices import CPU, check_device
+from graphc.eager.devices import device as Device
+from graphc.eager.dispatch import assign
 from graphc.eager.factory import creation
-from graphc.eager.methods import ERRORS, attached
+from graphc.eager.failures import ERRORS, guarded, located
+from graphc.eager.methods import attached
 from graphc.eager.modes import no_grad
-from graphc.eager.tensor import Tensor, wrap, wrap_array
+from graphc.eager.tensor import Tensor, wrap_array
 from graphc.errors import at_user_line
 from graphc.ir.op import Op
 from graphc.ops.arguments import cast, one_size, sizes
@@ -33,8 +37,14 @@ class Generator:
     __slots__ = ("_seed", "state")
 
     def __init__(self, device: Any = "cpu", seed: int = 0) -> None:
+        check_device(device)
         self._seed = seed & _MASK
         self.state = wrap_array(np.array([self._seed, 0], np.uint64))
+
+    @property
+    def device(self) -> Device:
+        """The CPU."""
+        return CPU
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the numbers of `seed` from the beginning.  Raises TypeError if it is not an int."""
@@ -64,8 +74,17 @@ class Generator:
         return self
 
     def draw(self, op: str, *args: Any, **kwargs: Any) -> Tensor:
-        """The values of a random operator, and the state moved past them."""
+        """The values of a random operator, and the state moved past them.
+
+        Complex numbers of ``rand`` and ``randn`` are pairs of real ones, normal ones of variance 1 together.
+        """
         value: Tensor
+        if op in ("rand", "randn") and args[1].kind == "c":
+            shape, dtype = args
+            value = self.draw(op, (*shape, 2), dtype.real)
+            if op == "randn":
+                value = Op.table["mul"](value, math.sqrt(0.5))
+            return Op.table["view_as_complex"].run(value)  # type: ignore[no-any-return]
         value, state = Op.table[op](self.state, *args, **kwargs)
         with no_grad():
             assign(self.state, state, op)
@@ -151,10 +170,9 @@ def randint(low: int, high: Any = None, size: Any = None, *, generator: Generato
 
 @creation
 def randperm(n: int, *, generator: Generator | None = None, dtype: DType = int64) -> Tensor:
-    """0..n-1 in random order: by the order of n random numbers of 62 bits.  Cannot be traced."""
-    keys = draw(generator, "randint", 0, 2**62, one_size("randperm", "n", n), int64).numpy_view()
-    order = np.argsort(keys, kind="stable")
-    return cast(wrap(order.astype(np.int64), int64), dtype)  # type: ignore[no-any-return]
+    """0..n-1 in random order: by the order of n random numbers of 62 bits."""
+    keys = draw(generator, "randint", 0, 2**62, one_size("randperm", "n", n), int64)
+    return cast(Op.table["argsort"](keys), dtype)  # type: ignore[no-any-return]
 
 
 @creation
@@ -183,6 +201,8 @@ def normal(
     mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None, dtype: DType | None = None
 ) -> Tensor:
     """Normal with a mean and standard deviation that are numbers (with `size`) or tensors."""
+    if not isinstance(std, Tensor) and std < 0:
+        raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
     given = [v for v in (mean, std) if isinstance(v, Tensor)]
     if given:
         sample = given[0] if len(given) == 1 else given[0] + given[1]  # type: ignore[operator]
@@ -192,14 +212,6 @@ def normal(
     else:
         z = draw(generator, "randn", size, dtype or get_default_dtype())
     return z * std + mean  # type: ignore[operator,no-any-return]
-
-
-@creation
-def bernoulli(x: Tensor, p: float | None = None, *, generator: Generator | None = None) -> Tensor:
-    """1 with the probability that each element of x (or `p`) gives, else 0."""
-    if p is not None:
-        x = Op.table["full_like"](x, p)
-    return draw(generator, "bernoulli", x)
 
 
 # ---- in place --------------------------------------------------------------------------------------------------------
@@ -213,15 +225,21 @@ def _overwritten(self: Tensor, value: Tensor, name: str) -> Tensor:
 
 
 @attached
+@guarded
 def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Overwrite with values uniform in [a, b)."""
+    """Overwrite with values uniform in [a, b).  Raises RuntimeError where a > b."""
+    if a > b:
+        raise RuntimeError(at_user_line(f"uniform_ expects to return a [from, to) range, but found from={a} > to={b}"))
     u = draw(generator, "rand", tuple(self._array.shape), self.dtype)
     return _overwritten(self, u * (b - a) + a, "uniform_")  # type: ignore[operator,arg-type]
 
 
 @attached
+@guarded
 def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Overwrite with values normal of this mean and standard deviation."""
+    """Overwrite with values normal of this mean and standard deviation.  Raises RuntimeError for a negative one."""
+    if std < 0:
+        raise RuntimeError(at_user_line(f"normal expects std >= 0.0, but found std {std}"))
     z = draw(generator, "randn", tuple(self._array.shape), self.dtype)
     return _overwritten(self, z * std + mean, "normal_")  # type: ignore[operator,arg-type]
 
@@ -253,6 +271,6 @@ def _exact_integers(dtype: DType) -> int:
 
 
 __all__ = [
-    "Generator", "bernoulli", "default_generator", "draw", "fork_rng", "get_rng_state", "initial_seed", "manual_seed",
+    "Generator", "default_generator", "draw", "fork_rng", "get_rng_state", "initial_seed", "manual_seed",
     "normal", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "seed", "set_rng_state",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from graphc.eager.replay import replayable
 from graphc.ir.graph import Builder, Value, attribute_key
 from graphc.ir.op import Op, TensorType
 
@@ -47,13 +48,20 @@ class Program:
 
     def run(self, values: list[Any]) -> list[Any]:
         """Gradients of the inputs from (gradients of outputs, outputs, inputs); what the program does not use may be None."""
-        for op, attrs, slots in self.steps:
-            result = op.run(*[values[i] for i in slots], **attrs)
-            if type(result) is tuple:
-                values.extend(result)
-            else:
-                values.append(result)
-        return [None if i is None else values[i] for i in self.results]
+        return run_steps(self, *values)  # type: ignore[no-any-return]
+
+
+@replayable
+def run_steps(program: Program, *given: Any) -> list[Any]:
+    """What `Program.run` gives."""
+    values = list(given)
+    for op, attrs, slots in program.steps:
+        result = op.run(*[values[i] for i in slots], **attrs)
+        if type(result) is tuple:
+            values.extend(result)
+        else:
+            values.append(result)
+    return [None if i is None else values[i] for i in program.results]
 
 
 def _needed_nodes(values: Sequence[Value]) -> list[Any]:
@@ -105,12 +113,9 @@ def _build(
     outputs = [Value(TensorType(dtype, tuple(shape))) for shape, dtype in out_types]
     gradients = [Value(y.type) if here else None for y, here in zip(outputs, given, strict=True)]
     single = len(outputs) == 1
-    assert op.grad is not None
     with Builder().running():
         g: Any = gradients[0] if single else tuple(gradients)
-        found = op.grad(g, outputs[0] if single else tuple(outputs), *inputs, **attrs)
-    if not isinstance(found, tuple | list):
-        found = (found,)
+        found = op.gradients(g, outputs[0] if single else tuple(outputs), inputs, attrs)
     if len(found) != len(inputs):
         raise RuntimeError(f"{op.name}: the gradient rule gives {len(found)} gradients for {len(inputs)} inputs")
     return Program(gradients, outputs, inputs, [v if here else None for v, here in zip(found, needed, strict=True)])

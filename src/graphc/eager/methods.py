@@ -6,22 +6,24 @@ Never here: what operators compute.
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from graphc import dtypes
 from graphc.dtypes import DType
 from graphc.eager import autograd
-from graphc.eager.dispatch import assign, located, reseat
-from graphc.eager.modes import modes, no_grad
-from graphc.eager.tensor import Tensor, device
+from graphc.eager.dispatch import assign, reseat
+from graphc.eager.failures import ERRORS, guarded, located
+from graphc.eager.outputs import into
+from graphc.eager.replay import replayable
+from graphc.eager.storage import Phantom, array_address
+from graphc.eager.tensor import Tensor, wrap_array
 from graphc.errors import at_user_line
 from graphc.ir.op import Op
 from graphc.ops.arguments import cast, constant
 
-ERRORS = (RuntimeError, TypeError, ValueError, IndexError)
 Function = Callable[..., Any]
 
 # Python's operators.  Reflected forms swap their operands.
@@ -33,32 +35,51 @@ OPERATORS = {
 COMPARISONS = {"eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
 UNARY = {"neg": "neg", "pos": "positive", "abs": "abs", "invert": "bitwise_not"}
 # Names of the results of operators that give values with their positions.
-_WITH_INDICES = ("max", "min", "median", "mode", "sort", "topk", "cummax", "cummin")
+_WITH_INDICES = ("max", "min", "median", "nanmedian", "mode", "kthvalue", "sort", "topk", "cummax", "cummin")
 
 
-def _with_indices(name: str) -> Any:
+def _named(name: str, *fields: str) -> Any:
     """A named tuple that prints as PyTorch prints it."""
 
-    class Result(NamedTuple):
-        values: Any
-        indices: Any
+    class Result(namedtuple(name, fields)):  # type: ignore[misc]  # its fields are arguments
+        __slots__ = ()
 
         def __repr__(self) -> str:
-            return f"graphc.return_types.{name}(\nvalues={self.values!r},\nindices={self.indices!r})"
+            shown = ",\n".join(f"{field}={getattr(self, field)!r}" for field in fields)
+            return f"graphc.return_types.{name}(\n{shown})"
 
     Result.__name__ = Result.__qualname__ = name
     return Result
 
 
-RESULTS = {name: _with_indices(name) for name in _WITH_INDICES}
-OPERANDS = (Tensor, int, float, np.generic)
+RESULTS = {name: _named(name, "values", "indices") for name in _WITH_INDICES} | {
+    **{name: _named(name, "hist", "bin_edges") for name in ("histogram", "histogramdd")},
+    "aminmax": _named("aminmax", "min", "max"),
+    "frexp": _named("frexp", "mantissa", "exponent"),
+    "linalg_qr": _named("linalg_qr", "Q", "R"), "qr": _named("qr", "Q", "R"), "geqrf": _named("geqrf", "a", "tau"),
+    "linalg_svd": _named("linalg_svd", "U", "S", "Vh"), "svd": _named("svd", "U", "S", "V"),
+    "linalg_eigh": _named("linalg_eigh", "eigenvalues", "eigenvectors"),
+    "linalg_eig": _named("linalg_eig", "eigenvalues", "eigenvectors"),
+    "linalg_slogdet": _named("linalg_slogdet", "sign", "logabsdet"), "slogdet": _named("slogdet", "sign", "logabsdet"),
+    "linalg_cholesky_ex": _named("linalg_cholesky_ex", "L", "info"), "linalg_inv_ex": _named("linalg_inv_ex", "inverse", "info"),
+    "linalg_solve_ex": _named("linalg_solve_ex", "result", "info"),
+    "linalg_lu": _named("linalg_lu", "P", "L", "U"), "lu_unpack": _named("lu_unpack", "P", "L", "U"),
+    "linalg_lu_factor": _named("linalg_lu_factor", "LU", "pivots"),
+    "linalg_lu_factor_ex": _named("linalg_lu_factor_ex", "LU", "pivots", "info"),
+    "linalg_lstsq": _named("linalg_lstsq", "solution", "residuals", "rank", "singular_values"),
+    "triangular_solve": _named("triangular_solve", "solution", "cloned_coefficient"),
+}  # fmt: skip
+OPERANDS = (Tensor, int, float, complex, np.generic)
 
 
-def _with_usual_names(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """NumPy's names of arguments, which PyTorch takes too, become PyTorch's; ``input=`` is the first argument."""
-    for given, usual in (("axis", "dim"), ("keepdims", "keepdim")):
+def _with_usual_names(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """NumPy's and PyTorch's names of arguments become those of `op`; ``input=`` is the first argument."""
+    for given, usual in (*op.renamed.items(), ("axis", "dim"), ("keepdims", "keepdim")):
         if given in kwargs and usual not in kwargs:
-            kwargs[usual] = kwargs.pop(given)
+            if usual == "*":
+                args = (*args, kwargs.pop(given))
+            else:
+                kwargs[usual] = kwargs.pop(given)
     return (kwargs.pop("input"), *args) if "input" in kwargs else args
 
 
@@ -66,20 +87,22 @@ def public_function(op: Op) -> Function:
     """`op` as a function: errors name the user's line; ``out=`` takes the result; ``input=`` is its first argument;
     ``inplace=True`` writes over it, where the operator has an in-place form."""
 
-    def function(*args: Any, out: Tensor | None = None, **kwargs: Any) -> Any:
+    call = _strictly(op)
+
+    def function(*args: Any, out: Any = None, **kwargs: Any) -> Any:
         try:
             inplace = False
             if kwargs:
-                args = _with_usual_names(args, kwargs)
+                args = _with_usual_names(op, args, kwargs)
                 inplace = op.inplace and kwargs.pop("inplace", False)
-            result = op(*args, **kwargs)
+            result = call(*args, **kwargs)
             if inplace:
                 return assign(args[0], result, op.name)
             if type(result) is tuple and op.name in RESULTS:
                 result = RESULTS[op.name](*result)
-            return result if out is None else _into(out, result, op.name)
+            return result if out is None else into(out, result, op.name, args)
         except ERRORS as error:
-            located(error, op.name)
+            located(error, op.name, (*args, *kwargs.values()))
             raise
 
     return _described(function, op, op.name)
@@ -87,15 +110,16 @@ def public_function(op: Op) -> Function:
 
 def public_method(op: Op, name: str) -> Function:
     """`op` as a method: as `public_function`, without ``out=``."""
+    call = _strictly(op)
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         try:
             if kwargs:
-                args = _with_usual_names(args, kwargs)
-            result = op(self, *args, **kwargs)
+                args = _with_usual_names(op, args, kwargs)
+            result = call(self, *args, **kwargs)
             return RESULTS[op.name](*result) if type(result) is tuple and op.name in RESULTS else result
         except ERRORS as error:
-            located(error, op.name)
+            located(error, op.name, (self, *args, *kwargs.values()))
             raise
 
     return _described(method, op, name)
@@ -106,42 +130,48 @@ def inplace_method(op: Op, name: str) -> Function:
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         try:
+            if kwargs:
+                args = _with_usual_names(op, args, kwargs)
             result = op(self, *args, **kwargs)
             if result._storage is self._storage:
                 return self if result is self else reseat(self, result)
             return assign(self, result, name)
         except ERRORS as error:
-            located(error, op.name)
+            located(error, op.name, (self, *args, *kwargs.values()))
             raise
 
     return _described(method, op, name)
 
 
+def _strictly(op: Op) -> Function:
+    """`op`, or a check in front of it that its first arguments are tensors where PyTorch takes no numbers."""
+    if not op.strict:
+        return op
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for position, x in enumerate(args[: op.strict]):
+            if not isinstance(x, Tensor):
+                raise TypeError(f"{op.name}: argument {position + 1} must be a Tensor, not {type(x).__name__}")
+        return op(*args, **kwargs)
+
+    return call
+
+
 def _described(function: Function, op: Op, name: str) -> Function:
+    replayable(function)
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"{name}{op.signature}\n\n{op.doc}"
     return function
 
 
-def _into(out: Tensor, result: Any, name: str) -> Tensor:
-    """``out=``: raises RuntimeError if `out` requires grad or does not have the result's shape."""
-    if not isinstance(out, Tensor) or not isinstance(result, Tensor):
-        raise TypeError(f"{name}: out= takes a Tensor for an operator of one result")
-    if modes.grad and (out.requires_grad or result.requires_grad):
-        raise RuntimeError(f"{name}: functions with out=... arguments don't support automatic differentiation")
-    if out._array.shape != result._array.shape:
-        raise RuntimeError(f"{name}: out has shape {list(out._array.shape)}, the result {list(result._array.shape)}")
-    return assign(out, result, name)
-
-
 def _binary(op: Op) -> Function:
     def operator(self: Tensor, other: Any) -> Any:
         if not isinstance(other, OPERANDS):
-            return _refused(op, self, other)
+            return _with_arrays(op, self, other)
         try:
             return op(self, other)
         except ERRORS as error:
-            located(error)
+            located(error, op.name)
             raise
 
     return _described(operator, op, op.name)
@@ -149,22 +179,28 @@ def _binary(op: Op) -> Function:
 
 def _reflected(op: Op) -> Function:
     def operator(self: Tensor, other: Any) -> Any:
+        if not isinstance(self, Tensor):
+            raise TypeError(f"{op.name}: the first operand of a reflected operator must be a Tensor, not {type(self).__name__}")
         if not isinstance(other, OPERANDS):
-            return _refused(op, other, self)
+            return _with_arrays(op, other, self)
         try:
             return op(other, self)
         except ERRORS as error:
-            located(error)
+            located(error, op.name)
             raise
 
     return _described(operator, op, op.name)
 
 
-def _refused(op: Op, *operands: Any) -> Any:
-    """NotImplemented for objects with operators of their own; a TypeError that says what to do for arrays."""
-    if any(isinstance(x, np.ndarray) for x in operands):
-        raise TypeError(at_user_line(f"{op.name}: operands must be Tensors or numbers, not ndarray; use graphc.from_numpy"))
-    return NotImplemented
+def _with_arrays(op: Op, *operands: Any) -> Any:
+    """The operator with arrays as tensors on their memory; NotImplemented for objects with operators of their own."""
+    if not all(isinstance(x, OPERANDS) or type(x) is np.ndarray for x in operands):
+        return NotImplemented
+    try:
+        return op(*(wrap_array(x) if type(x) is np.ndarray else x for x in operands))
+    except ERRORS as error:
+        located(error, op.name)
+        raise
 
 
 def functions(namespace: str = "") -> dict[str, Function]:
@@ -175,7 +211,16 @@ def functions(namespace: str = "") -> dict[str, Function]:
             place, _, name = dotted.rpartition(".")
             if place == namespace:
                 found[name] = public_function(op)
+                if op.inplace:
+                    found[name + "_"] = inplace_method(op, name + "_")
     return found
+
+
+def _inverted(self: Tensor) -> Tensor:
+    """``~x``.  Raises TypeError for numbers that are no integers or bools."""
+    if self.dtype.kind not in "biu":
+        raise TypeError(at_user_line(f"~ (operator.invert) is only implemented on integer and bool tensors, got {self.dtype}"))
+    return Op.table["bitwise_not"](self)  # type: ignore[no-any-return]
 
 
 def install() -> None:
@@ -184,17 +229,19 @@ def install() -> None:
         for name in op.methods:
             if name not in Tensor.__dict__:
                 setattr(Tensor, name, public_method(op, name))
-            if op.inplace:
+            if op.inplace and f"{name}_" not in Tensor.__dict__:
                 setattr(Tensor, name + "_", inplace_method(op, name + "_"))
     for symbol, name in OPERATORS.items():
         setattr(Tensor, f"__{symbol}__", _binary(Op.table[name]))
         setattr(Tensor, f"__r{symbol}__", _reflected(Op.table[name]))
         if Op.table[name].inplace:
             setattr(Tensor, f"__i{symbol}__", inplace_method(Op.table[name], name + "_"))
+    Tensor.__rdiv__ = Tensor.__rtruediv__  # type: ignore[attr-defined]
     for symbol, name in COMPARISONS.items():
         setattr(Tensor, f"__{symbol}__", _binary(Op.table[name]))
     for symbol, name in UNARY.items():
         setattr(Tensor, f"__{symbol}__", public_method(Op.table[name], f"__{symbol}__"))
+    setattr(Tensor, "__invert__", _inverted)  # noqa: B010  (to assign it, mypy wants it in the class)
 
 
 # ---- methods about tensors -------------------------------------------------------------------------------------------
@@ -211,17 +258,16 @@ def backward(
     self: Tensor, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False, inputs: Any = None
 ) -> None:
     """Add gradients to `.grad` of the leaves this tensor was computed from.  Raises RuntimeError as `graphc.autograd.backward`."""
-    autograd.backward(self, None if gradient is None else [gradient], retain_graph, create_graph, inputs)
+    autograd.backward(self, None if gradient is None else [gradient], retain_graph, create_graph, inputs=inputs)
 
 
 @attached
-def view(self: Tensor, *shape: Any) -> Tensor:
-    """The same memory with another shape; given its dtype, this tensor.  Raises RuntimeError where that would need a copy."""
-    if len(shape) == 1 and isinstance(shape[0], DType):
-        if shape[0] is not self.dtype:
-            raise NotImplementedError(at_user_line(f"view: memory of {self.dtype} cannot be seen as {shape[0]}; use to()"))
-        return self
+def view(self: Tensor, *shape: Any, dtype: DType | None = None) -> Tensor:
+    """The same memory with another shape, or its bytes as another dtype.  Raises RuntimeError where that would need a copy."""
     try:
+        if dtype is not None or (len(shape) == 1 and isinstance(shape[0], DType)):
+            dtype = shape[0] if dtype is None else dtype
+            return self if dtype is self.dtype else _reinterpreted(self, dtype)
         result: Tensor = Op.table["view"](self, *shape)
         if result._storage is not self._storage:
             raise RuntimeError(
@@ -234,82 +280,19 @@ def view(self: Tensor, *shape: Any) -> Tensor:
         raise
 
 
+def _reinterpreted(x: Tensor, dtype: DType) -> Tensor:
+    """`view(dtype)`.  Raises RuntimeError where the bytes of the new elements do not lie together, or begin inside an old one."""
+    result: Tensor = Op.table["view_dtype"].run(x, dtype=dtype)
+    aligned = type(result._array) is Phantom or not result.numel() or array_address(result._array) % dtype.itemsize == 0
+    if result._storage is not x._storage or not aligned:
+        raise RuntimeError(f"view: {x.dtype} of stride {x.stride()} cannot be seen as {dtype}: their elements do not lie together")
+    return result
+
+
 @attached
 def view_as(self: Tensor, other: Tensor) -> Tensor:
     """`view` with the shape of another tensor."""
     return view(self, tuple(other.shape))
-
-
-@attached
-def contiguous(self: Tensor) -> Tensor:
-    """This tensor, or a row-major copy of it."""
-    return self if self.is_contiguous() else Op.table["clone"].run(self)
-
-
-@attached
-def to(self: Tensor, *args: Any, copy: bool = False, non_blocking: bool = False, **kwargs: Any) -> Tensor:
-    """As another dtype: ``to(dtype)``, ``to(device, dtype)``, ``to(other)``.  This tensor itself where nothing changes."""
-    dtype = kwargs.pop("dtype", None)
-    where = kwargs.pop("device", None)
-    for argument in args:
-        if isinstance(argument, DType):
-            dtype = argument
-        elif isinstance(argument, Tensor):
-            dtype = argument.dtype
-        elif isinstance(argument, str | device):
-            where = argument
-        elif argument is not None and not isinstance(argument, bool):
-            raise TypeError(at_user_line(f"to: expected a dtype, device or Tensor, got {type(argument).__name__}"))
-    if kwargs:
-        raise TypeError(at_user_line(f"to: unexpected argument '{next(iter(kwargs))}'"))
-    if where is not None:
-        device(where)
-    if dtype is None or dtype is self.dtype:
-        return Op.table["clone"].run(self) if copy else self  # type: ignore[no-any-return]
-    return cast(self, dtype)  # type: ignore[no-any-return]
-
-
-def as_type(self: Tensor, dtype: DType | None = None) -> Any:
-    """As another dtype; without one, PyTorch's name of this tensor's type."""
-    if dtype is None:
-        return f"graphc.{_TYPE_NAMES.get(self.dtype.name, self.dtype.name.title())}Tensor"
-    return to(self, dtype)
-
-
-Tensor.type = as_type  # type: ignore[attr-defined]
-_TYPE_NAMES = {
-    "float32": "Float", "float64": "Double", "float16": "Half", "bfloat16": "BFloat16", "uint8": "Byte", "int8": "Char",
-    "int16": "Short", "int32": "Int", "int64": "Long", "bool": "Bool",
-}  # fmt: skip
-_CONVERSIONS = {
-    "float": dtypes.float32, "double": dtypes.float64, "half": dtypes.float16, "bfloat16": dtypes.bfloat16, "byte": dtypes.uint8,
-    "char": dtypes.int8, "short": dtypes.int16, "int": dtypes.int32, "long": dtypes.int64, "bool": dtypes.bool_,
-}  # fmt: skip
-
-
-def _conversion(name: str, dtype: DType) -> Function:
-    def convert(self: Tensor) -> Tensor:
-        return to(self, dtype)
-
-    convert.__name__ = convert.__qualname__ = name
-    convert.__doc__ = f"As {dtype.name}; this tensor itself if it is."
-    return convert
-
-
-for _name, _dtype in _CONVERSIONS.items():
-    setattr(Tensor, _name, _conversion(_name, _dtype))
-
-
-@attached
-def type_as(self: Tensor, other: Tensor) -> Tensor:
-    """As the dtype of another tensor."""
-    return to(self, other.dtype)
-
-
-@attached
-def cpu(self: Tensor) -> Tensor:
-    """This tensor: all memory is the CPU's."""
-    return self
 
 
 @attached
@@ -323,8 +306,10 @@ def detach_(self: Tensor) -> Tensor:
 
 @attached
 def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
-    """Overwrite the elements with those of `src`, broadcast and converted to this dtype."""
+    """Overwrite the elements with those of `src` (a tensor or a number), broadcast and converted to this dtype."""
     try:
+        if isinstance(src, bool | int | float | complex | np.generic):
+            return fill_(self, src)
         if not isinstance(src, Tensor):
             raise TypeError(f"copy_: argument 'src' must be a Tensor, not {type(src).__name__}")
         return assign(self, cast(src, self.dtype), "copy_", fresh=False)
@@ -341,7 +326,7 @@ def fill_(self: Tensor, value: Any) -> Tensor:
             if value.ndim:
                 raise RuntimeError(f"fill_: only a 0-dim value Tensor can fill, got {list(value.shape)}")
             return assign(self, cast(value, self.dtype), "fill_", fresh=False)
-        if not isinstance(value, bool | int | float | np.generic):
+        if not isinstance(value, bool | int | float | complex | np.generic):
             raise TypeError(f"fill_: argument 'value' must be a number, not {type(value).__name__}")
         value = value.item() if isinstance(value, np.generic) else value
         return assign(self, constant(value, self.dtype), "fill_")
@@ -357,14 +342,6 @@ def zero_(self: Tensor) -> Tensor:
 
 
 @attached
-def set_(self: Tensor, source: Tensor) -> Tensor:
-    """Share the memory of another tensor from now on."""
-    with no_grad():
-        self.data = source
-    return self
-
-
-@attached
 def where(self: Tensor, condition: Tensor, other: Any) -> Tensor:
     """This tensor where `condition`, else `other`."""
     try:
@@ -375,6 +352,7 @@ def where(self: Tensor, condition: Tensor, other: Any) -> Tensor:
 
 
 @attached
+@guarded
 def equal(self: Tensor, other: Tensor) -> bool:
     """Whether two tensors have the same shape and elements.  Raises RuntimeError for different dtypes."""
     if self.dtype is not other.dtype:
@@ -383,6 +361,7 @@ def equal(self: Tensor, other: Tensor) -> bool:
 
 
 @attached
+@guarded
 def allclose(self: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
     """Whether every element is within ``atol + rtol * abs(other)`` of other's.  Raises as `isclose`."""
     return bool(Op.table["isclose"](self, other, rtol=rtol, atol=atol, equal_nan=equal_nan).all())
@@ -393,6 +372,13 @@ def _transposed(self: Tensor) -> Tensor:
     return Op.table["permute"].run(self, dims=tuple(reversed(range(self.ndim))))  # type: ignore[no-any-return]
 
 
+def _conjugate_transposed(self: Tensor) -> Tensor:
+    """A matrix transposed and conjugated; a 0-d tensor conjugated.  Raises RuntimeError for other ranks."""
+    if self.ndim not in (0, 2):
+        raise RuntimeError(at_user_line(f"tensor.H is only supported on matrices (2-D tensors). Got {self.ndim}-D tensor."))
+    return Op.table["conj"](_transposed(self))  # type: ignore[no-any-return]
+
+
 def _matrix_transposed(self: Tensor) -> Tensor:
     """The last two dims exchanged."""
     if self.ndim < 2:
@@ -400,5 +386,31 @@ def _matrix_transposed(self: Tensor) -> Tensor:
     return Op.table["permute"].run(self, dims=(*range(self.ndim - 2), self.ndim - 1, self.ndim - 2))  # type: ignore[no-any-return]
 
 
-for _name, _getter in {"T": _transposed, "H": _transposed, "mT": _matrix_transposed, "mH": _matrix_transposed}.items():
+def _matrix_conjugate_transposed(self: Tensor) -> Tensor:
+    """The last two dims exchanged, conjugated."""
+    return Op.table["conj"](_matrix_transposed(self))  # type: ignore[no-any-return]
+
+
+def _part(name: str) -> property:
+    """Real or imaginary parts, which can be assigned."""
+
+    def get(self: Tensor) -> Tensor:
+        return Op.table[name](self)  # type: ignore[no-any-return]
+
+    def set(self: Tensor, value: Any) -> None:
+        get(self).copy_(value)  # type: ignore[attr-defined]
+
+    return property(get, set)
+
+
+for _name, _getter in {
+    "T": _transposed,
+    "H": _conjugate_transposed,
+    "mT": _matrix_transposed,
+    "mH": _matrix_conjugate_transposed,
+}.items():
     setattr(Tensor, _name, property(_getter))
+for _name in ("real", "imag"):
+    setattr(Tensor, _name, _part(_name))
+for _name in ("is_conj", "is_neg"):
+    setattr(Tensor, _name, lambda self: False)  # conjugates and negations are computed, never pending

@@ -67,11 +67,11 @@ def text(x: Tensor) -> str:
         shows_dtype = x.dtype is not get_default_dtype()
     else:
         body = _body(array, len(prefix))
-        shows_dtype = x.dtype not in (get_default_dtype(), int64, bool_)
+        shows_dtype = x.dtype not in (get_default_dtype(), get_default_dtype().to_complex(), int64, bool_)
     if shows_dtype:
         suffixes.append(f"dtype={x.dtype}")
     if x.grad_fn is not None:
-        suffixes.append(f"grad_fn=<{x.grad_fn.name}>")
+        suffixes.append(f"grad_fn=<{x.grad_fn.name()}>")
     elif x._requires_grad:
         suffixes.append("requires_grad=True")
     return _with_suffixes(prefix + body, suffixes, len(prefix))
@@ -109,7 +109,26 @@ def _edges(array: Array) -> Array:
 
 
 def _element_format(array: Array) -> tuple[int, Callable[[Any], str]]:
-    """The width of elements, and a function that shows one (not yet padded)."""
+    """The width of elements, and a function that shows one in that width."""
+    if array.dtype.kind == "c":
+        return _complex_format(array)
+    width, show = _number_format(array)
+    return width, lambda v: show(v).rjust(width)
+
+
+def _complex_format(array: Array) -> tuple[int, Callable[[Any], str]]:
+    """Real and imaginary parts have a width each; blanks between them are left out."""
+    (real_width, real), (imag_width, imag) = (_element_format(part) for part in (array.real, array.imag))
+
+    def show(v: complex) -> str:
+        last = imag(v.imag).lstrip()
+        return real(v.real) + ("" if last[0] in "+-" else "+") + last + "j"
+
+    return real_width + imag_width + 1, show
+
+
+def _number_format(array: Array) -> tuple[int, Callable[[Any], str]]:
+    """The width of real numbers, and a function that shows one (not yet padded)."""
     values = array.reshape(-1).tolist()
     if array.dtype.kind != "f":
         return max((len(str(v)) for v in values), default=1), str
@@ -141,7 +160,7 @@ def _whole(value: float) -> str:
 
 def _nested(array: Array, indent: int, summarized: bool, width: int, show: Callable[[Any], str]) -> str:
     if array.ndim == 0:
-        return show(array.item()).rjust(width)
+        return show(array.item())
     keep = _options[0].edgeitems
     cut = summarized and len(array) > 2 * keep
     if array.ndim == 1:
@@ -153,7 +172,7 @@ def _nested(array: Array, indent: int, summarized: bool, width: int, show: Calla
 
 def _row(array: Array, indent: int, keep: int | None, width: int, show: Callable[[Any], str]) -> str:
     """One row, broken into lines; `keep`: only so many elements at each end."""
-    shown = lambda part: [show(v).rjust(width) for v in part.tolist()]
+    shown = lambda part: [show(v) for v in part.tolist()]
     if keep is None:
         items = shown(array)
     else:

@@ -6,12 +6,13 @@ Enters: arrays, or the types of traced values.  Leaves: `Storage`, `Phantom`.  N
 from __future__ import annotations
 
 from ctypes import addressof, c_char
+from pickle import PickleBuffer
 from typing import Any, NoReturn
 
 import numpy as np
 
 from graphc.dims import Size
-from graphc.dtypes import DType
+from graphc.dtypes import DType, from_numpy
 from graphc.eager.views import is_contiguous
 from graphc.errors import TraceError, at_user_line
 from graphc.ir.op import Shape
@@ -25,6 +26,29 @@ class Storage:
 
     def __init__(self, array: Any, cell: Any = None) -> None:
         self.array, self.cell, self.version, self.aliased = array, cell, 0, False
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        row = np.ascontiguousarray(memory_of(self.array))
+        data = PickleBuffer(row.view(np.uint8).data) if protocol >= 5 else row.tobytes()
+        shape = self.array.shape if self.array.flags.c_contiguous else row.shape
+        return _unpickled, (data, from_numpy(row.dtype), shape)
+
+
+def _unpickled(data: Any, dtype: DType, shape: tuple[int, ...]) -> Storage:
+    """A storage of bytes: on their own memory where it is writable (pickle's out-of-band buffers), else on a copy."""
+    row = np.frombuffer(data, np.uint8)
+    return Storage((row if row.flags.writeable else row.copy()).view(dtype.numpy).reshape(shape))
+
+
+def memory_of(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The memory from an array's first element to its last as a row of elements.  Raises RuntimeError for negative strides."""
+    if array.flags.c_contiguous:
+        return array.reshape(-1)
+    step = array.itemsize
+    if any(s % step or s < 0 for s in array.strides):
+        raise RuntimeError(at_user_line("an array with unaligned or negative strides is no storage; make a copy"))
+    count = 1 + sum((n - 1) * s // step for n, s in zip(array.shape, array.strides, strict=True)) if array.size else 0
+    return np.lib.stride_tricks.as_strided(array, (count,), (step,))
 
 
 def array_address(array: np.ndarray[Any, Any]) -> int:

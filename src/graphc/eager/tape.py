@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from graphc.dtypes import DType
 from graphc.eager.gradients import program
+from graphc.eager.hooks import RemovableHandle, hooked
 from graphc.eager.modes import modes
+from graphc.eager.node_names import node_name
 from graphc.eager.views import Chain, follow, written
 from graphc.ir.op import Op, Shape
 
 Edge = tuple[Any, int]
+BEFORE, AFTER = 0, 1  # hooks of a leaf: on its gradient, and on the leaf when its `.grad` was added to
 _sequence = itertools.count(1)
 
 
@@ -35,18 +38,27 @@ class Step:
         self.name, self.grad = name, grad
 
 
+class CallStep(Step):
+    """A `Step` whose rule is called with the node and its gradients, and reads by itself what was saved."""
+
+    __slots__ = ()
+
+
 class Node:
     """One recorded operator call.
 
     edges: where each input's gradient goes, or None.   in_types, metas: (shape, dtype) of each input and each output.
     saved: each input with its version, or None where no wanted gradient reads it.   saved_outputs: the same, detached.
     sequence: greater than that of every node this one depends on, so descending order is a topological order.
+    hooks: number -> (which output, hook on its gradient).   retained: (which output, weak reference to who keeps `.grad`).
+    extras: what few nodes have (hooks on the node, metadata, the forward line), made when first asked for.
     """
 
     __slots__ = (
         "__weakref__",
         "attrs",
         "edges",
+        "extras",
         "hooks",
         "in_types",
         "metas",
@@ -65,18 +77,38 @@ class Node:
         self.in_types: tuple[tuple[Shape, DType], ...] = ()
         self.saved: tuple[Any, ...] | None = ()
         self.saved_outputs: tuple[Any, ...] = ()
-        self.hooks: list[tuple[int, Callable[[Any], Any]]] | None = None
+        self.hooks: dict[int, tuple[int, Callable[[Any], Any]]] | None = None
         self.retained: list[tuple[int, Any]] | None = None
+        self.extras: Extras | None = None
 
-    @property
     def name(self) -> str:
         """As PyTorch names nodes: ``AddBackward0``."""
-        return self.op.name.title().replace("_", "") + "Backward0"
+        return node_name(self.op.name, self.in_types, self.attrs)
 
     @property
     def next_functions(self) -> tuple[tuple[Any, int], ...]:
-        """The edges; None stands for a leaf and for an input without gradient."""
-        return tuple((e[0], e[1]) if e is not None and type(e[0]) is Node else (None, 0) for e in self.edges)
+        """Where each input's gradient goes: (a node or an `AccumulateGrad`, which of its outputs), or (None, 0) for nowhere."""
+        ends = [(None, 0) if e is None else (e[0] if type(e[0]) is Node else AccumulateGrad(e[0]), e[1]) for e in self.edges]
+        return tuple(ends)
+
+    @property
+    def metadata(self) -> dict[Any, Any]:
+        """A dict for the user's notes."""
+        return self.more().metadata
+
+    def register_prehook(self, fn: Callable[[tuple[Any, ...]], Any]) -> RemovableHandle:
+        """Call ``fn(grad_outputs)`` before this node's rule runs; a tuple that it gives replaces them."""
+        return hooked(self.more().before, fn)
+
+    def register_hook(self, fn: Callable[[tuple[Any, ...], tuple[Any, ...]], Any]) -> RemovableHandle:
+        """Call ``fn(grad_inputs, grad_outputs)`` after this node's rule ran; a tuple that it gives replaces the former."""
+        return hooked(self.more().after, fn)
+
+    def more(self) -> Extras:
+        """`extras`, made now if there were none."""
+        if self.extras is None:
+            self.extras = Extras()
+        return self.extras
 
     @property
     def freed(self) -> bool:
@@ -88,7 +120,53 @@ class Node:
             self.saved, self.saved_outputs = None, ()
 
     def __repr__(self) -> str:
-        return f"<{self.name} object at {id(self):#x}>"
+        return f"<{self.name()} object at {id(self):#x}>"
+
+
+class Extras:
+    """What few nodes have.  before, after: hooks by number.   line, trace: where the forward operator was called (anomaly mode)."""
+
+    __slots__ = ("after", "before", "line", "metadata", "trace")
+
+    def __init__(self) -> None:
+        self.before: dict[int, Callable[..., Any]] = {}
+        self.after: dict[int, Callable[..., Any]] = {}
+        self.metadata: dict[Any, Any] = {}
+        self.line = self.trace = ""
+
+
+class AccumulateGrad:
+    """Stands for a leaf at the end of an edge.  Two of the same leaf are equal."""
+
+    __slots__ = ("variable",)
+    next_functions = ()
+
+    def __init__(self, variable: Any) -> None:
+        self.variable = variable
+
+    def name(self) -> str:
+        return "AccumulateGrad"
+
+    def register_hook(self, fn: Callable[[tuple[Any, ...], tuple[Any, ...]], Any]) -> RemovableHandle:
+        """Call ``fn((), (gradient,))`` after the leaf's `.grad` was added to."""
+        return self.variable.register_post_accumulate_grad_hook(lambda x: fn((), (x.grad,)))  # type: ignore[no-any-return]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AccumulateGrad) and self.variable is other.variable
+
+    def __hash__(self) -> int:
+        return hash(("AccumulateGrad", id(self.variable)))
+
+    def __repr__(self) -> str:
+        return f"<AccumulateGrad object at {id(self.variable):#x}>"
+
+
+class Packed(NamedTuple):
+    """A saved tensor as `saved_tensors_hooks` packed it.   source: where its gradient goes."""
+
+    value: Any
+    unpack: Callable[[Any], Any]
+    source: Edge | None
 
 
 # ---- edges -----------------------------------------------------------------------------------------------------------
@@ -110,7 +188,7 @@ def edge(x: Any) -> Edge | None:
 
 
 def record(op: Op | Step, inputs: tuple[Any, ...], attrs: dict[str, Any], outputs: tuple[Any, ...]) -> None:
-    """Put one operator call on the tape: its floating outputs then require grad."""
+    """Put one operator call on the tape: its floating and complex outputs then require grad."""
     edges = tuple(map(edge, inputs))
     out_types = tuple([(y._array.shape, y.dtype) for y in outputs])
     node = Node(op, attrs, edges, out_types)
@@ -123,8 +201,10 @@ def record(op: Op | Step, inputs: tuple[Any, ...], attrs: dict[str, Any], output
         node.saved_outputs = tuple(
             [(y.detach(), y._storage.version) if used else None for y, used in zip(outputs, uses.uses_outputs, strict=True)]
         )
+    for watch in modes.watchers:
+        watch(node)
     for i, y in enumerate(outputs):
-        if y.dtype.kind == "f":
+        if y.dtype.kind in "fc":
             y._requires_grad, y._grad_fn, y._index = True, node, i
 
 

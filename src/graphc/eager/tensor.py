@@ -6,26 +6,40 @@ Never here: what operators compute, and how.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from graphc.dims import Dim
 from graphc.dims import Size as DimSize
 from graphc.dtypes import DType, from_numpy
 from graphc.eager import tape
+from graphc.eager.hooks import RemovableHandle, hooked
 from graphc.eager.modes import modes
 from graphc.eager.storage import Phantom, Storage, array_address
 from graphc.eager.views import Chain
 from graphc.errors import at_user_line
+from graphc.ir.op import canonical_dim
 
 _new = object.__new__
+_sized: Any = tuple.__new__  # sizes of an array need no check
 
 
 class Size(tuple[DimSize, ...]):
     """A shape: a tuple that prints as ``graphc.Size([2, 3])``."""
 
     __slots__ = ()
+
+    def __new__(cls, sizes: Any = ()) -> Size:
+        made = tuple.__new__(cls, sizes)
+        for i, size in enumerate(made):
+            if not isinstance(size, int | Dim):
+                if not hasattr(size, "__index__"):
+                    raise TypeError(at_user_line(f"Size: takes an iterable of ints, but item {i} is {type(size).__name__}"))
+                return Size([s if isinstance(s, Dim) else int(s) for s in made])
+        return made
 
     def numel(self) -> DimSize:
         """The product of the sizes."""
@@ -41,36 +55,16 @@ class Size(tuple[DimSize, ...]):
     def __add__(self, other: Any) -> Any:
         return Size(tuple.__add__(self, tuple(other)))
 
+    def __radd__(self, other: Any) -> Any:
+        return Size(tuple.__add__(tuple(other), self))
+
+    def __mul__(self, count: Any) -> Any:
+        return Size(tuple.__mul__(self, count))
+
+    __rmul__ = __mul__
+
     def __repr__(self) -> str:
         return f"graphc.Size([{', '.join(map(str, self))}])"
-
-
-class device:
-    """Where a tensor's memory is.  Only ``cpu``.  Raises RuntimeError for another."""
-
-    __slots__ = ("index", "type")
-
-    def __init__(self, type: str | device = "cpu", index: int | None = None) -> None:
-        name, _, number = str(type).partition(":")
-        if name != "cpu":
-            raise RuntimeError(at_user_line(f"device: expected cpu, got {type!r}"))
-        self.type = name
-        self.index = int(number) if number else index
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, device) and self.type == other.type
-
-    def __hash__(self) -> int:
-        return hash(self.type)
-
-    def __str__(self) -> str:
-        return self.type if self.index is None else f"{self.type}:{self.index}"
-
-    def __repr__(self) -> str:
-        return f"device(type='{self.type}')" if self.index is None else f"device(type='{self.type}', index={self.index})"
-
-
-CPU = device("cpu")
 
 
 class Tensor:
@@ -92,24 +86,23 @@ class Tensor:
     _epoch: int
     _grad: Tensor | None
     _grad_fn: Any
-    _hooks: list[tuple[int, Any]] | None
+    _hooks: dict[int, tuple[int, Any]] | None
     _index: int
     _pointer: tuple[Any, int] | None
     _requires_grad: bool
     _retained: bool
     dtype: DType
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Tensor:
-        raise TypeError("a Tensor is made by graphc.tensor(data), graphc.zeros(...) and the other creation functions")
-
     # ---- type
 
     @property
     def shape(self) -> Size:
-        return Size(self._array.shape)
+        return _sized(Size, self._array.shape)  # type: ignore[no-any-return]
 
     def size(self, dim: int | None = None) -> Any:
-        return Size(self._array.shape) if dim is None else self._array.shape[dim]
+        if dim is None:
+            return _sized(Size, self._array.shape)
+        return self._array.shape[canonical_dim("size", dim, self._array.ndim) if type(dim) is int else dim]
 
     @property
     def ndim(self) -> int:
@@ -140,37 +133,22 @@ class Tensor:
 
     def storage_offset(self) -> int:
         """Elements from the storage's first to this tensor's first."""
-        address = self.numpy_view().__array_interface__["data"][0]
-        root = self._storage.array.__array_interface__["data"][0]
-        return (address - root) // self.dtype.itemsize  # type: ignore[no-any-return]
+        if type(self._array) is Phantom:
+            Phantom.refuse(self._array, "storage_offset()")
+        return (address_of(self) - array_address(self._storage.array)) // self.dtype.itemsize
 
     def data_ptr(self) -> int:
-        return self.numpy_view().__array_interface__["data"][0]  # type: ignore[no-any-return]
-
-    def is_contiguous(self) -> bool:
-        """Whether elements lie in row-major order without gaps."""
-        array = self._array
-        return array.contiguous if type(array) is Phantom else array.flags.c_contiguous  # type: ignore[no-any-return]
+        self.numpy_view()
+        return address_of(self)
 
     def is_floating_point(self) -> bool:
         return self.dtype.kind == "f"
 
     def is_complex(self) -> bool:
-        return False
+        return self.dtype.kind == "c"
 
     def is_signed(self) -> bool:
         return self.dtype.is_signed
-
-    @property
-    def device(self) -> device:
-        return CPU
-
-    @property
-    def is_cuda(self) -> bool:
-        return False
-
-    def get_device(self) -> int:
-        return -1
 
     # ---- autograd
 
@@ -187,9 +165,11 @@ class Tensor:
         self.requires_grad_(value)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
-        """Set whether operators on this leaf are recorded.  Raises RuntimeError for a tensor that is not a leaf or not floating."""
-        if requires_grad and self.dtype.kind != "f":
-            raise RuntimeError(at_user_line(f"only Tensors of floating point dtype can require gradients, not {self.dtype}"))
+        """Set whether operators on this leaf are recorded.  Raises RuntimeError for no leaf, and for integers and bools."""
+        if requires_grad and self.dtype.kind not in "fc":
+            raise RuntimeError(at_user_line(
+                f"only Tensors of floating point and complex dtype can require gradients, not {self.dtype}"
+            ))  # fmt: skip
         if not requires_grad and self.grad_fn is not None:
             raise RuntimeError(at_user_line("you can only change requires_grad flags of leaf variables; use detach()"))
         self._requires_grad = bool(requires_grad) or self._grad_fn is not None
@@ -236,6 +216,19 @@ class Tensor:
     def grad(self) -> None:
         self.grad = None
 
+    def as_subclass(self, cls: type[Tensor]) -> Any:
+        """This tensor, history included, as an instance of a subclass, on the same memory."""
+        if not (isinstance(cls, type) and issubclass(cls, Tensor)):
+            raise TypeError(at_user_line(f"as_subclass: cls must be a subclass of Tensor, not {cls!r}"))
+        x = share(self, cls)
+        x._requires_grad, x._grad_fn, x._index = self.requires_grad, self._grad_fn, self._index
+        return x
+
+    @staticmethod
+    def _make_subclass(cls: type[Tensor], data: Tensor, require_grad: bool = False) -> Any:
+        """A leaf of a subclass on the memory of `data`."""
+        return share(data, cls).requires_grad_(require_grad)
+
     def retain_grad(self) -> None:
         """Keep `.grad` of this tensor though it is not a leaf."""
         node = self.grad_fn
@@ -244,25 +237,34 @@ class Tensor:
         if node is None or self._retained:
             return
         self._retained = True
-        node.retained = [*(node.retained or ()), (self._index, self)]
+        node.retained = [*(node.retained or ()), (self._index, weakref.ref(self))]  # a tensor holds its node: no cycle
 
     @property
     def retains_grad(self) -> bool:
         return self._retained and self.grad_fn is not None
 
-    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHook:
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
         """Call `hook(gradient)` when the gradient of this tensor is known; what it gives, if anything, replaces the gradient."""
         node = self.grad_fn
         if not self._requires_grad:
             raise RuntimeError(at_user_line("cannot register a hook on a tensor that doesn't require gradient"))
         if node is None:
-            self._hooks = hooks = self._hooks if self._hooks is not None else []
-            entry: tuple[int, Any] = (0, hook)
-        else:
-            node.hooks = hooks = node.hooks if node.hooks is not None else []
-            entry = (self._index, hook)
-        hooks.append(entry)
-        return RemovableHook(hooks, entry)
+            if self._hooks is None:
+                self._hooks = {}
+            return hooked(self._hooks, (tape.BEFORE, hook), _changed)
+        if node.hooks is None:
+            node.hooks = {}
+        return hooked(node.hooks, (self._index, hook))
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> RemovableHandle:
+        """Call `hook(tensor)` after backward added to `.grad` of this leaf.  Raises RuntimeError for a tensor that is no leaf."""
+        if not self.requires_grad:
+            raise RuntimeError(at_user_line("cannot register a hook on a tensor that doesn't require gradient"))
+        if self._grad_fn is not None:
+            raise RuntimeError(at_user_line("post accumulate grad hooks cannot be registered on non-leaf tensors"))
+        if self._hooks is None:
+            self._hooks = {}
+        return hooked(self._hooks, (tape.AFTER, hook), _changed)
 
     def detach(self) -> Tensor:
         """The same memory, off the tape.  In-place writes to either are seen by both (and by the version check of backward)."""
@@ -279,12 +281,14 @@ class Tensor:
             raise TypeError(at_user_line(f"data must be a Tensor, not {type(value).__name__}"))
         if modes.tracer is not None:
             raise RuntimeError(at_user_line("assigning .data cannot be traced; use copy_()"))
-        if self._requires_grad and value.dtype.kind != "f":
+        if self._requires_grad and value.dtype.kind not in "fc":
             raise RuntimeError(at_user_line(f"data set to a tensor that requires gradients must be floating, not {value.dtype}"))
         if self._storage.aliased or (self._array.shape, self.dtype) != (value._array.shape, value.dtype):
             from graphc.eager import dispatch
 
             dispatch.epoch[0] += 1  # compiled code looks for the memory again
+        if value._storage is not self._storage:
+            self._base = None  # no view any more
         self._array, self._storage, self._chain, self.dtype = value._array, value._storage, value._chain, value.dtype
 
     # ---- out of tensors
@@ -292,21 +296,18 @@ class Tensor:
     def numpy_view(self) -> np.ndarray[Any, Any]:
         """The array itself.  Raises TraceError in a trace."""
         array = self._array
-        if type(array) is Phantom or modes.tracer is not None:
+        if type(array) is Phantom or (modes.tracer is not None and modes.tracer.collects):
             Phantom.refuse(array, "numpy()")
+        for read in modes.readers:
+            read(self)
         return array  # type: ignore[no-any-return]
 
     def numpy(self, *, force: bool = False) -> np.ndarray[Any, Any]:
         """A NumPy array that shares memory.  Raises RuntimeError for a tensor that requires grad unless `force`."""
-        if self.requires_grad and not force:
-            raise RuntimeError(at_user_line("can't call numpy() on Tensor that requires grad; use tensor.detach().numpy()"))
+        if not force and self.requires_grad:
+            message = "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
+            raise RuntimeError(at_user_line(message))
         return self.numpy_view()
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        array = self.numpy()
-        if dtype is not None and array.dtype != np.dtype(dtype):
-            return array.astype(dtype)
-        return array.copy() if copy else array
 
     def tolist(self) -> Any:
         """Nested lists of Python numbers, or one number."""
@@ -319,7 +320,7 @@ class Tensor:
         if array.size != 1:
             raise RuntimeError(at_user_line(f"a Tensor with {array.size} elements cannot be converted to Scalar"))
         value = array.reshape(()).item()
-        return value if isinstance(value, bool | int | float) else float(value)
+        return value if isinstance(value, bool | int | float | complex) else float(value)
 
     def __bool__(self) -> bool:
         array = self.numpy_view()
@@ -328,14 +329,35 @@ class Tensor:
             raise RuntimeError(at_user_line(f"Boolean value of Tensor with {what} is ambiguous"))
         return bool(self.item())
 
+    def is_nonzero(self) -> bool:
+        """`bool` of the one element.  Raises RuntimeError for more or fewer elements."""
+        return bool(self)
+
+    def _one(self) -> Any:
+        """`item`, for Python's conversions.  Raises ValueError for more or fewer elements."""
+        if self._array.size != 1:
+            raise ValueError(at_user_line("only one element tensors can be converted to Python scalars"))
+        return self.item()
+
+    def _real(self) -> Any:
+        value = self._one()
+        if isinstance(value, complex):
+            if value.imag:
+                raise RuntimeError(at_user_line(f"{value} cannot be converted to a real number"))
+            return value.real
+        return value
+
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._real())
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(self._real())
+
+    def __complex__(self) -> complex:
+        return complex(self._one())
 
     def __index__(self) -> int:
-        if self.dtype.kind == "f" or self._array.ndim and self._array.size != 1:
+        if self.dtype.kind in "fc" or self._array.ndim and self._array.size != 1:
             raise TypeError(at_user_line("only integer tensors of a single element can be converted to an index"))
         return int(self.item())
 
@@ -349,7 +371,12 @@ class Tensor:
             raise TypeError(at_user_line("iteration over a 0-d tensor"))
         return (self[i] for i in range(self._array.shape[0]))  # type: ignore[index]
 
+    def __reversed__(self) -> Tensor:
+        return self.flip(0) if self._array.ndim else self  # type: ignore[attr-defined,no-any-return]
+
     def __contains__(self, value: Any) -> bool:
+        if not isinstance(value, Tensor | bool | int | float | complex | np.generic):
+            raise RuntimeError(at_user_line(f"Tensor.__contains__ only supports Tensor or scalar, not {type(value).__name__}"))
         return bool((self == value).any())  # type: ignore[attr-defined]
 
     __hash__ = object.__hash__
@@ -367,38 +394,21 @@ class Tensor:
         )
 
     def __copy__(self) -> Tensor:
-        return share(self, type(self))
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        """A copy of the elements; the gradient is copied too.  Raises RuntimeError for a tensor that is not a leaf."""
-        if not self.is_leaf:
-            raise RuntimeError(at_user_line("only Tensors created by the user (leaves) can be deep-copied; use detach()"))
-        copy = wrap(np.array(self.numpy_view(), order="C"), self.dtype, type(self))
-        copy._requires_grad = self._requires_grad
-        memo[id(self)] = copy
-        copy._grad = None if self._grad is None else self._grad.__deepcopy__(memo)
-        return copy
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        if not self.is_leaf:
-            raise RuntimeError(at_user_line("only Tensors created by the user (leaves) can be pickled; use detach()"))
-        return _unpickled, (type(self), self.numpy_view().tobytes(), self.dtype, tuple(self._array.shape), self._requires_grad)
+        x = share(self, type(self))
+        x._requires_grad = self._requires_grad and self.is_leaf
+        if hasattr(self, "__dict__"):
+            x.__dict__.update(self.__dict__)
+        return x
 
     def __dir__(self) -> list[str]:
         return sorted(name for name in set(object.__dir__(self)) if not name.startswith("_") or name.startswith("__"))
 
 
-class RemovableHook:
-    """What `register_hook` gives; `remove()` takes the hook away."""
+def _changed() -> None:
+    """Compiled code that runs backward has a leaf's hooks in it: it is traced again."""
+    from graphc.eager import dispatch
 
-    __slots__ = ("entry", "hooks")
-
-    def __init__(self, hooks: list[Any], entry: Any) -> None:
-        self.hooks, self.entry = hooks, entry
-
-    def remove(self) -> None:
-        if self.entry in self.hooks:
-            self.hooks.remove(self.entry)
+    dispatch.epoch[0] += 1
 
 
 # ---- making tensors --------------------------------------------------------------------------------------------------
@@ -443,9 +453,3 @@ def share(x: Tensor, kind: type[Tensor]) -> Tensor:
 def wrap_array(array: np.ndarray[Any, Any], kind: type[Tensor] = Tensor) -> Tensor:
     """A tensor that shares the memory of a NumPy array.  Raises TypeError for a dtype graphc does not have."""
     return wrap(array, from_numpy(array.dtype), kind)
-
-
-def _unpickled(kind: type[Tensor], data: bytes, dtype: DType, shape: tuple[int, ...], requires_grad: bool) -> Tensor:
-    x = wrap(np.frombuffer(bytearray(data), dtype.numpy).reshape(shape), dtype, kind)
-    x._requires_grad = requires_grad
-    return x

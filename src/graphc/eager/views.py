@@ -13,8 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.dims import Size
+from graphc.dtypes import DType
 from graphc.ir.op import Op, Shape, TensorType
+from graphc.ops.comparison import clone
+from graphc.ops.complex import view_as_complex, view_as_real
+from graphc.ops.diagonals import diagonal, diagonal_scatter
 from graphc.ops.movement import expand, inverse, permute, reshape, slice_, slice_scatter, squeeze, unsqueeze
+from graphc.ops.reinterpret import view_dtype
+from graphc.ops.strided import as_strided, overlaps, strided_scatter
+from graphc.ops.windows import unfold
 
 Strides = tuple[Size, ...]  # in elements
 Link = tuple[Op, dict[str, Any]]
@@ -109,12 +116,61 @@ def _slice_strides(
     return tuple(s * step for s, step in zip(strides, steps, strict=True))
 
 
+def _diagonal_strides(in_type: TensorType, strides: Strides, out_type: TensorType, offset: int, dim1: int, dim2: int) -> Strides:
+    rest = (s for d, s in enumerate(strides) if d not in (dim1, dim2))
+    return (*rest, strides[dim1] + strides[dim2])
+
+
+def _strided_strides(
+    in_type: TensorType, strides: Strides, out_type: TensorType, size: Shape, stride: Shape, offset: Size
+) -> Strides | None:
+    return stride if is_contiguous(in_type.shape, strides) else None
+
+
+def _strided_write(whole: Any, part: Any, size: Shape, stride: Shape, offset: Size) -> Any:
+    if overlaps(size, stride):
+        raise RuntimeError(SHARED_ELEMENTS)
+    return strided_scatter(whole, part, size, stride, offset)
+
+
+def _unfold_strides(in_type: TensorType, strides: Strides, out_type: TensorType, dim: int, size: Size, step: Size) -> Strides:
+    return (*strides[:dim], strides[dim] * step, *strides[dim + 1 :], strides[dim]) if strides else (1,)
+
+
+def _unfold_write(whole: Any, part: Any, dim: int, size: Size, step: Size) -> Any:
+    whole_type = TensorType(whole.dtype, tuple(whole.shape))
+    steps = _unfold_strides(whole_type, contiguous_strides(whole_type.shape), whole_type, dim, size, step)
+    return _strided_write(whole, part, tuple(part.shape), steps, 0)
+
+
+def _real_strides(in_type: TensorType, strides: Strides, out_type: TensorType) -> Strides:
+    return (*(2 * s for s in strides), 1)
+
+
+def _complex_strides(in_type: TensorType, strides: Strides, out_type: TensorType) -> Strides:
+    """Raises RuntimeError where pairs do not lie together."""
+    if strides[-1] != 1 or any(isinstance(s, int) and s % 2 for s, n in zip(strides[:-1], in_type.shape, strict=False) if n != 1):
+        raise RuntimeError(f"view_as_complex: Tensor must have a last dimension with stride 1, and even strides: {strides}")
+    return tuple(s // 2 for s in strides[:-1])
+
+
 def _reshaped_back(whole: Any, part: Any, **_: Any) -> Any:
     return reshape.run(part, shape=tuple(whole.shape))
 
 
 def _slice_write(whole: Any, part: Any, starts: Shape, stops: Shape, steps: Shape) -> Any:
     return slice_scatter.run(whole, part, starts=starts, stops=stops, steps=steps)
+
+
+def _dtype_strides(in_type: TensorType, strides: Strides, out_type: TensorType, dtype: DType) -> Strides | None:
+    """In elements of the new size; None where the last dim has gaps, or others do not begin at whole elements."""
+    have, want = in_type.dtype.itemsize, dtype.itemsize
+    if have == want:
+        return strides
+    scaled = [step * have for step in strides[:-1]]
+    if strides[-1] != 1 or any(isinstance(step, int) and step % want for step in scaled):
+        return None
+    return (*(step // want for step in scaled), 1)
 
 
 VIEWS: dict[Op, View] = {
@@ -124,6 +180,12 @@ VIEWS: dict[Op, View] = {
     squeeze: View(_squeeze_strides, _reshaped_back),
     unsqueeze: View(_unsqueeze_strides, _reshaped_back),
     slice_: View(_slice_strides, _slice_write),
+    view_as_real: View(_real_strides, lambda whole, part: view_as_complex.run(clone.run(part))),
+    view_as_complex: View(_complex_strides, lambda whole, part: view_as_real.run(part)),
+    diagonal: View(_diagonal_strides, lambda whole, part, **where: diagonal_scatter.run(whole, part, **where)),
+    as_strided: View(_strided_strides, _strided_write),
+    unfold: View(_unfold_strides, _unfold_write),
+    view_dtype: View(_dtype_strides, lambda whole, part, dtype: view_dtype.run(part, dtype=whole.dtype)),
 }
 
 

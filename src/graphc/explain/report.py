@@ -7,11 +7,13 @@ per stage.  Never here: measuring.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from graphc.dims import Dim, Size, product
 from graphc.ir.graph import Value
 from graphc.ir.text import print_graph
 from graphc.pipeline import Built, optimise
+from graphc.schedule.host import HostLaunch
 from graphc.schedule.lower import Launch
 from graphc.schedule.schedule import Schedule, schedule
 
@@ -21,7 +23,7 @@ def report(built: Built, *, kernels: bool = True, cuda: bool = False) -> str:
     made = built.schedule or schedule(optimise(built.graph))
     parts = [print_graph(built.graph, locations=True), _summary(built, made), _table(made), _unfused(made)]
     if kernels:
-        seen = {launch.kernel.name: launch.kernel for launch in made.launches}
+        seen = {launch.kernel.name: launch.kernel for launch in made.launches if isinstance(launch, Launch)}
         parts.extend(str(kernel) for kernel in seen.values())
         if cuda:
             from graphc.codegen.cuda.render import render
@@ -31,12 +33,14 @@ def report(built: Built, *, kernels: bool = True, cuda: bool = False) -> str:
 
 
 def _summary(built: Built, made: Schedule) -> str:
-    names = {launch.kernel.name for launch in made.launches}
+    names = {launch.kernel.name for launch in made.launches if isinstance(launch, Launch)}
+    on_host = sum(isinstance(launch, HostLaunch) for launch in made.launches)
+    kernels = _count(len(names), "kernel") + (f" and {_count(on_host, 'call')} of the host" if on_host else "")
     nodes = sum(len(g.members) for g in made.groups)
     stages = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in built.times_ms.items())
     temporaries = sum(place.kind in ("arena", "temporary") for place in made.places.values())
     lines = [
-        f"{_count(len(made.launches), 'launch', 'launches')} of {_count(len(names), 'kernel')} for {_count(nodes, 'node')}; "
+        f"{_count(len(made.launches) - on_host, 'launch', 'launches')} of {kernels} for {_count(nodes, 'node')}; "
         f"{_count(temporaries, 'temporary', 'temporaries')} in {_bytes(made.arena_nbytes)}",
         f"bytes moved: {_bytes(_moved(made.launches))}",
         f"compile time: {stages}",
@@ -54,7 +58,8 @@ def _table(made: Schedule) -> str:
     for launch in made.launches:
         counts = Counter(node.op.name for node in launch.members)
         fused = ", ".join(name if n == 1 else f"{name} x{n}" for name, n in counts.items())
-        lines.append(f"  {launch.kernel.name}  {launch.note}, {_bytes(_moved([launch]))}: {fused or 'copy'}")
+        name = launch.kernel.name if isinstance(launch, Launch) else launch.op.name
+        lines.append(f"  {name}  {launch.note}, {_bytes(_moved([launch]))}: {fused or 'copy'}")
     return "kernels in order\n" + "\n".join(lines)
 
 
@@ -69,7 +74,7 @@ def _name(value: Value) -> str:
     return f"{value.node.op.name if value.node else value.name} {value.type}"
 
 
-def _moved(launches: list[Launch]) -> Size:
+def _moved(launches: Sequence[Launch | HostLaunch]) -> Size:
     total: Size = 0
     for launch in launches:
         for value in launch.buffers:

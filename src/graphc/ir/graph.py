@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from graphc.dtypes import DType
-from graphc.ir.op import Op, Shape, TensorType, running
+from graphc.ir.op import Lowering, Op, Shape, TensorType, effective_lowering, running
 
 Role = Literal["input", "state"]
 Location = tuple[str, int]
@@ -41,15 +41,16 @@ class Value:
 
 
 class Node:
-    """One operator application.  `location`: the user's (file, line), where known."""
+    """One operator application.  `location`: the user's (file, line), where known.  `lowering`: how it becomes code."""
 
-    __slots__ = ("attrs", "inputs", "location", "op", "outputs")
+    __slots__ = ("attrs", "inputs", "location", "lowering", "op", "outputs")
 
     def __init__(
         self, op: Op, inputs: tuple[Value, ...], attrs: dict[str, Any], types: Sequence[TensorType], location: Location | None
     ) -> None:
         self.op, self.inputs, self.attrs, self.location = op, inputs, attrs, location
         self.outputs = tuple(Value(t, self) for t in types)
+        self.lowering: Lowering = effective_lowering(op.lowering, (v.dtype for v in (*inputs, *self.outputs)))
 
     def __repr__(self) -> str:
         return f"<node {self.op.name}>"
@@ -147,6 +148,8 @@ def attribute_key(value: Any) -> tuple[Any, ...]:
         return ("tuple", *(attribute_key(v) for v in value))
     if isinstance(value, float):
         return ("float", value.hex())
+    if isinstance(value, complex):
+        return ("complex", value.real.hex(), value.imag.hex())
     return (type(value).__name__, value)
 
 

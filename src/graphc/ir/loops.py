@@ -186,12 +186,22 @@ class Kernel:
 
 # ---- the table of a compiled program ------------------------------------------------------------------------------------
 # A program's entry takes one table of 8-byte slots: the address of its status word, the number of threads, then buffer addresses
-# and sizes.
+# and sizes, and last, where operators run on the host, the address of ``void callback(table, number)``.
 
 ENTRY = "graphc_main"
 STATUS_SLOT = 0
 THREADS_SLOT = 1
 FIRST_SLOT = 2
+HOST_FAILED = -1  # the status that a host call leaves when it raised
+
+
+@dataclass(frozen=True, slots=True)
+class HostStep:
+    """Between the kernels of a program: the operator `op` is run by the host, as the plan's host call `number`."""
+
+    op: str
+    number: int
+
 
 # ---- the scalar functions every renderer has, after mathlib.expand -------------------------------------------------------
 # Arithmetic is IEEE-754 round-to-nearest-even and never contracted or reassociated; integers wrap.

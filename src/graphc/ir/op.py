@@ -7,7 +7,7 @@ Never here: any particular operator; execution.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,9 +43,11 @@ class Scalar:
     `rule`: the name of a scalar function (result dtype = the output's compute dtype, or bool for comparisons), or a function of
     the operands' Exprs and the attributes giving an Expr.  Operands arrive in their compute dtype and the result is rounded to
     the output's dtype by the lowering, so that fusion never changes rounding.
+    `check`: of the same operands, a condition and the message of the run-time failure where it is false; None: nothing to check.
     """
 
     rule: str | Callable[..., Expr]
+    check: Callable[..., tuple[Expr, str] | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +79,15 @@ class Reduce:
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """A hand-laid loop nest of `graphc.schedule` called `nest` (matmul, scan, scatter)."""
+    """A hand-laid loop nest of `graphc.schedule` called `nest` (matmul, scan, scatter, put).
+
+    `step`: of a scan, ``(running value, *elements) -> next running value``, which starts as the identity of fold `start`; of a
+    scatter or put, ``(old element, new element, **attrs) -> element``.  Exprs in the compute dtype.
+    """
 
     nest: str
+    step: Callable[..., Expr] | None = None
+    start: str = "add"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +107,17 @@ class Host:
     sized_by_data: bool = False
 
 
+LARGEST = 1 << 46  # bytes of one tensor that is worth asking memory for
+
 Lowering = Scalar | Movement | Element | Reduce | Anchor | Composite | Host
+ON_HOST = Host()
+
+
+def effective_lowering(lowering: Lowering, dtypes: Iterable[DType]) -> Lowering:
+    """How an application with operands and results of `dtypes` becomes code: no kernel knows complex numbers."""
+    if isinstance(lowering, Composite | Host) or all(dtype.kind != "c" for dtype in dtypes):
+        return lowering
+    return ON_HOST
 
 
 # `grad=THROUGH` on a Composite: gradient through the decomposition; the tape records the decomposition's operators instead.
@@ -139,6 +157,31 @@ class Bad:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
 
+# ---- the operators by name ---------------------------------------------------------------------------------------------
+
+
+class Table(dict[str, "Op"]):
+    """Every operator by name.  `makers`: first part of a name -> what makes the operator of such a name, derived from another one;
+    those are found here and not listed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.makers: dict[str, Callable[[str], Op]] = {}
+
+    def __missing__(self, name: str) -> Op:
+        maker = self.makers.get(name.partition("_")[0])
+        if maker is None:
+            raise KeyError(name)
+        return maker(name)
+
+    def find(self, name: str) -> Op | None:
+        """The operator of a name, or None."""
+        try:
+            return self[name]
+        except KeyError:
+            return None
+
+
 # ---- the operator ------------------------------------------------------------------------------------------------------
 
 
@@ -157,10 +200,14 @@ class Op:
     lowering    one of the seven kinds above.
     dtypes      dtypes under test and accepted (storage dtypes of the first input).
     samples, bad   what the op-table tests run.
+    holomorphic whether, of complex operands, `grad` is that of a holomorphic function: linear in g, a rule as for real numbers.
+                (PyTorch's convention wants the conjugate of the derivative: `gradients` applies such a rule to conjugates.)
     methods     names as Tensor methods; functions: names in the `graphc` namespace; inplace: whether ``name_`` exists.
+    renamed     PyTorch's names of arguments that are called otherwise here; ``input`` is the first, ``*`` the positional rest.
+    strict      how many leading arguments of the public function must be tensors (composites may pass numbers).
     """
 
-    table: dict[str, Op] = {}
+    table: Table
 
     def __init__(
         self,
@@ -180,6 +227,9 @@ class Op:
         methods: Iterable[str] | None = None,
         functions: Iterable[str] | None = None,
         inplace: bool = False,
+        strict: int = 0,
+        renamed: Mapping[str, str] | None = None,
+        holomorphic: bool = True,
     ) -> None:
         self.name, self.doc, self.signature = name, doc, signature
         self.infer, self.reference, self.grad, self.lowering = infer, reference, grad, lowering
@@ -187,7 +237,8 @@ class Op:
         self.attrs, self.dtypes, self.samples, self.bad = attrs, tuple(dtypes), tuple(samples), tuple(bad)
         self.methods = (name,) if methods is None else tuple(methods)
         self.functions = (name,) if functions is None else tuple(functions)
-        self.inplace = inplace
+        self.inplace, self.strict, self.holomorphic = inplace, strict, holomorphic
+        self.renamed: Mapping[str, str] = {} if renamed is None else renamed
         self.__doc__ = doc
         if name in Op.table:
             raise ValueError(f"operator {name} is declared twice")
@@ -202,13 +253,42 @@ class Op:
         """Run with IR-level inputs and attributes, no preparation."""
         return _runners.stack[-1](self, inputs, attrs)
 
+    def gradients(self, g: Any, out: Any, inputs: Sequence[Any], attrs: dict[str, Any]) -> Sequence[Any]:
+        """What `grad` gives, one for each input; of complex numbers by PyTorch's convention.
+
+        For a holomorphic function with derivative d that is ``g * conj(d)``, which is ``conj(conj(g) * d)``.
+        """
+        assert self.grad is not None
+        is_complex = any(x.dtype.kind == "c" for x in (*(out if isinstance(out, tuple) else (out,)), *inputs))
+        if not (is_complex and self.holomorphic):
+            found = self.grad(g, out, *inputs, **attrs)
+            return found if isinstance(found, tuple | list) else (found,)
+        found = self.grad(tuple(map(_conjugate, g)) if isinstance(g, tuple) else _conjugate(g), out, *inputs, **attrs)
+        return tuple(map(_conjugate, found if isinstance(found, tuple | list) else (found,)))
+
     def infer_types(self, types: Sequence[TensorType], attrs: dict[str, Any]) -> tuple[TensorType, ...]:
-        """The output types as a tuple."""
+        """The output types as a tuple.  Raises RuntimeError for a result that no memory could hold."""
         result = self.infer(*types, **attrs)
-        return result if isinstance(result, tuple) else (result,)
+        outputs: tuple[TensorType, ...] = result if isinstance(result, tuple) else (result,)
+        if not isinstance(self.lowering, Movement):
+            for output in outputs:
+                nbytes = output.dtype.itemsize
+                for size in output.shape:
+                    nbytes = nbytes * size if type(size) is int else nbytes
+                if nbytes > LARGEST:
+                    raise RuntimeError(f"{self.name}: storage size calculation overflowed with sizes={shape_text(output.shape)}")
+        return outputs
 
     def __repr__(self) -> str:
         return self.name
+
+
+Op.table = Table()
+
+
+def _conjugate(x: Any) -> Any:
+    """The complex conjugate of a gradient, if it is a complex one."""
+    return x if x is None or x.dtype.kind != "c" else Op.table["conj"].run(x)
 
 
 def _as_given(names: tuple[str, ...]) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
@@ -238,6 +318,13 @@ class _Runners(threading.local):
 
 
 _runners = _Runners()
+on_change: list[Callable[[], None]] = []  # called when what a thread is doing changes: who runs its operators, or its modes
+
+
+def note_change() -> None:
+    """Tell those who remember what a thread is doing that it does something else now."""
+    for told in on_change:
+        told()
 
 
 def set_default_runner(runner: Runner) -> None:
@@ -254,9 +341,16 @@ class running:
 
     def __enter__(self) -> None:
         _runners.stack.append(self.runner)
+        note_change()
 
     def __exit__(self, *_: object) -> None:
         _runners.stack.pop()
+        note_change()
+
+    @staticmethod
+    def current() -> Runner:
+        """Who runs operators in this thread now."""
+        return _runners.stack[-1]
 
 
 # ---- shape rules shared by declarations ---------------------------------------------------------------------------------
@@ -294,6 +388,7 @@ def canonical_dim(name: str, dim: int, rank: int) -> int:
 
 
 __all__ = [
-    "Anchor", "Bad", "Composite", "Dim", "Element", "Fill", "Host", "Lowering", "Movement", "Op", "Reduce", "Runner", "Sample", "Scalar",
-    "Shape", "Size", "THROUGH", "TensorType", "broadcast_shapes", "canonical_dim", "running", "set_default_runner", "shape_text",
+    "Anchor", "Bad", "Composite", "Dim", "Element", "Fill", "Host", "Lowering", "Movement", "LARGEST", "ON_HOST", "Op", "Reduce", "Runner",
+    "Sample", "Scalar", "Shape", "Size", "THROUGH", "TensorType", "broadcast_shapes", "canonical_dim", "effective_lowering",
+    "running", "set_default_runner", "shape_text",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from graphc import dims, dtypes
@@ -101,6 +101,8 @@ def literal(value: Any) -> str:
     if isinstance(value, float):
         text = float.__repr__(value)
         return text if math.isfinite(value) else f"float({text})"
+    if isinstance(value, complex):
+        return f"complex({literal(value.real)}, {literal(value.imag)})"
     if isinstance(value, DType):
         return value.short
     if isinstance(value, Dim):
@@ -112,6 +114,11 @@ def literal(value: Any) -> str:
     if isinstance(value, Graph):
         return "{" + print_graph(value).replace("\n", "\n    ") + "}"
     raise IRError(f"an attribute of type {type(value).__name__} has no text")
+
+
+def print_attributes(op: Op, attrs: Mapping[str, Any]) -> str:
+    """``(dim=1, keepdim=true)``, which `parse_attributes` reads."""
+    return "(" + ", ".join(f"{name}={literal(attrs[name])}" for name in op.attrs) + ")"
 
 
 # ---- parsing --------------------------------------------------------------------------------------------------------
@@ -139,6 +146,17 @@ def parse_graph(text: str) -> Graph:
         raise IRError(f"{parser.line()}: {error}") from error
     verify(graph)
     return graph
+
+
+def parse_attributes(text: str) -> dict[str, Any]:
+    """The attributes that `print_attributes` wrote; sizes are over symbols of unknown range.  Raises IRError."""
+    parser = _Parser(text)
+    try:
+        _, attrs = parser.arguments()
+        parser.end()
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise IRError(f"{parser.line()}: {error}") from error
+    return attrs
 
 
 class _Parser:
@@ -289,7 +307,7 @@ class _Parser:
             names.append(self.take("value"))
         self.take("=")
         op_name = self.take("word")
-        op = Op.table.get(op_name)
+        op = Op.table.find(op_name)
         if op is None:
             raise self.error(f"there is no operator {op_name}")
         inputs, attrs = self.arguments()
@@ -357,6 +375,9 @@ class _Parser:
             number = float(self.take("nan", "inf", "-inf"))
             self.take(")")
             return number
+        if token == "complex":
+            real, imag = self.literal()
+            return complex(real, imag)
         return self.dtype(token)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from graphc.errors import IRError
 from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.op import Host
 
 
 def verify(graph: Graph) -> None:
@@ -38,6 +39,8 @@ def verify(graph: Graph) -> None:
 def _verify_node(node: Node, where: str) -> None:
     if set(node.attrs) != set(node.op.attrs):
         raise IRError(f"{where}: attributes {sorted(node.attrs)} are not its declaration's {sorted(node.op.attrs)}")
+    if isinstance(node.lowering, Host) and node.lowering.sized_by_data:
+        raise IRError(f"{where}: the shapes of its results depend on elements, so it cannot stand in a graph")
     for attribute in node.attrs.values():
         if isinstance(attribute, Graph):
             verify(attribute)

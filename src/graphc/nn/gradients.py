@@ -29,7 +29,7 @@ def _norm(x: Any, norm_type: float) -> Any:
     return (x.abs() ** norm_type).sum() ** (1.0 / norm_type)
 
 
-@no_grad
+@no_grad()
 def get_total_norm(tensors: Iterable[Tensor], norm_type: float = 2.0, error_if_nonfinite: bool = False) -> Any:
     """The norm of all tensors seen as one vector, from the norms of each.  [...] each -> [].
 
@@ -46,7 +46,7 @@ def get_total_norm(tensors: Iterable[Tensor], norm_type: float = 2.0, error_if_n
     return total
 
 
-@no_grad
+@no_grad()
 def clip_grad_norm_(
     parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
 ) -> Any:
@@ -59,7 +59,7 @@ def clip_grad_norm_(
     return total
 
 
-@no_grad
+@no_grad()
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
     """Clamp every element of every gradient to ±`clip_value`."""
     for gradient in _gradients(parameters):

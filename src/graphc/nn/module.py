@@ -17,10 +17,16 @@ import numpy as np
 
 from graphc.dtypes import DType, bfloat16, float16, float32, float64
 from graphc.eager import dispatch
+from graphc.eager.conversions import placed
 from graphc.eager.creation import as_tensor
+from graphc.eager.devices import check_device
+from graphc.eager.hooks import RemovableHandle
+from graphc.eager.memory import formatted
 from graphc.eager.modes import modes, no_grad
-from graphc.eager.tensor import Tensor, device
+from graphc.eager.tensor import Tensor
 from graphc.errors import TraceError, at_user_line
+from graphc.nn import hooks
+from graphc.nn.hooks import Hooks
 from graphc.nn.parameter import Parameter
 
 _ABSENT: Any = object()
@@ -39,20 +45,6 @@ class IncompatibleKeys(NamedTuple):
         return f"IncompatibleKeys(missing_keys={missing}, unexpected_keys={unexpected})"
 
 
-class HookHandle:
-    """What registering a hook gives; `remove()` takes the hook away."""
-
-    def __init__(self, hooks: list[Callable[..., Any]], hook: Callable[..., Any]) -> None:
-        self.hooks, self.hook = hooks, hook
-        dispatch.epoch[0] += 1
-        hooks.append(hook)
-
-    def remove(self) -> None:
-        if self.hook in self.hooks:
-            dispatch.epoch[0] += 1
-            self.hooks.remove(self.hook)
-
-
 class Module:
     """What every layer and model is: subclass it, assign parameters and submodules in ``__init__``, write ``forward``."""
 
@@ -61,15 +53,18 @@ class Module:
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
     _non_persistent_buffers_set: set[str]
-    _forward_hooks: list[Callable[..., Any]]
-    _forward_pre_hooks: list[Callable[..., Any]]
+    _forward_hooks: Hooks
+    _forward_pre_hooks: Hooks
+    _backward_hooks: Hooks
+    _backward_pre_hooks: Hooks
 
     def __init__(self) -> None:
         own = self.__dict__
         own["training"] = True
         own["_parameters"], own["_buffers"], own["_modules"] = {}, {}, {}
         own["_non_persistent_buffers_set"] = set()
-        own["_forward_hooks"], own["_forward_pre_hooks"] = [], []
+        own["_forward_hooks"], own["_forward_pre_hooks"] = OrderedDict(), OrderedDict()
+        own["_backward_hooks"], own["_backward_pre_hooks"] = OrderedDict(), OrderedDict()
 
     # ---- calling
 
@@ -79,25 +74,39 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """`forward`, with the hooks around it."""
-        if not self._forward_hooks and not self._forward_pre_hooks:
-            return self.forward(*args, **kwargs)
-        for pre_hook in tuple(self._forward_pre_hooks):
-            changed = pre_hook(self, args)
-            if changed is not None:
-                args = changed if isinstance(changed, tuple) else (changed,)
-        output = self.forward(*args, **kwargs)
-        for hook in tuple(self._forward_hooks):
-            changed = hook(self, args, output)
-            output = output if changed is None else changed
-        return output
+        if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks:
+            return hooks.call(self, args, kwargs)
+        return self.forward(*args, **kwargs)
 
-    def register_forward_hook(self, hook: Callable[..., Any]) -> HookHandle:
-        """Call ``hook(module, args, output)`` after `forward`; what it gives, if anything, replaces the output."""
-        return HookHandle(self._forward_hooks, hook)
+    def register_forward_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False, always_call: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(module, args, output)`` after `forward`; what it gives, if anything, replaces the output.
 
-    def register_forward_pre_hook(self, hook: Callable[..., Any]) -> HookHandle:
-        """Call ``hook(module, args)`` before `forward`; what it gives, if anything, replaces the arguments."""
-        return HookHandle(self._forward_pre_hooks, hook)
+        prepend: before the hooks that there are.   with_kwargs: ``hook(module, args, kwargs, output)``.   always_call: also where
+        `forward` or another hook raised.
+        """
+        return hooks.registered(self._forward_hooks, hooks.Hook(hook, with_kwargs, always_call), prepend)
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(module, args)`` before `forward`; what it gives, if anything, replaces the arguments.
+
+        prepend: before the hooks that there are.   with_kwargs: ``hook(module, args, kwargs)``, giving None or (args, kwargs).
+        """
+        return hooks.registered(self._forward_pre_hooks, hooks.Hook(hook, with_kwargs), prepend)
+
+    def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Call ``hook(module, grad_input, grad_output)`` when gradients of the arguments are known; a tuple that it gives replaces
+        them."""
+        return hooks.registered(self._backward_hooks, hooks.Hook(hook), prepend)
+
+    register_backward_hook = register_full_backward_hook
+
+    def register_full_backward_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Call ``hook(module, grad_output)`` before gradients go through the module; a tuple that it gives replaces them."""
+        return hooks.registered(self._backward_pre_hooks, hooks.Hook(hook), prepend)
 
     # ---- attributes
 
@@ -133,7 +142,8 @@ class Module:
         else:
             if own.get(name, _ABSENT) is not value:
                 _check_outlives_trace(name, value)
-                if modes.tracer is not None and name in own and name != "training":  # a new one may be of a module made here
+                traced = modes.tracer is not None and modes.tracer.collects
+                if traced and name in own and name != "training":  # a new one may be of a module made here
                     message = f"attribute '{name}' of a module was changed while tracing; keep what changes in a tensor"
                     raise TraceError(at_user_line(message))
                 dispatch.epoch[0] += 1
@@ -344,21 +354,30 @@ class Module:
         fn(self)
         return self
 
-    def to(self, *args: Any, dtype: DType | None = None, device: Any = None) -> Self:
-        """Convert floating parameters, their gradients and floating buffers to a dtype, in place.  The device can only be the CPU.
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Convert floating parameters, their gradients and floating buffers to a dtype, and those of the right rank to a memory
+        format, in place: the forms of ``Tensor.to``.  The device can only be the CPU.
 
-        Raises TypeError for a dtype that is not floating.
+        Raises TypeError for a dtype that is not floating, AssertionError or RuntimeError for another device.
         """
-        for argument in args:
-            if isinstance(argument, Tensor):
-                dtype = argument.dtype
-            elif isinstance(argument, DType):
-                dtype = argument
-            else:
-                device = argument
-        if device is not None:
-            _as_device(device)
+        given = placed("to", args, kwargs)
+        check_device(given.get("device"))
+        format = given.get("memory_format")
+        if format is not None:
+            for tensor in (*self.parameters(), *self.buffers()):
+                if tensor.ndim in (4, 5):
+                    tensor.data = formatted(tensor.detach(), format)
+        dtype = given.get("dtype")
         return self if dtype is None else self._convert(dtype)
+
+    def cpu(self) -> Self:
+        """This module: all memory is the CPU's."""
+        return self
+
+    def cuda(self, device: Any = None) -> Self:
+        """Raises AssertionError: there is no CUDA runtime."""
+        check_device("cuda")
+        return self
 
     def _convert(self, dtype: DType) -> Self:
         if not dtype.is_floating_point:
@@ -424,7 +443,7 @@ def _put(place: dict[str, Any], name: str, value: Any) -> None:
 
 def _check_outlives_trace(name: str, value: Any) -> None:
     """Raise TraceError for a tensor that only stands for one: later calls of compiled code would not assign it."""
-    if isinstance(value, Tensor) and value._storage.cell is not None:
+    if isinstance(value, Tensor) and value._storage.cell is not None and value._storage.cell.tracer.collects:
         message = f"attribute '{name}' of a module was set to a tensor made while tracing"
         raise TraceError(at_user_line(f"{message}; write into a tensor that is there (copy_)"))
 
@@ -442,6 +461,4 @@ def _as_tensor(value: Any) -> Any:
     return value if isinstance(value, Tensor) else as_tensor(np.asarray(value))
 
 
-_as_device = device  # `to` has a parameter of that name
-
-__all__ = ["HookHandle", "IncompatibleKeys", "Module", "clear_grad", "indented"]
+__all__ = ["IncompatibleKeys", "Module", "clear_grad", "indented"]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from graphc.dtypes import DType, int64
+from graphc.errors import warn
 from graphc.ir.loops import Expr
 from graphc.ir.op import Bad, Composite, Op, TensorType
 from graphc.ops.arguments import (
@@ -27,7 +28,7 @@ from graphc.ops.arguments import (
 from graphc.ops.arithmetic import add, div, mul, square, sub
 from graphc.ops.comparison import gt, le, where
 from graphc.ops.create import require_dtype
-from graphc.ops.declare import FLOATING, NUMERIC, call, fill
+from graphc.ops.declare import FLOATING, FLOATING_COMPLEX, NUMERIC, call, fill
 from graphc.ops.elementwise import Prepared, elementwise, unary_samples
 from graphc.ops.expressions import call as fn
 from graphc.ops.expressions import constant as literal
@@ -57,7 +58,7 @@ relu = elementwise(
 )
 
 
-def _numbers(name: str) -> Callable[..., None]:
+def numbers(name: str) -> Callable[..., None]:
     """Attributes that must all be numbers."""
 
     def check(**attrs: Any) -> None:
@@ -77,6 +78,8 @@ def _activation(
     samples: Any = (),
     bad: Any = (),
     check: Any = None,
+    kinds: str = "f",
+    inplace: bool = False,
 ) -> Op:
     return elementwise(
         name,
@@ -85,14 +88,15 @@ def _activation(
         rule=rule,
         reference=reference,
         grad=gradient_in_compute_dtype(grad),
-        kinds="f",
+        kinds=kinds,
         attrs=attrs,
-        check=check or (_numbers(name) if attrs else None),
-        dtypes=FLOATING,
+        check=check or (numbers(name) if attrs else None),
+        dtypes=FLOATING_COMPLEX if "c" in kinds else FLOATING,
         samples=(*unary_samples(), *samples),
         bad=(Bad((fill(3, dtype=int64),), RuntimeError, f"{name}: not defined for integer tensors"), *bad),
         methods=(),
         functions=(f"nn.functional.{name}",),
+        inplace=inplace,
     )
 
 
@@ -105,6 +109,7 @@ leaky_relu = _activation(
     {"negative_slope": 0.01},
     (call(fill(5), 0.3), call(fill(5), negative_slope=0)),
     (Bad((fill(3), "a"), TypeError, "leaky_relu: argument 'negative_slope'"),),
+    inplace=True,
 )
 
 elu = _activation(
@@ -116,6 +121,7 @@ elu = _activation(
     {"alpha": 1.0},
     (call(fill(5), 0.3),),
     (Bad((fill(3), "a"), TypeError, "elu: argument 'alpha'"),),
+    inplace=True,
 )
 
 
@@ -152,6 +158,8 @@ silu = _activation(
     lambda x: fn("mul", x, fn("sigmoid", x)),
     lambda xp, x: x * sigmoid_array(xp, x),
     lambda g, out, x: (_silu_gradient(g, x),),
+    inplace=True,
+    kinds="fc",
 )
 
 
@@ -271,9 +279,16 @@ def _log_softmax_reference(xp: Any, x: Any, dim: int) -> Any:
     return rest - xp.log(xp.exp(rest).sum(axis=dim, keepdims=True))
 
 
+def _legacy_dim(name: str, rank: int) -> int:
+    """The dim PyTorch chooses where none is given, with its warning."""
+    warn(f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X as an argument.", UserWarning)
+    return 0 if rank in (0, 1, 3) else 1
+
+
 def _normalised(name: str, doc: str, rule: Any, reference: Any, grad: Any) -> Op:
-    def prepare(x: Any, dim: Any, dtype: DType | None = None) -> Prepared:
+    def prepare(x: Any, dim: Any = None, dtype: DType | None = None, _stacklevel: int = 3) -> Prepared:
         x = tensor(name, "x", x)
+        dim = _legacy_dim(name, x.ndim) if dim is None else dim
         x = require_floating(name, "x", x if dtype is None else cast(x, require_dtype(name, dtype)))
         return (x,), {"dim": one_dim(name, dim, x.ndim)}
 
@@ -283,7 +298,7 @@ def _normalised(name: str, doc: str, rule: Any, reference: Any, grad: Any) -> Op
     return Op(
         name,
         doc=f"{doc} along dim.  [..., n, ...] -> [..., n, ...].",
-        signature="(x, dim, dtype=None)",
+        signature="(x, dim=None, dtype=None)",
         prepare=prepare,
         infer=infer,
         reference=rounded(reference),
@@ -304,9 +319,9 @@ def _normalised(name: str, doc: str, rule: Any, reference: Any, grad: Any) -> Op
         bad=(
             Bad((fill(3), 1), IndexError, f"{name}: Dimension out of range"),
             Bad((fill(3, dtype=int64), 0), RuntimeError, f"{name}: argument 'x' must be floating"),
-            Bad((fill(3), None), TypeError, f"{name}: argument 'dim' must be an int"),
+            Bad((fill(3), 1.5), TypeError, f"{name}: argument 'dim' must be an int"),
         ),
-        functions=(name, f"nn.functional.{name}"),
+        functions=(name, f"nn.functional.{name}", f"special.{name}"),
     )
 
 

@@ -71,7 +71,7 @@ def number(name: str, argument: str, x: Any) -> Any:
     """A Python number (or symbolic size); NumPy scalars are unwrapped.  Raises TypeError."""
     if isinstance(x, np.generic):
         x = x.item()
-    if isinstance(x, bool | int | float | Dim):
+    if isinstance(x, bool | int | float | complex | Dim):
         return x
     raise TypeError(f"{name}: argument '{argument}' must be a Tensor or a number, not {type(x).__name__}")
 
@@ -91,22 +91,28 @@ def promoted_dtype(name: str, operands: Sequence[Any], arguments: Sequence[str],
         dtype = result_type(dimensioned, zero_dim, scalars)
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from None
-    return get_default_dtype() if promotion == "float" and dtype.kind != "f" else dtype
+    return get_default_dtype() if promotion == "float" and dtype.kind not in "fc" else dtype
 
 
-def promoted(name: str, operands: Sequence[Any], arguments: Sequence[str], promotion: Promotion = "same") -> tuple[Tensor, ...]:
-    """The operands as tensors of one dtype.  At least one must be a tensor.  Raises TypeError."""
-    settled = _settled(operands, promotion)
+def promoted(
+    name: str, operands: Sequence[Any], arguments: Sequence[str], promotion: Promotion = "same", wide_numbers: bool = False
+) -> tuple[Tensor, ...]:
+    """The operands as tensors of one dtype; with `wide_numbers`, numbers beside 16-bit floats as float32 constants.
+
+    At least one must be a tensor.  Raises TypeError.
+    """
+    settled = _settled(operands, promotion, wide_numbers)
     if settled is not None:
         return settled
     if not any(map(is_tensor, operands)):
-        first = next((i for i, x in enumerate(operands) if not isinstance(x, int | float | np.generic)), 0)
+        first = next((i for i, x in enumerate(operands) if not isinstance(x, int | float | complex | np.generic)), 0)
         raise TypeError(f"{name}: argument '{arguments[first]}' must be a Tensor, not {type(operands[first]).__name__}")
     dtype = promoted_dtype(name, operands, arguments, promotion)
-    return tuple([lifted(name, x, a, dtype) for x, a in zip(operands, arguments, strict=True)])
+    of_numbers = dtype.compute if wide_numbers else dtype
+    return tuple([lifted(name, x, a, dtype if is_tensor(x) else of_numbers) for x, a in zip(operands, arguments, strict=True)])
 
 
-def _settled(operands: Sequence[Any], promotion: Promotion) -> tuple[Tensor, ...] | None:
+def _settled(operands: Sequence[Any], promotion: Promotion, wide_numbers: bool) -> tuple[Tensor, ...] | None:
     """The operands where promotion has nothing to decide: tensors of one dtype, with numbers only beside floating ones."""
     dtype: DType | None = None
     numbers = promotion == "float"
@@ -124,6 +130,7 @@ def _settled(operands: Sequence[Any], promotion: Promotion) -> tuple[Tensor, ...
     if dtype is None or numbers and dtype.kind != "f":
         return None
     if numbers:
+        dtype = dtype.compute if wide_numbers else dtype
         operands = [constant(x, dtype) if type(x) is float or type(x) is int else x for x in operands]
     return tuple(operands)
 
@@ -134,9 +141,9 @@ def lifted(name: str, x: Any, argument: str, dtype: DType) -> Tensor:
 
 
 def floating(name: str, argument: str, x: Any) -> Tensor:
-    """A floating tensor; integers become the default floating dtype."""
+    """A floating or complex tensor; integers become the default floating dtype."""
     x = tensor(name, argument, x)
-    return x if x.dtype.kind == "f" else cast(x, get_default_dtype())
+    return x if x.dtype.kind in "fc" else cast(x, get_default_dtype())
 
 
 def require_floating(name: str, argument: str, x: Any) -> Tensor:

@@ -2,7 +2,7 @@
 
 Enters: tensors and numbers.  Leaves: operators.  Never here: `transcendental`, `comparison`.
 
-Integer division and remainder by zero give 0 (PyTorch raises on CPU): an element cannot raise.
+Integer division and remainder by zero raise RuntimeError("ZeroDivisionError"), as PyTorch does on a CPU.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from graphc.dtypes import bool_, int64
-from graphc.ir.loops import Expr
+from graphc.ir.loops import Const, Expr
 from graphc.ir.op import Bad, Op
-from graphc.ops.arguments import constant, gradient_in_compute_dtype, number, promoted, tensor, zeros_like
-from graphc.ops.declare import EVERY, FLOATING, NUMERIC, Shorthand, call, fill
+from graphc.ops.arguments import cast, constant, gradient_in_compute_dtype, number, of_type, promoted, rounded, tensor, zeros_like
+from graphc.ops.declare import EVERY, EVERY_COMPLEX, FLOATING, FLOATING_COMPLEX, NUMERIC, NUMERIC_COMPLEX, Shorthand, call, fill
 from graphc.ops.elementwise import BINARY, Prepared, binary_samples, elementwise, unary_samples
 from graphc.ops.expressions import call as fn
 from graphc.ops.expressions import constant as literal
@@ -33,7 +33,11 @@ def _scaled_by_alpha(name: str) -> Any:
     def prepare(x: Any, other: Any, *, alpha: Any = 1) -> Prepared:
         x, other = promoted(name, (x, other), ("x", "other"))
         if alpha != 1:
-            if isinstance(number(name, "alpha", alpha), float) and x.dtype.kind != "f":
+            if isinstance(number(name, "alpha", alpha), complex) and x.dtype.kind != "c":
+                raise RuntimeError(
+                    f"{name}: For non-complex input tensors, argument alpha must not be a complex number, got {alpha}"
+                )
+            if isinstance(alpha, float) and x.dtype.kind not in "fc":
                 raise RuntimeError(f"{name}: alpha must not be a float for integer tensors, got {alpha}")
             other = mul.run(other, constant(alpha, x.dtype))
         return (x, other), {}
@@ -49,8 +53,9 @@ add = elementwise(
     prepare=_scaled_by_alpha("add"),
     rule=_with_bool_form("add"),
     reference="add",
+    kinds="buifc",
     grad=lambda g, out, x, y: (g, g),
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
     samples=(*BINARY, call(fill(2, 3), fill(3), alpha=2), call(3, fill(2))),
     bad=(Bad((fill(2, dtype=int64), fill(2, dtype=int64)), RuntimeError, "add: alpha must not be", {"alpha": 0.5}),),
     inplace=True,
@@ -70,12 +75,23 @@ sub = elementwise(
     rule="sub",
     reference="subtract",
     grad=lambda g, out, x, y: (g, neg(g)),
-    kinds="uif",
+    kinds="uifc",
     samples=(*BINARY, call(fill(2, 3), fill(3), alpha=2), call(3, fill(2))),
     bad=(_no_bools("sub"),),
     methods=("sub", "subtract"),
     functions=("sub", "subtract"),
     inplace=True,
+)
+
+rsub = Shorthand(
+    "rsub",
+    doc="other - alpha * x.  [...] , [...] -> broadcast.",
+    rule=lambda x, other, *, alpha=1: sub(other, tensor("rsub", "x", x), alpha=alpha),
+    reference=rounded(lambda xp, x, other, alpha=1: other - x.dtype.type(alpha) * x),
+    dtypes=NUMERIC,
+    samples=(call(fill(2, 3), fill(3)), call(fill(33), fill(1)), call(fill(2, 3), fill(3), alpha=2)),
+    bad=(Bad((fill(2, dtype=bool_), fill(2, dtype=bool_)), RuntimeError, "sub: not defined for bool tensors"),),
+    methods=(),
 )
 
 mul: Op = elementwise(
@@ -84,8 +100,10 @@ mul: Op = elementwise(
     doc="x * other; logical and of bools.  [...] , [...] -> broadcast.",
     rule=_with_bool_form("mul"),
     reference="multiply",
+    kinds="buifc",
     grad=lambda g, out, x, y: (mul(g, y), mul(g, x)),
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
+    wide_numbers=True,
     methods=("mul", "multiply"),
     functions=("mul", "multiply"),
     inplace=True,
@@ -121,10 +139,11 @@ div = elementwise(
     rule="div",
     reference="true_divide",
     grad=gradient_in_compute_dtype(_div_grad),
-    kinds="f",
+    kinds="fc",
     promotion="float",
-    dtypes=NUMERIC,
+    dtypes=NUMERIC_COMPLEX,
     samples=binary_samples(-2.0, 2.0, 0.5, 2.5),
+    wide_numbers=True,
     bad=(Bad((fill(2), fill(2)), RuntimeError, "div: rounding_mode", {"rounding_mode": "up"}),),
     methods=("div", "divide", "true_divide"),
     functions=("div", "divide", "true_divide"),
@@ -139,29 +158,54 @@ def _remainder_grad(g: Any, out: Any, x: Any, y: Any) -> tuple[Any, Any]:
     return g, neg(mul(g, floor_divide(x, y)))
 
 
-def _integer_safe(function: str) -> Any:
-    """NumPy's function with 0 where an integer divisor is 0."""
+def _no_division_by_zero(name: str) -> Any:
+    """The run-time check that no integer divisor is 0."""
+    message = f"RuntimeError: {name}: ZeroDivisionError"
+
+    def failing(x: Expr, y: Expr) -> tuple[Expr, str] | None:
+        if y.dtype.kind == "f" or (isinstance(y, Const) and y.value != 0):
+            return None
+        return fn("ne", y, literal(0, y.dtype)), message
+
+    return failing
+
+
+def _quotient_reference(name: str) -> Any:
+    """NumPy's function of that name; raises RuntimeError where an integer divisor is 0."""
 
     def reference(xp: Any, x: Any, y: Any) -> Any:
-        if x.dtype.kind not in "iu":
-            return getattr(xp, function)(x, y)
-        return xp.where(y == 0, xp.zeros((), x.dtype), getattr(xp, function)(x, xp.where(y == 0, xp.ones((), y.dtype), y)))
+        if x.dtype.kind in "iu" and x.size and (y == 0).any():
+            raise RuntimeError(f"{name}: ZeroDivisionError")
+        return getattr(xp, name)(x, y)
 
     return reference
 
 
-_DIVISION = (*binary_samples(-9.0, 9.0, 1.0, 5.0), call(fill(4, low=-9, high=9), fill(4, low=-5, high=-1)))
+_DIVISION = (
+    *binary_samples(-9.0, 9.0, 1.0, 5.0)[:-1],
+    call(fill(7, special=True, low=1, high=9), fill(5, 1, special=True, low=1, high=5)),
+    call(fill(4, low=-9, high=9), fill(4, low=-5, high=-1)),
+)
+
+
+def _by_zero(name: str) -> tuple[Bad, ...]:
+    """Integer division by a constant 0 and by a tensor that holds one."""
+    zero = fill(3, dtype=int64, low=0, high=1)
+    return tuple(Bad((fill(3, dtype=int64), divisor), RuntimeError, f"{name}: ZeroDivisionError") for divisor in (zero, 0))
+
 
 floor_divide = elementwise(
     "floor_divide",
     ("x", "other"),
     doc="Division rounded down.  [...] , [...] -> broadcast.",
     rule="floor_divide",
-    reference=_integer_safe("floor_divide"),
+    failing=_no_division_by_zero("floor_divide"),
+    reference=_quotient_reference("floor_divide"),
     grad=lambda g, out, x, y: (zeros_like(g), zeros_like(g)),
     kinds="uif",
     samples=_DIVISION,
-    bad=(_no_bools("floor_divide"),),
+    bad=(_no_bools("floor_divide"), *_by_zero("floor_divide")),
+    wide_numbers=True,
     inplace=True,
 )
 
@@ -170,11 +214,12 @@ remainder = elementwise(
     ("x", "other"),
     doc="Remainder of floor division, of the sign of the divisor (Python's %).  [...] , [...] -> broadcast.",
     rule="remainder",
-    reference=_integer_safe("remainder"),
+    failing=_no_division_by_zero("remainder"),
+    reference=_quotient_reference("remainder"),
     grad=_remainder_grad,
     kinds="uif",
     samples=_DIVISION,
-    bad=(_no_bools("remainder"),),
+    bad=(_no_bools("remainder"), *_by_zero("remainder")),
     inplace=True,
 )
 
@@ -183,11 +228,13 @@ fmod = elementwise(
     ("x", "other"),
     doc="Remainder of truncating division, of the sign of x (C's fmod).  [...] , [...] -> broadcast.",
     rule="fmod",
-    reference=_integer_safe("fmod"),
+    failing=_no_division_by_zero("fmod"),
+    reference=_quotient_reference("fmod"),
     grad=lambda g, out, x, y: (g, neg(mul(g, trunc(div(x, y))))),
     kinds="uif",
     samples=_DIVISION,
-    bad=(_no_bools("fmod"),),
+    bad=(_no_bools("fmod"), *_by_zero("fmod")),
+    strict=1,
     inplace=True,
 )
 
@@ -201,21 +248,32 @@ neg: Op = elementwise(
     rule="neg",
     reference="negative",
     grad=lambda g, out, x: (neg(g),),
-    kinds="uif",
+    kinds="uifc",
     bad=(Bad((fill(2, dtype=bool_),), RuntimeError, "neg: not defined for bool tensors"),),
     methods=("neg", "negative"),
     functions=("neg", "negative"),
     inplace=True,
 )
 
+
+def _positive(x: Any) -> Any:
+    x = tensor("positive", "x", x)
+    if x.dtype is bool_:
+        raise RuntimeError(f"positive: not defined for bool tensors: {of_type(x)}")
+    return x
+
+
 positive = Shorthand(
     "positive",
     doc="x itself.  [...] -> [...].",
-    rule=lambda x: tensor("positive", "x", x),
+    rule=_positive,
     reference=lambda xp, x: x,
     dtypes=NUMERIC,
     samples=(call(fill(2, 3)), call(fill())),
-    bad=(Bad((1.0,), TypeError, "positive: argument 'x'"),),
+    bad=(
+        Bad((1.0,), TypeError, "positive: argument 'x'"),
+        Bad((fill(2, dtype=bool_),), RuntimeError, "positive: not defined for bool tensors"),
+    ),
 )
 
 absolute = elementwise(
@@ -224,33 +282,81 @@ absolute = elementwise(
     doc="|x|.  [...] -> [...].",
     rule=lambda x: x if x.dtype.kind == "u" else fn("abs", x),
     reference="abs",
-    grad=lambda g, out, x: (mul(g, sign(x)),),
-    kinds="uif",
+    grad=lambda g, out, x: (mul(g, sgn(x)),),
+    kinds="uifc",
+    result="real",
+    holomorphic=False,
+    dtypes=NUMERIC_COMPLEX,
     methods=("abs", "absolute"),
     functions=("abs", "absolute"),
     inplace=True,
 )
 
 
-sign: Op = elementwise(
+def _sign_reference(xp: Any, x: Any) -> Any:
+    return x if x.dtype == bool else (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)
+
+
+def _sgn_reference(xp: Any, x: Any) -> Any:
+    if x.dtype.kind != "c":
+        return _sign_reference(xp, x)
+    size = xp.abs(x)
+    return xp.where(size == 0, 0, x / xp.where(size == 0, 1, size)).astype(x.dtype)
+
+
+def _sgn_grad(g: Any, out: Any, x: Any) -> tuple[Any]:
+    """Of a complex x, the part of g across the direction of x, over |x|."""
+    if x.dtype.kind != "c":
+        return (zeros_like(g),)
+    along = Op.table["real"](mul(Op.table["conj"](out), g))
+    size = absolute(x)
+    still = Op.table["eq"](size, 0)
+    across = div(sub(g, mul(out, along)), Op.table["masked_fill"](size, still, 1))
+    return (Op.table["masked_fill"](across, still, 0),)
+
+
+def _signum(name: str, **how: Any) -> Op:
+    return elementwise(
+        name,
+        ("x",),
+        rule=lambda x: x if x.dtype is bool_ else fn("sign", x),
+        inplace=True,
+        **how,
+    )
+
+
+sign = _signum(
     "sign",
-    ("x",),
-    doc="-1, 0 or 1; 0 for NaN.  [...] -> [...].",
-    rule="sign",
-    reference=lambda xp, x: (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype),
+    doc="-1, 0 or 1; 0 for NaN; a bool itself.  [...] -> [...].",
+    reference=_sign_reference,
     grad=lambda g, out, x: (zeros_like(g),),
-    kinds="uif",
-    inplace=True,
+    dtypes=EVERY,
 )
+sgn: Op = _signum(
+    "sgn",
+    doc="-1, 0 or 1; of complex numbers x / |x|, or 0.  [...] -> [...].",
+    reference=_sgn_reference,
+    grad=_sgn_grad,
+    kinds="buifc",
+    dtypes=EVERY_COMPLEX,
+    holomorphic=False,
+)
+
+
+def _bools_to_int64(name: str, x: Any) -> Any:
+    x = tensor(name, "x", x)
+    return cast(x, int64) if x.dtype is bool_ else x
+
 
 square = elementwise(
     "square",
     ("x",),
-    doc="x * x.  [...] -> [...].",
+    doc="x * x; of bools as int64.  [...] -> [...].",
+    prepare=lambda x: ((_bools_to_int64("square", x),), {}),
     rule=lambda x: fn("mul", x, x),
     reference="square",
     grad=lambda g, out, x: (mul(g, mul(x, 2)),),
-    kinds="uif",
+    kinds="uifc",
     inplace=True,
 )
 
@@ -261,7 +367,7 @@ reciprocal = elementwise(
     rule=lambda x: fn("div", literal(1, x.dtype), x),
     reference=lambda xp, x: xp.divide(x.dtype.type(1), x),
     grad=lambda g, out, x: (neg(mul(g, mul(out, out))),),
-    kinds="f",
+    kinds="fc",
     promotion="float",
     samples=unary_samples(0.5, 2.0),
     inplace=True,
@@ -326,6 +432,7 @@ round_ = elementwise(
     check=_check_decimals,
     samples=(*unary_samples(-5.0, 5.0), call(fill(4, 5), decimals=1), call(fill(4, low=-99, high=99), decimals=-1)),
     bad=(Bad((fill(2),), TypeError, "round: argument 'decimals'", {"decimals": 0.5}),),
+    functions=("round", "special.round"),
     inplace=True,
 )
 
@@ -352,13 +459,13 @@ def kept(mask: Any, g: Any) -> Any:
 
 
 def _extremum_grad(beats: str) -> Any:
-    """The winner takes the gradient; equal operands share it."""
+    """The winner takes the gradient; equal operands share it; beside a NaN both have it, as in PyTorch."""
 
     def grad(g: Any, out: Any, x: Any, y: Any) -> tuple[Any, Any]:
-        half = mul(g, 0.5)
+        half, none = mul(g, 0.5), zeros_like(g)
         equal, won, lost = Op.table["eq"](x, y), Op.table[beats](x, y), Op.table[beats](y, x)
         where = Op.table["where"]
-        return where(equal, half, kept(won, g)), where(equal, half, kept(lost, g))
+        return where(equal, half, where(lost, none, g)), where(equal, half, where(won, none, g))
 
     return grad
 
@@ -369,6 +476,7 @@ maximum = elementwise(
     doc="The larger; NaN if either is.  [...] , [...] -> broadcast.",
     rule=_with_bool_form("max"),
     reference="maximum",
+    strict=2,
     grad=_extremum_grad("gt"),
     dtypes=EVERY,
 )
@@ -379,79 +487,9 @@ minimum = elementwise(
     doc="The smaller; NaN if either is.  [...] , [...] -> broadcast.",
     rule=_with_bool_form("min"),
     reference="minimum",
+    strict=2,
     grad=_extremum_grad("lt"),
     dtypes=EVERY,
-)
-
-
-def _clamp_prepare(x: Any, min: Any = None, max: Any = None) -> Prepared:
-    x = tensor("clamp", "x", x)
-    limits = [(v, a) for v, a in ((min, "min"), (max, "max")) if v is not None]
-    if not limits:
-        raise RuntimeError("clamp: at least one of 'min' or 'max' must not be None")
-    operands = promoted("clamp", (x, *(v for v, _ in limits)), ("x", *(a for _, a in limits)))
-    return operands, {"low": min is not None, "high": max is not None}
-
-
-def _limits(operands: tuple[Any, ...], low: bool) -> tuple[Any, Any]:
-    """(lower limit or None, upper limit or None) of clamp's inputs after x."""
-    return operands[0] if low else None, operands[-1] if len(operands) > low else None
-
-
-def _clamp_rule(x: Expr, *operands: Expr, low: bool, high: bool) -> Expr:
-    least, most = _limits(operands, low)
-    x = x if least is None else fn("max", x, least)
-    return x if most is None else fn("min", x, most)
-
-
-def _clamp_reference(xp: Any, x: Any, *operands: Any, low: bool, high: bool) -> Any:
-    least, most = _limits(operands, low)
-    x = x if least is None else xp.maximum(x, least)
-    return x if most is None else xp.minimum(x, most)
-
-
-def _clamp_grad(g: Any, out: Any, x: Any, *operands: Any, low: bool, high: bool) -> tuple[Any, ...]:
-    lt, ge, le, where = Op.table["lt"], Op.table["ge"], Op.table["le"], Op.table["where"]
-    least, most = _limits(operands, low)
-    if least is None:
-        return kept(le(x, most), g), kept(Op.table["gt"](x, most), g)
-    if most is None:
-        return kept(ge(x, least), g), kept(lt(x, least), g)
-    crossed = lt(most, least)  # then the upper limit wins everywhere
-    inside = kept(ge(x, least), kept(le(x, most), g))
-    to_low = where(crossed, zeros_like(g), kept(lt(x, least), g))
-    return inside, to_low, where(crossed, g, kept(Op.table["gt"](x, most), g))
-
-
-clamp = elementwise(
-    "clamp",
-    ("x",),
-    doc="min(max(x, min), max); limits are numbers or tensors; NaN stays.  [...] (, [...] , [...]) -> broadcast.",
-    signature="(x, min=None, max=None)",
-    prepare=_clamp_prepare,
-    arity=lambda low, high: 1 + low + high,
-    rule=_clamp_rule,
-    reference=_clamp_reference,
-    grad=_clamp_grad,
-    attrs={"low": True, "high": True},
-    samples=(
-        call(fill(3, 4), -1, 1),
-        call(fill(33), min=0),
-        call(fill(0, 2), max=0),
-        call(fill(), 0, 1),
-        call(fill(5, special=True), 0, 1),
-        call(fill(3, 4), fill(4), fill(3, 1)),
-        call(fill(4), max=fill(4)),
-        call(fill(4), 1, -1),
-    ),
-    bad=(
-        Bad((fill(2),), RuntimeError, "clamp: at least one of"),
-        Bad((fill(2), "a"), TypeError, "clamp: argument 'min'"),
-        Bad((fill(2, 3), fill(4)), RuntimeError, "clamp: shapes .* do not broadcast"),
-    ),
-    methods=("clamp", "clip"),
-    functions=("clamp", "clip"),
-    inplace=True,
 )
 
 
@@ -483,8 +521,8 @@ lerp = elementwise(
     rule=_lerp_rule,
     reference=lambda xp, x, end, weight: xp.where(xp.abs(weight) < 0.5, x + weight * (end - x), end - (end - x) * (1 - weight)),
     grad=lambda g, out, x, end, weight: (mul(g, sub(1, weight)), mul(g, weight), mul(g, sub(end, x))),
-    kinds="f",
-    dtypes=FLOATING,
+    kinds="fc",
+    dtypes=FLOATING_COMPLEX,
     samples=_three(call(fill(3), fill(3), 0.25), call(fill(3), fill(3), 1.0)),
     inplace=True,
 )
@@ -510,10 +548,10 @@ addcmul = elementwise(
     rule=lambda x, y, z, value: fn("add", x, fn("mul", fn("mul", literal(value, x.dtype), y), z)),
     reference=lambda xp, x, y, z, value: x + x.dtype.type(value) * y * z,
     grad=gradient_in_compute_dtype(_addcmul_grad),
-    kinds="uif",
+    kinds="uifc",
     attrs={"value": 1},
     check=_check_value("addcmul"),
-    dtypes=FLOATING,
+    dtypes=FLOATING_COMPLEX,
     samples=_three(call(fill(3), fill(3), fill(3), value=0.5)),
     inplace=True,
 )
@@ -532,10 +570,10 @@ addcdiv = elementwise(
     rule=lambda x, y, z, value: fn("add", x, fn("div", fn("mul", literal(value, x.dtype), y), z)),
     reference=lambda xp, x, y, z, value: x + x.dtype.type(value) * y / z,
     grad=gradient_in_compute_dtype(_addcdiv_grad),
-    kinds="f",
+    kinds="fc",
     attrs={"value": 1},
     check=_check_value("addcdiv"),
-    dtypes=FLOATING,
+    dtypes=FLOATING_COMPLEX,
     samples=_three(call(fill(3), fill(3), fill(3, low=0.5), value=0.5)),
     inplace=True,
 )

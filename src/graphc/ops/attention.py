@@ -13,14 +13,14 @@ from graphc.dims import Dim
 from graphc.dtypes import bool_, float32, int64
 from graphc.ir.op import THROUGH, Bad, Composite, Op, TensorType, broadcast_shapes
 from graphc.ops.activation import total
-from graphc.ops.arguments import constant, in_compute_dtype, number, of_type, require_floating, rounded, tensor
+from graphc.ops.arguments import constant, in_compute_dtype, is_zero, number, of_type, require_floating, rounded, tensor
 from graphc.ops.arithmetic import add, div, mul, sub
+from graphc.ops.arrangement import repeat_interleave
 from graphc.ops.comparison import eq, le, where
 from graphc.ops.contract import matmul, swapped
 from graphc.ops.create import iota
 from graphc.ops.declare import FLOATING, call, fill
 from graphc.ops.elementwise import Prepared
-from graphc.ops.joining import repeat_interleave
 from graphc.ops.movement import reshape
 from graphc.ops.random import STATE, check_state, dropped, rand_array, state_of
 from graphc.ops.reduce import fold, reduce_max
@@ -97,8 +97,10 @@ def _causal(rows: Any, columns: Any) -> Any:
 
 
 def _weights(scores: Any) -> Any:
-    """softmax along the last dim; zeros for rows that are all -inf."""
+    """softmax along the last dim; zeros for rows that are all -inf; nothing where there are no keys."""
     dim = scores.ndim - 1
+    if is_zero(scores.shape[dim]):
+        return scores
     best = fold(reduce_max, scores, (dim,), True)
     e = exp(sub(scores, where(eq(best, float("-inf")), constant(0, scores.dtype), best)))
     denominator = total(e, dim)
@@ -138,7 +140,7 @@ def _reference(
         scores = xp.where(xp.tri(query.shape[-2], key.shape[-2], dtype=bool), scores, -xp.inf)
     if masked:
         scores = xp.where(rest[0], scores, -xp.inf) if rest[0].dtype == bool else scores + rest[0]
-    best = scores.max(axis=-1, keepdims=True)
+    best = scores.max(axis=-1, keepdims=True, initial=-xp.inf)
     e = xp.exp(scores - xp.where(best == -xp.inf, 0, best))
     denominator = e.sum(axis=-1, keepdims=True)
     weights = e / xp.where(denominator == 0, 1, denominator)
@@ -177,6 +179,7 @@ scaled_dot_product_attention = Op(
         call(*_QKV, scale=0.5),
         call(*_QKV, dropout_p=0.4, state=STATE),
         call(fill(1, 33, 2), fill(1, 33, 2), fill(1, 33, 1), is_causal=True),
+        call(fill(2, 3, 4), fill(2, 0, 4), fill(2, 0, 4)),
     ),
     bad=(
         Bad((fill(3, 4), fill(3, 5), fill(3, 4)), RuntimeError, "query and key must have one feature size"),

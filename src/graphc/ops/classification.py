@@ -28,6 +28,7 @@ from graphc.ops.arguments import (
     tensor,
 )
 from graphc.ops.arithmetic import add, div, kept, mul, neg, sub
+from graphc.ops.bounds import places
 from graphc.ops.comparison import eq, logical_and, ne, where
 from graphc.ops.declare import FLOATING, call, fill
 from graphc.ops.elementwise import Prepared
@@ -35,7 +36,7 @@ from graphc.ops.expressions import both, clamped, converted, select
 from graphc.ops.expressions import call as fn
 from graphc.ops.expressions import constant as literal
 from graphc.ops.expressions import size as size_value
-from graphc.ops.index import index_select, places
+from graphc.ops.index import index_select
 from graphc.ops.loss import BAD_REDUCTION, FIXED, check_reduction, reduced, reduced_array
 from graphc.ops.movement import Index, expand, reshape, unsqueeze
 from graphc.ops.reduce import fold, reduce_sum
@@ -176,12 +177,20 @@ def _class_weight(name: str, x: Any, weight: Any) -> tuple[Any, ...]:
     return (weight,)
 
 
-def _nll_prepare(x: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> Prepared:
+def _nll_prepare(
+    x: Any,
+    target: Any,
+    weight: Any = None,
+    size_average: Any = None,
+    ignore_index: int = -100,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Prepared:
     x, target = require_floating("nll_loss", "x", x), tensor("nll_loss", "target", target)
     if target.dtype.kind not in "iu":
         raise RuntimeError(f"nll_loss: target must be class indices (int64), got {of_type(target)}")
     inputs = _class_targets("nll_loss", x, target, weight)
-    return inputs, {"ignore_index": ignore_index, "reduction": check_reduction("nll_loss", reduction)}
+    return inputs, {"ignore_index": ignore_index, "reduction": check_reduction("nll_loss", reduction, size_average, reduce)}
 
 
 def _class_loss_infer(x: TensorType, target: TensorType, *rest: TensorType, reduction: str, **_: Any) -> TensorType:
@@ -224,7 +233,7 @@ nll_loss = Op(
     "nll_loss",
     doc="Mean of minus the log probability of each sample's class, weighted by class.  [N, C, ...], integers [N, "
     "...] -> [] or [N, ...].",
-    signature="(x, target, weight=None, ignore_index=-100, reduction='mean')",
+    signature="(x, target, weight=None, size_average=None, ignore_index=-100, reduce=None, reduction='mean')",
     prepare=_nll_prepare,
     infer=_class_loss_infer,
     reference=rounded(
@@ -255,7 +264,9 @@ def _cross_entropy_prepare(
     x: Any,
     target: Any,
     weight: Any = None,
+    size_average: Any = None,
     ignore_index: int = -100,
+    reduce: Any = None,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Prepared:
@@ -264,7 +275,8 @@ def _cross_entropy_prepare(
     smoothing = float(number(name, "label_smoothing", label_smoothing))
     if not 0.0 <= smoothing <= 1.0:
         raise RuntimeError(f"{name}: label_smoothing must be between 0.0 and 1.0, got {smoothing}")
-    attrs = {"ignore_index": ignore_index, "reduction": check_reduction(name, reduction), "label_smoothing": smoothing}
+    reduction = check_reduction(name, reduction, size_average, reduce)
+    attrs = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": smoothing}
     if target.dtype.kind in "iu":
         return _class_targets(name, x, target, weight), attrs
     if target.dtype.kind != "f" or tuple(target.shape) != tuple(x.shape) or x.ndim == 0:
@@ -383,7 +395,7 @@ cross_entropy = Op(
     "cross_entropy",
     doc="nll_loss of log_softmax, for class indices or class probabilities.  [N, C, ...], [N, ...] or [N, C, ...] "
     "-> [] or [N, ...].",
-    signature="(x, target, weight=None, ignore_index=-100, reduction='mean', label_smoothing=0.0)",
+    signature="(x, target, weight=None, size_average=None, ignore_index=-100, reduce=None, reduction='mean', label_smoothing=0.0)",
     prepare=_cross_entropy_prepare,
     infer=_class_loss_infer,
     reference=rounded(_cross_entropy_reference),

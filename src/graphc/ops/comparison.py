@@ -9,25 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import DType, bool_, float32, float64, int32, int64
+from graphc.dtypes import DType, bool_, float32, float64, int8, int32, int64, uint8, uint64
 from graphc.ir.loops import Expr
 from graphc.ir.op import Bad, Op, Scalar, TensorType, broadcast_shapes
 from graphc.ops.arguments import cast as to_dtype
-from graphc.ops.arguments import lifted, of_type, promoted_dtype, quiet, same_dtype, tensor
+from graphc.ops.arguments import is_tensor, lifted, of_type, promoted_dtype, quiet, same_dtype, tensor
 from graphc.ops.arithmetic import absolute, add, kept, mul, sub
 from graphc.ops.create import require_dtype
-from graphc.ops.declare import EVERY, INTEGRAL, Shorthand, call, fill
+from graphc.ops.declare import EVERY, EVERY_COMPLEX, INTEGERS, INTEGRAL, NUMERIC, Routed, Shorthand, call, fill
 from graphc.ops.elementwise import BINARY, UNARY, Prepared, elementwise
 from graphc.ops.expressions import call as fn
 from graphc.ops.expressions import constant as literal
-from graphc.ops.expressions import converted
+from graphc.ops.expressions import converted, through
 
 # ---- comparisons ---------------------------------------------------------------------------------------------------
 
 _EQUAL = call(fill(3, 4, low=0, high=3, dtype=int32), fill(3, 4, low=0, high=3, dtype=int32))
 
 
-def _comparison(name: str, doc: str, reference: str, *aliases: str) -> Op:
+def _comparison(name: str, doc: str, reference: str, *aliases: str, kinds: str = "buif") -> Op:
     return elementwise(
         name,
         ("x", "other"),
@@ -35,16 +35,19 @@ def _comparison(name: str, doc: str, reference: str, *aliases: str) -> Op:
         rule=name,
         reference=reference,
         grad=None,
+        kinds=kinds,
         result="bool",
-        dtypes=EVERY,
+        dtypes=EVERY_COMPLEX if "c" in kinds else EVERY,
         samples=(*BINARY, _EQUAL, call(fill(4), 0.5)),
         methods=(name, *aliases),
         functions=(name, *aliases),
+        inplace=True,
+        strict=1,
     )
 
 
-eq = _comparison("eq", "x == other.", "equal")
-ne = _comparison("ne", "x != other.", "not_equal", "not_equal")
+eq = _comparison("eq", "x == other.", "equal", kinds="buifc")
+ne = _comparison("ne", "x != other.", "not_equal", "not_equal", kinds="buifc")
 lt = _comparison("lt", "x < other.", "less", "less")
 le = _comparison("le", "x <= other.", "less_equal", "less_equal")
 gt = _comparison("gt", "x > other.", "greater", "greater")
@@ -66,8 +69,11 @@ def _logical(name: str, primitive: str) -> Op:
         rule=lambda x, y: fn(primitive, _truth(x), _truth(y)),
         reference=name,
         grad=None,
+        kinds="buifc",
         result="bool",
-        dtypes=EVERY,
+        dtypes=EVERY_COMPLEX,
+        inplace=True,
+        strict=2,
     )
 
 
@@ -80,9 +86,11 @@ logical_not = elementwise(
     doc="Whether x is 0.  [...] -> bool [...].",
     rule=lambda x: fn("not", _truth(x)),
     reference="logical_not",
+    kinds="buifc",
     grad=None,
     result="bool",
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
+    inplace=True,
 )
 
 
@@ -171,7 +179,7 @@ def _shift(name: str, primitive: str, doc: str) -> Op:
         reference=_shift_reference(primitive == "shl"),
         grad=None,
         kinds="ui",
-        dtypes=(int32, int64),
+        dtypes=INTEGERS,
         samples=(
             call(fill(3, 4, low=-99, high=99), fill(3, 4, low=0, high=8)),
             call(fill(33, low=-99, high=99), fill(low=0, high=70)),
@@ -208,8 +216,9 @@ def _float_test(name: str, doc: str, rule: Any, of_integers: bool) -> Op:
         rule=lambda x: rule(x) if x.dtype.kind == "f" else literal(of_integers, bool_),
         reference=reference,
         grad=None,
+        kinds="buifc",
         result="bool",
-        dtypes=EVERY,
+        dtypes=EVERY_COMPLEX,
     )
 
 
@@ -225,6 +234,9 @@ def _isclose(x: Any, other: Any, rtol: float = 1e-05, atol: float = 1e-08, equal
     x, other = tensor("isclose", "x", x), tensor("isclose", "other", other)
     if x.dtype is not other.dtype:
         raise RuntimeError(f"isclose: operands must have one dtype, got {of_type(x)} and {of_type(other)}")
+    for argument, value in (("rtol", rtol), ("atol", atol)):
+        if not value >= 0:
+            raise RuntimeError(f"isclose: argument '{argument}' must be greater than or equal to zero, got {value}")
     close = eq(x, other)
     if x.dtype.kind != "f":
         x, other = to_dtype(x, float64), to_dtype(other, float64)
@@ -242,7 +254,7 @@ isclose = Shorthand(
         x.astype(np.float64), other.astype(np.float64), rtol, atol, equal_nan
     ),
     grad=None,
-    dtypes=(float32, float64, int32, int64),
+    dtypes=NUMERIC,
     samples=(
         call(fill(3, 4), fill(3, 4)),
         call(fill(3), fill(3), rtol=0.5, atol=0.5),
@@ -272,10 +284,20 @@ def _where_infer(condition: TensorType, x: TensorType, other: TensorType) -> Ten
 
 _MASK = {"dtype": bool_, "low": 0, "high": 2}
 
-where = Op(
+
+def _where_route(op: Op, condition: Any, x: Any = None, other: Any = None) -> Any:
+    if x is None and other is None:
+        return Op.table["nonzero"](condition, as_tuple=True)
+    inputs, _ = op.prepare(condition, x, other)
+    return op.run(*inputs)
+
+
+where = Routed(
     "where",
-    doc="x where condition, else other.  bool [...] , [...] , [...] -> broadcast.",
+    doc="x where condition, else other; of the condition alone, the positions where it is not zero, one vector for each dim.  bool "
+    "[...] , [...] , [...] -> broadcast.",
     signature="(condition, x, other)",
+    route=_where_route,
     prepare=_where_prepare,
     infer=_where_infer,
     reference=lambda xp, condition, x, other: xp.where(condition, x, other),
@@ -296,6 +318,7 @@ where = Op(
         Bad((fill(2, **_MASK), fill(3), fill(4)), RuntimeError, "where: shapes .* do not broadcast"),
     ),
     methods=(),
+    renamed={"input": "x"},
 )
 
 
@@ -303,6 +326,10 @@ def _masked_fill(x: Any, mask: Any, value: Any) -> Any:
     x, mask = tensor("masked_fill", "x", x), tensor("masked_fill", "mask", mask)
     if mask.dtype is not bool_:
         raise RuntimeError(f"masked_fill: argument 'mask' must be a bool tensor, got {of_type(mask)}")
+    if is_tensor(value) and value.ndim:
+        raise RuntimeError(f"masked_fill: only a value tensor of 0 dims can fill, got {of_type(value)}")
+    if x.dtype.kind != "c" and (value.dtype.kind == "c" if is_tensor(value) else isinstance(value, complex)):
+        raise RuntimeError(f"masked_fill: value cannot be converted to type {x.dtype} without overflow: {value}")
     return where.run(mask, lifted("masked_fill", value, "value", x.dtype), x)
 
 
@@ -326,18 +353,19 @@ masked_fill = Shorthand(
 
 
 def _cast_reference(xp: Any, x: Any, dtype: DType) -> Any:
-    """To 16-bit floats through float32; floats to integers truncate and saturate, NaN to 0."""
+    """To 16-bit floats through float32; floats to integers as `expressions.converted`, and to uint64 saturating, NaN to 0."""
     return quiet.copy().run(_converted_array, xp, x, dtype)
 
 
 def _converted_array(xp: Any, x: Any, dtype: DType) -> Any:
+    x = x.real if x.dtype.kind == "c" and dtype.kind not in "cb" else x
     if dtype.kind in "iu" and x.dtype.kind not in "iub":
-        wide = x.astype(np.float64)
-        limits = np.iinfo(dtype.numpy)
-        inside = (wide > float(limits.min) - 1) & (wide < float(limits.max) + 1 - (dtype.itemsize == 8) * 1.0)
-        top = xp.where(wide > 0, dtype.numpy.type(limits.max), dtype.numpy.type(limits.min))
-        saturated = xp.where(xp.isnan(wide), dtype.numpy.type(0), top)
-        return xp.where(inside, xp.where(inside, wide, 0).astype(dtype.numpy), saturated).astype(dtype.numpy)
+        wide = (x.real if x.dtype.kind == "c" else x).astype(np.float64)
+        holder = dtype if dtype is uint64 else through(dtype)
+        limits = np.iinfo(holder.numpy)
+        inside = (wide > float(limits.min) - 1) & (wide < float(limits.max) + (holder.itemsize == 4))
+        outside = xp.where(wide > 0, limits.max, 0).astype(holder.numpy) if holder is uint64 else holder.numpy.type(limits.min)
+        return xp.where(inside, xp.where(inside, wide, 0).astype(holder.numpy), outside).astype(dtype.numpy)
     if dtype.kind == "b":
         return x != 0
     return x.astype(dtype.compute.numpy).astype(dtype.numpy, copy=False)
@@ -345,12 +373,12 @@ def _converted_array(xp: Any, x: Any, dtype: DType) -> Any:
 
 cast = Op(
     "cast",
-    doc="x as another dtype; floats to integers truncate, saturate, NaN to 0.  [...] -> [...].",
+    doc="x as another dtype; floats are truncated to integers, and give the least one where they do not fit.  [...] -> [...].",
     signature="(x, dtype)",
     prepare=lambda x, dtype: ((tensor("cast", "x", x),), {"dtype": require_dtype("cast", dtype)}),
     infer=lambda x, dtype: TensorType(dtype, x.shape),
     reference=_cast_reference,
-    grad=lambda g, out, x, dtype: (to_dtype(g, x.dtype) if x.dtype.kind == "f" and g.dtype.kind == "f" else None,),
+    grad=lambda g, out, x, dtype: (to_dtype(g, x.dtype) if x.dtype.kind in "fc" and g.dtype.kind in "fc" else None,),
     lowering=Scalar(lambda x, dtype: converted(x, dtype.compute)),
     attrs=("dtype",),
     dtypes=EVERY,
@@ -362,6 +390,9 @@ cast = Op(
         call(fill(5, low=-1, high=2), bool_),
         call(fill(8, special=True), float64),
         call(fill(8, special=True), int32),
+        call(fill(8, special=True, low=-999, high=999), uint8),
+        call(fill(8, special=True, low=-999, high=999), int8),
+        call(fill(8, special=True), int64),
     ),
     bad=(
         Bad((fill(2), "float"), TypeError, "cast: argument 'dtype'"),
@@ -377,7 +408,8 @@ clone = elementwise(
     doc="A copy.  [...] -> [...].",
     rule=lambda x: x,
     reference=lambda xp, x: xp.array(x),
+    kinds="buifc",
     grad=lambda g, out, x: (g,),
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
     samples=UNARY,
 )

@@ -11,13 +11,14 @@ from __future__ import annotations
 from typing import Any
 
 from graphc.dims import product
-from graphc.dtypes import bool_
-from graphc.ir.op import Anchor, Bad, Composite, Op, TensorType, broadcast_shapes
-from graphc.ops.arguments import number, of_type, promoted, rounded, same_dtype, tensor
+from graphc.dtypes import DType, bool_
+from graphc.ir.op import Anchor, Bad, Composite, Op, TensorType, broadcast_shapes, shape_text
+from graphc.ops.arguments import constant, in_compute_dtype, number, of_type, promoted, rounded, same_dtype, tensor
 from graphc.ops.arithmetic import add, mul
-from graphc.ops.declare import FLOATING, NUMERIC, Routed, Shorthand, call, fill
+from graphc.ops.declare import FLOATING_COMPLEX, NUMERIC_COMPLEX, Routed, Shorthand, call, fill
 from graphc.ops.elementwise import Prepared
 from graphc.ops.movement import permute, reshape, squeeze, summed_to, unsqueeze
+from graphc.ops.reduce import fold, reduce_sum
 
 # ---- matmul --------------------------------------------------------------------------------------------------------
 
@@ -79,7 +80,7 @@ matmul = Routed(
     reference=rounded(lambda xp, x, y: xp.matmul(x, y)),
     grad=_matmul_grad,
     lowering=Anchor("matmul"),
-    dtypes=NUMERIC,
+    dtypes=NUMERIC_COMPLEX,
     samples=(
         call(fill(3, 4), fill(4, 5)),
         call(fill(2, 3, 4), fill(4, 2)),
@@ -101,6 +102,7 @@ matmul = Routed(
         Bad((fill(2, 3), 2.0), TypeError, "matmul: argument 'other' must be a Tensor"),
         Bad((fill(2, 3), fill(3, 4, dtype=bool_)), RuntimeError, "matmul: expected both operands to have one dtype"),
     ),
+    functions=("matmul", "linalg.matmul"),
 )
 
 
@@ -123,9 +125,10 @@ def _ranked(name: str, doc: str, ranks: tuple[int, int], samples: Any, bad: Any)
         doc=doc,
         rule=rule,
         reference=rounded(lambda xp, x, other: xp.matmul(x, other)),
-        dtypes=NUMERIC,
+        dtypes=NUMERIC_COMPLEX,
         samples=samples,
         bad=bad,
+        renamed={"mat2": "other", "vec": "other", "tensor": "other"},
     )
 
 
@@ -180,45 +183,62 @@ outer = Shorthand(
     doc="All products of the elements of two vectors.  [n], [m] -> [n, m].",
     rule=_outer,
     reference=rounded(lambda xp, x, other: xp.outer(x, other)),
-    dtypes=NUMERIC,
+    dtypes=NUMERIC_COMPLEX,
     samples=(call(fill(3), fill(4)), call(fill(33), fill(1)), call(fill(0), fill(2))),
     bad=(Bad((fill(2, 2), fill(2)), RuntimeError, "outer: expected two vectors"),),
     methods=("outer", "ger"),
     functions=("outer", "ger"),
+    renamed={"vec2": "other"},
 )
 
 
 # ---- with an addend ------------------------------------------------------------------------------------------------
 
 
+def _coefficient(name: str, argument: str, value: Any, dtype: DType) -> Any:
+    """A number that multiplies tensors of `dtype`; integers take its whole part."""
+    value = number(name, argument, value)
+    return int(value) if dtype.kind in "iu" else value
+
+
 def _scaled_sum(name: str, x: Any, beta: Any, product_: Any, alpha: Any) -> Any:
-    """beta * x + alpha * product; beta 0 leaves x out, NaN and all."""
-    number(name, "beta", beta)
-    number(name, "alpha", alpha)
+    """beta * x + alpha * product, of the shape of the product; beta 0 leaves x out, NaN and all."""
+    alpha, beta = (_coefficient(name, k, v, x.dtype) for k, v in (("alpha", alpha), ("beta", beta)))
+    shape = tuple(product_.shape)
+    if broadcast_shapes(name, (tuple(x.shape), shape)) != shape:
+        raise RuntimeError(f"{name}: x of shape {shape_text(x.shape)} does not expand to {shape_text(shape)}")
+    if x.dtype is bool_:
+        every = constant(True, bool_)
+        product_ = product_ if alpha else mul(product_, constant(False, bool_))
+        return add(mul(x, every), product_) if beta else product_
     product_ = product_ if alpha == 1 else mul(product_, alpha)
     if beta == 0:
         return product_
-    broadcast_shapes(name, (tuple(x.shape), tuple(product_.shape)))
     return add(x if beta == 1 else mul(x, beta), product_)
 
 
-def _with_addend(name: str, product_op: Op, doc: str, samples: Any) -> Shorthand:
-    def rule(x: Any, first: Any, second: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
-        x = tensor(name, "x", x)
-        return _scaled_sum(name, x, beta, product_op(first, second), alpha)
+def _with_addend(name: str, product_of: Any, doc: str, samples: Any, dtypes: Any = NUMERIC_COMPLEX) -> Shorthand:
+    """beta * x + alpha * product_of(first, second)."""
 
-    def reference(xp: Any, x: Any, first: Any, second: Any, beta: Any = 1, alpha: Any = 1) -> Any:
-        return x.dtype.type(beta) * x + x.dtype.type(alpha) * xp.matmul(first, second)
+    def rule(x: Any, first: Any, second: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
+        return compute(tensor(name, "x", x), tensor(name, "first", first), tensor(name, "second", second), beta=beta, alpha=alpha)
+
+    @in_compute_dtype
+    def compute(x: Any, first: Any, second: Any, beta: Any, alpha: Any) -> Any:
+        return _scaled_sum(name, x, beta, product_of(first, second), alpha)
 
     return Shorthand(
         name,
         doc=doc,
         rule=rule,
-        reference=rounded(reference),
-        dtypes=NUMERIC,
+        dtypes=dtypes,
         samples=samples,
         bad=(Bad((2.0, fill(2, 2), fill(2, 2)), TypeError, f"{name}: argument 'x' must be a Tensor"),),
         inplace=True,
+        renamed={
+            **dict.fromkeys(("mat1", "mat", "vec1", "batch1"), "first"),
+            **dict.fromkeys(("mat2", "vec", "vec2", "batch2"), "second"),
+        },
     )
 
 
@@ -232,11 +252,36 @@ addmm = _with_addend(
         call(fill(2, 2), fill(2, 2), fill(2, 2), beta=2, alpha=3),
     ),
 )
+addmv = _with_addend(
+    "addmv",
+    mv,
+    "beta * x + alpha * (first @ second).  [n], [n, k], [k] -> [n].",
+    (call(fill(3), fill(3, 4), fill(4)), call(fill(1), fill(33, 4), fill(4), beta=0.5, alpha=2)),
+    FLOATING_COMPLEX,
+)
+addr = _with_addend(
+    "addr",
+    outer,
+    "beta * x + alpha * outer(first, second).  [n, m], [n], [m] -> [n, m].",
+    (call(fill(3, 5), fill(3), fill(5)), call(fill(5), fill(33), fill(5), beta=2, alpha=3)),
+)
 baddbmm = _with_addend(
     "baddbmm",
     bmm,
     "beta * x + alpha * (first @ second).  [b, n, m], [b, n, k], [b, k, m] -> [b, n, m].",
     (call(fill(2, 3, 5), fill(2, 3, 4), fill(2, 4, 5)), call(fill(5), fill(1, 3, 4), fill(1, 4, 5), beta=2, alpha=3)),
+)
+
+
+def _sum_of_products(first: Any, second: Any) -> Any:
+    return fold(reduce_sum, bmm(first, second), (0,), False)
+
+
+addbmm = _with_addend(
+    "addbmm",
+    _sum_of_products,
+    "beta * x + alpha * the sum over the batch of first @ second.  [n, m], [b, n, k], [b, k, m] -> [n, m].",
+    (call(fill(3, 5), fill(2, 3, 4), fill(2, 4, 5)), call(fill(5), fill(1, 3, 4), fill(1, 4, 5), beta=2, alpha=3)),
 )
 
 
@@ -293,7 +338,7 @@ linear = Op(
     reference=rounded(lambda xp, x, weight, bias=0: xp.matmul(x, weight.T) + bias),
     grad=_linear_grad,
     lowering=Composite(_linear),
-    dtypes=FLOATING,
+    dtypes=FLOATING_COMPLEX,
     samples=(
         call(fill(3, 4), fill(5, 4), fill(5)),
         call(fill(3, 4), fill(5, 4)),

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from graphc.dims import Dim
-from graphc.dtypes import DType, float32, float64, get_default_dtype, int32, int64
+from graphc.dtypes import DType, as_dtype, bool_, float32, float64, get_default_dtype, int32, int64
 from graphc.ir.loops import Expr
 from graphc.ir.op import Bad, Composite, Element, Op, Shape, Size, TensorType
 from graphc.ops.arguments import cast, constant, of_type, one_size, shape_of, sizes, tensor
 from graphc.ops.arguments import number as as_number
-from graphc.ops.declare import EVERY, Shorthand, call, fill
+from graphc.ops.declare import EVERY_COMPLEX, Shorthand, call, fill
 from graphc.ops.expressions import constant as literal
 from graphc.ops.expressions import converted
 from graphc.ops.expressions import size as size_value
@@ -24,9 +24,10 @@ from graphc.ops.expressions import size as size_value
 
 def require_dtype(name: str, dtype: Any) -> DType:
     """A dtype argument.  Raises TypeError."""
-    if not isinstance(dtype, DType):
-        raise TypeError(f"{name}: argument 'dtype' must be a graphc dtype, not {type(dtype).__name__}")
-    return dtype
+    try:
+        return as_dtype(dtype)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
 
 
 def dtype_of_number(value: Any) -> DType:
@@ -52,6 +53,7 @@ def _full_prepare(shape: Any, value: Any, dtype: DType | None = None) -> tuple[t
 
 
 def _full_reference(xp: Any, value: Any, shape: Shape, dtype: DType) -> Any:
+    value = value.real if isinstance(value, complex) and dtype.kind not in "cb" else value
     wrapped = np.asarray(value).astype(np.float32 if dtype.kind == "f" and dtype.itemsize == 2 else dtype.numpy)
     return xp.full(shape, wrapped.astype(dtype.numpy), dtype=dtype.numpy)
 
@@ -112,6 +114,15 @@ def _arange_prepare(
     start, end, step = (None if v is None else as_number("arange", "start", v) for v in (start, end, step))
     if end is None:
         start, end = 0, start
+    dtype = None if dtype is None else require_dtype("arange", dtype)
+    if dtype is bool_:
+        raise NotImplementedError("arange: not implemented for bool")
+    if not all(isinstance(v, Dim) or math.isfinite(v) for v in (start, end)):
+        raise RuntimeError(f"arange: unsupported range: {start} -> {end}")
+    if dtype is int64 and step != 0:  # PyTorch counts the elements of other integer dtypes with fractions
+        start, end, step = (v if isinstance(v, Dim) else int(v) for v in (start, end, step))
+        if step == 0:
+            raise ValueError("arange: step must be nonzero")
     if step == 0:
         raise RuntimeError("arange: step must be nonzero")
     if isinstance(start, Dim) or isinstance(end, Dim) or isinstance(step, Dim):
@@ -121,9 +132,12 @@ def _arange_prepare(
     else:
         if (end - start) * step < 0:
             raise RuntimeError(f"arange: upper bound and lower bound inconsistent with step sign: {start}, {end}, {step}")
-        length = math.ceil((end - start) / step)
+        exact = all(isinstance(v, int) for v in (start, end, step))
+        length = -((start - end) // step) if exact else math.ceil((end - start) / step)
     if dtype is None:
         dtype = get_default_dtype() if any(isinstance(v, float) for v in (start, end, step)) else int64
+    if dtype.kind in "iu":
+        start, step = (v if isinstance(v, Dim) else int(v) for v in (start, step))
     return (), {"start": start, "step": step, "size": length, "dtype": require_dtype("arange", dtype)}
 
 
@@ -167,13 +181,20 @@ arange = Op(
 )
 
 
-def _linspace_prepare(start: Any, end: Any, steps: Any, *, dtype: DType | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    steps = one_size("linspace", "steps", steps)
+def _ends(name: str, start: Any, end: Any, steps: Any, dtype: DType | None) -> dict[str, Any]:
+    """What linspace and logspace share.  Integer dtypes begin and end at whole numbers.  Raises RuntimeError or TypeError."""
+    steps = one_size(name, "steps", steps)
     if isinstance(steps, int) and steps < 0:
-        raise RuntimeError(f"linspace: number of steps must be non-negative, got {steps}")
-    dtype = get_default_dtype() if dtype is None else require_dtype("linspace", dtype)
-    start, end = as_number("linspace", "start", start), as_number("linspace", "end", end)
-    return (), {"start": float(start), "end": float(end), "size": steps, "dtype": dtype}
+        raise RuntimeError(f"{name}: number of steps must be non-negative, got {steps}")
+    dtype = get_default_dtype() if dtype is None else require_dtype(name, dtype)
+    start, end = as_number(name, "start", start), as_number(name, "end", end)
+    if dtype.kind in "iu":
+        start, end = int(start), int(end)
+    return {"start": float(start), "end": float(end), "size": steps, "dtype": dtype}
+
+
+def _linspace_prepare(start: Any, end: Any, steps: Any, *, dtype: DType | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return (), _ends("linspace", start, end, steps, dtype)
 
 
 def _linspace(start: float, end: float, size: Size, dtype: DType) -> Any:
@@ -205,6 +226,43 @@ linspace = Op(
     bad=(
         Bad((0, 1, -1), RuntimeError, "linspace: number of steps"),
         Bad((0, 1, 2.5), TypeError, "linspace: argument 'steps'"),
+    ),
+    methods=(),
+    functions=(),
+)
+
+
+def _logspace(start: float, end: float, base: float, size: Size, dtype: DType) -> Any:
+    exponents = _linspace(start, end, size, float64)
+    return cast(Op.table["pow"].run(constant(base, float64), exponents), dtype)
+
+
+def _logspace_prepare(
+    start: Any, end: Any, steps: Any, base: Any = 10.0, *, dtype: DType | None = None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return (), {**_ends("logspace", start, end, steps, dtype), "base": float(as_number("logspace", "base", base))}
+
+
+def _logspace_reference(xp: Any, start: float, end: float, base: float, size: int, dtype: DType) -> Any:
+    powers = xp.power(base, xp.linspace(start, end, size))
+    return Op.table["cast"].reference(xp, powers, dtype=dtype)
+
+
+logspace = Op(
+    "logspace",
+    doc="base to the powers of `steps` values evenly spaced from start to end; computed in float64.  () -> [steps].",
+    signature="(start, end, steps, base=10.0, *, dtype=None)",
+    prepare=_logspace_prepare,
+    infer=lambda start, end, base, size, dtype: TensorType(dtype, (size,)),
+    reference=_logspace_reference,
+    grad=None,
+    lowering=Composite(_logspace),
+    attrs=("start", "end", "base", "size", "dtype"),
+    dtypes=(float32,),
+    samples=(call(0, 1, 5), call(-2.0, 3.0, 33, 2.0), call(1, 2, 1), call(1, 2, 0), call(3, 0, 7, dtype=float64)),
+    bad=(
+        Bad((0, 1, -1), RuntimeError, "logspace: number of steps"),
+        Bad((0, 1, 2.5), TypeError, "logspace: argument 'steps'"),
     ),
     methods=(),
     functions=(),
@@ -293,7 +351,7 @@ def _like(name: str, value: int) -> Shorthand:
         rule=rule,
         reference=reference,
         grad=None,
-        dtypes=EVERY,
+        dtypes=EVERY_COMPLEX,
         samples=(call(fill(2, 3)), call(fill()), call(fill(0, 3)), call(fill(2), dtype=int32)),
         bad=(Bad((3,), TypeError, f"{name}: argument 'x' must be a Tensor"),),
         methods=(),
@@ -317,9 +375,32 @@ full_like = Shorthand(
     rule=_full_like,
     reference=lambda xp, x, fill_value, dtype=None: xp.full(x.shape, fill_value).astype(x.dtype if dtype is None else dtype.numpy),
     grad=None,
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
     samples=(call(fill(2, 3), 3), call(fill(), 1), call(fill(0, 3), 2), call(fill(2), 2.5, dtype=float64)),
     bad=(Bad((fill(2), "a"), TypeError, "full_like: argument 'fill_value'"),),
     methods=(),
     functions=(),
+)
+
+
+def _fill(x: Any, value: Any) -> Any:
+    x = tensor("fill", "x", x)
+    if isinstance(getattr(value, "dtype", None), DType):
+        if value.ndim:
+            raise RuntimeError(f"fill: only a tensor of 0 dims can fill, got {of_type(value)}")
+        value = cast(value, x.dtype)
+    else:
+        value = constant(as_number("fill", "value", value), x.dtype)
+    return Op.table["where"].run(constant(True, bool_), value, x)  # so that gradients find their way to x, as zeros
+
+
+fill_like = Shorthand(
+    "fill",
+    doc="A tensor of the type of x filled with a number or a tensor of 0 dims.  [...] -> [...].",
+    rule=_fill,
+    reference=lambda xp, x, value: xp.full(x.shape, value).astype(x.dtype),
+    dtypes=EVERY_COMPLEX,
+    samples=(call(fill(2, 3), 3), call(fill(), 1), call(fill(0, 3), 2), call(fill(2), fill(low=1))),
+    bad=(Bad((fill(2), fill(2)), RuntimeError, "fill: only a tensor of 0 dims can fill"),),
+    methods=(),
 )

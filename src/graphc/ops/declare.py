@@ -9,14 +9,20 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from graphc.dtypes import DType, bfloat16, bool_, float16, float32, float64, int32, int64
+from graphc.dtypes import DType, bfloat16, bool_, complex64, complex128, float16, float32, float64, int8, int16, int32, int64, uint8
 from graphc.ir.graph import Builder, Value
 from graphc.ir.op import THROUGH, Composite, Fill, Op, Sample, TensorType
 
 FLOATING = (float32, float64, float16, bfloat16)
-NUMERIC = (*FLOATING, int32, int64)
+NARROW = (int8, int16, uint8)  # the op-table tests give them fewer samples
+INTEGERS = (int32, int64, *NARROW)
+NUMERIC = (*FLOATING, *INTEGERS)
 EVERY = (*NUMERIC, bool_)
-INTEGRAL = (int32, int64, bool_)
+INTEGRAL = (*INTEGERS, bool_)
+COMPLEX = (complex64, complex128)
+FLOATING_COMPLEX = (*FLOATING, *COMPLEX)
+NUMERIC_COMPLEX = (*NUMERIC, *COMPLEX)
+EVERY_COMPLEX = (*EVERY, *COMPLEX)
 
 
 def fill(*shape: int, **how: Any) -> Fill:
@@ -54,10 +60,13 @@ class Routed(Op):
 class Shorthand(Op):
     """An operator that is only a way of calling others, opened at the call: it never stands in a graph.
 
-    `rule` has the public signature, tensors first; any other form needs a `prepare` of its own.
+    `rule` has the public signature, tensors first; any other form needs a `prepare` of its own.  Without a `reference`, the
+    operators it opens into are its reference (their own are checked), and its values are checked against PyTorch's.
     """
 
-    def __init__(self, name: str, *, rule: Callable[..., Any], prepare: Any = None, **declaration: Any) -> None:
+    def __init__(
+        self, name: str, *, rule: Callable[..., Any], prepare: Any = None, reference: Any = None, **declaration: Any
+    ) -> None:
         signature = inspect.signature(rule)
         shown = str(
             signature.replace(
@@ -69,6 +78,7 @@ class Shorthand(Op):
             name,
             signature=declaration.pop("signature", shown),
             infer=infer_through(rule),
+            reference=reference,
             grad=declaration.pop("grad", THROUGH),
             lowering=Composite(rule),
             prepare=prepare or _split(name, signature),

@@ -5,16 +5,17 @@ Enters: a scalar rule, a NumPy reference, a gradient.  Leaves: `Op`s.  Never her
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from graphc.dtypes import DType, bool_
+from graphc.ir.loops import Expr
 from graphc.ir.op import Bad, Op, Sample, Scalar, TensorType, broadcast_shapes
 from graphc.ops.arguments import Promotion, promoted, rounded, same_dtype, tensor
-from graphc.ops.declare import FLOATING, NUMERIC, Routed, call, fill
+from graphc.ops.declare import COMPLEX, FLOATING, NUMERIC, Routed, call, fill
 
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
-_KINDS = {"b": "bool", "i": "integer", "u": "integer", "f": "floating"}
+_KINDS = {"b": "bool", "i": "integer", "u": "integer", "f": "floating", "c": "complex"}
 
 
 def elementwise(
@@ -27,7 +28,7 @@ def elementwise(
     grad: Callable[..., Any] | None,
     kinds: str = "buif",
     promotion: Promotion = "same",
-    result: Literal["same", "bool"] = "same",
+    result: Literal["same", "bool", "real"] = "same",
     attrs: dict[str, Any] | None = None,
     check: Callable[..., None] | None = None,
     arity: Callable[..., int] | None = None,
@@ -40,11 +41,17 @@ def elementwise(
     route: Callable[..., Any] | None = None,
     prepare: Callable[..., Prepared] | None = None,
     signature: str | None = None,
+    strict: int = 0,
+    renamed: Mapping[str, str] | None = None,
+    wide_numbers: bool = False,
+    failing: Callable[..., tuple[Expr, str] | None] | None = None,
+    holomorphic: bool = True,
 ) -> Op:
     """Declare an elementwise operator of the named operands, all of one dtype whose kind is in `kinds`.
 
     `attrs`: attribute defaults, in order; `check(**attrs)` validates them; `arity(**attrs)` counts the operands
-    where they vary.  `samples` default to the usual shapes.
+    where they vary.  `samples` default to the usual shapes.  `wide_numbers`: numbers beside 16-bit floats are float32
+    constants, as PyTorch multiplies and divides with them.  `failing`: the `check` of the lowering.
     """
     defaults = attrs or {}
     if signature is None:
@@ -53,18 +60,21 @@ def elementwise(
     declaration: dict[str, Any] = {
         "doc": doc,
         "signature": signature,
-        "prepare": prepare or preparation(name, operands, promotion, defaults, check),
-        "infer": type_rule(name, arity or (lambda **_: len(operands)), kinds, result),
+        "prepare": prepare or preparation(name, operands, promotion, defaults, check, wide_numbers),
+        "infer": type_rule(name, arity or (lambda **_: len(operands)), kinds, result, wide_numbers),
         "reference": rounded(reference),
         "grad": grad,
-        "lowering": Scalar(rule),
+        "lowering": Scalar(rule, failing),
         "attrs": tuple(defaults),
-        "dtypes": dtypes if dtypes is not None else FLOATING if promotion == "float" else NUMERIC,
+        "dtypes": dtypes or (*(FLOATING if promotion == "float" else NUMERIC), *(COMPLEX if "c" in kinds else ())),
         "samples": samples if samples is not None else UNARY if len(operands) == 1 else BINARY,
         "bad": (*_wrong_operands(name, operands), *bad),
         "methods": methods,
         "functions": functions,
         "inplace": inplace,
+        "strict": strict,
+        "renamed": renamed,
+        "holomorphic": holomorphic,
     }
     return Op(name, **declaration) if route is None else Routed(name, route=route, **declaration)
 
@@ -75,6 +85,7 @@ def preparation(
     promotion: Promotion,
     defaults: dict[str, Any],
     check: Callable[..., None] | None,
+    wide_numbers: bool = False,
 ) -> Callable[..., Prepared]:
     """Public arguments -> promoted tensors and attributes."""
     arity, keywords = len(operands), tuple(defaults)
@@ -89,7 +100,7 @@ def preparation(
             check(**attrs)
         if arity == 1:
             tensor(name, operands[0], args[0])
-        return promoted(name, args, operands, promotion), attrs
+        return promoted(name, args, operands, promotion, wide_numbers), attrs
 
     return prepare
 
@@ -116,20 +127,30 @@ def _bound(
     return tuple(given[k] for k in accepted[:arity]), {k: given.get(k, d) for k, d in defaults.items()}
 
 
-def type_rule(name: str, arity: Callable[..., int], kinds: str, result: str) -> Callable[..., TensorType]:
-    """One dtype in, broadcast, the same dtype or bool out."""
+def type_rule(
+    name: str, arity: Callable[..., int], kinds: str, result: str, wide_numbers: bool = False
+) -> Callable[..., TensorType]:
+    """One dtype in, broadcast, the same dtype, bool, or the dtype of its real parts out."""
 
     def infer(*types: TensorType, **attrs: Any) -> TensorType:
         if len(types) != arity(**attrs):
             raise RuntimeError(f"{name}: expected {arity(**attrs)} operands, got {len(types)}")
-        dtype = same_dtype(name, types)
+        dtype = same_dtype(name, types) if not wide_numbers else _narrowest(name, types)
         if dtype.kind not in kinds:
             shown = ", ".join(map(str, types))
             raise RuntimeError(f"{name}: not defined for {_KINDS[dtype.kind]} tensors: {shown}")
         shape = types[0].shape if len(types) == 1 else broadcast_shapes(name, [t.shape for t in types])
-        return TensorType(bool_ if result == "bool" else dtype, shape)
+        return TensorType(bool_ if result == "bool" else dtype.real if result == "real" else dtype, shape)
 
     return infer
+
+
+def _narrowest(name: str, types: Sequence[TensorType]) -> DType:
+    """The dtype of a 16-bit float beside float32 numbers; else the one dtype of all."""
+    for t in types:
+        if t.dtype.compute is not t.dtype:
+            return same_dtype(name, [u for u in types if u.shape or u.dtype is not t.dtype.compute])
+    return same_dtype(name, types)
 
 
 def _wrong_operands(name: str, operands: Sequence[str]) -> tuple[Bad, ...]:

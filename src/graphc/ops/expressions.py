@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphc.dtypes import DType, bool_, int64
+from graphc.dtypes import DType, bool_, int32, int64, uint64
 from graphc.ir.loops import Call, Const, Expr, Index, Size
 
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
@@ -21,19 +21,41 @@ def call(fn: str, *args: Expr) -> Call:
 
 
 def constant(value: float | bool, dtype: DType) -> Const:
-    """`value` as a literal of `dtype`."""
+    """`value` as a literal of `dtype`; integers wrap."""
     if dtype.kind == "f":
         return Const(float(value), dtype)
-    return Const(bool(value) if dtype.kind == "b" else int(value), dtype)
+    return Const(bool(value) if dtype.kind == "b" else wrapped(int(value), dtype), dtype)
+
+
+def wrapped(value: int, dtype: DType) -> int:
+    """An integer modulo 2 to the width of `dtype`, in its range."""
+    bits = 8 * dtype.itemsize
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if dtype.kind == "i" and value >> (bits - 1) else value
 
 
 def converted(x: Expr, dtype: DType) -> Expr:
-    """`x` as a value of `dtype`; 16-bit floats are reached through float32, as everywhere."""
+    """`x` as a value of `dtype`; 16-bit floats are reached through float32, as everywhere.
+
+    Floats become integers as on x86: truncated to int32 (int64 for dtypes of four and eight bytes other than int32), where NaN
+    and what does not fit give the least value, and then cut to the width of `dtype`.
+    """
     if x.dtype is dtype:
         return x
     if dtype.compute is not dtype and x.dtype is not dtype.compute:
         x = Call("cast", (x,), dtype.compute)
+    if x.dtype.kind == "f" and dtype.kind in "iu" and dtype is not uint64:
+        x = Call("cast", (x,), x.dtype.compute) if x.dtype.compute is not x.dtype else x
+        holder = through(dtype)
+        fits = call("lt", x, constant(2.0 ** (8 * holder.itemsize - 1), x.dtype))
+        x = select(fits, Call("cast", (x,), holder), constant(-(1 << (8 * holder.itemsize - 1)), holder))
+        return x if holder is dtype else Call("cast", (x,), dtype)
     return Call("cast", (x,), dtype)
+
+
+def through(dtype: DType) -> DType:
+    """The integers that floats become first on their way to `dtype`."""
+    return int32 if dtype is int32 or dtype.itemsize < 4 else int64
 
 
 def select(condition: Expr, then: Expr, otherwise: Expr) -> Expr:

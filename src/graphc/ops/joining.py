@@ -1,4 +1,4 @@
-"""Tensors put together or repeated: cat, stack, pad, roll, repeat.
+"""Tensors put together or repeated: cat, stack, pad_constant, roll, repeat.
 
 Enters: tensors of one dtype, or promoted to one.  Leaves: operators.  Never here: taking apart (`views`).
 """
@@ -13,7 +13,7 @@ from graphc.dtypes import int64
 from graphc.ir.loops import Expr
 from graphc.ir.op import Bad, Element, Op, Shape, Size, TensorType, broadcast_shapes, shape_text
 from graphc.ops.arguments import is_zero, number, of_type, one_dim, promoted, same_dtype, sizes, tensor, tensors
-from graphc.ops.declare import EVERY, Shorthand, call, fill
+from graphc.ops.declare import EVERY_COMPLEX, Shorthand, call, fill
 from graphc.ops.elementwise import Prepared
 from graphc.ops.expressions import both, clamped, select
 from graphc.ops.expressions import call as fn
@@ -26,6 +26,8 @@ from graphc.ops.views import part
 
 
 def _cat_prepare(tensors_: Any, dim: Any = 0) -> Prepared:
+    if isinstance(tensors_, list | tuple) and not tensors_:
+        raise ValueError("cat: expected a non-empty list of Tensors")
     given = tensors("cat", "tensors", tensors_)
     # PyTorch lets empty one-dim tensors stand for nothing, whatever the others' rank
     kept = [x for x in given if not (x.ndim == 1 and is_zero(x.shape[0]))] or [given[0]]
@@ -84,7 +86,7 @@ cat = Op(
     grad=_cat_grad,
     lowering=Element(_cat_rule),
     attrs=("dim",),
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
     samples=(
         call([fill(2, 3), fill(1, 3)]),
         call([fill(2, 3), fill(2, 33), fill(2, 1)], -1),
@@ -96,7 +98,7 @@ cat = Op(
     ),
     bad=(
         Bad(([fill(2, 3), fill(2, 4)],), RuntimeError, "cat: sizes must match except in dim 0"),
-        Bad(([],), RuntimeError, "cat: expected a non-empty list"),
+        Bad(([],), ValueError, "cat: expected a non-empty list"),
         Bad(([fill(), fill()],), RuntimeError, "cat: zero-dimensional tensor"),
         Bad((fill(2, 3),), TypeError, "cat: argument 'tensors' must be a list or tuple"),
         Bad(([fill(2), 3],), TypeError, r"cat: argument 'tensors\[1\]' must be a Tensor"),
@@ -104,6 +106,7 @@ cat = Op(
     ),
     methods=(),
     functions=("cat", "concat", "concatenate"),
+    renamed={"tensors": "input"},
 )
 
 
@@ -127,7 +130,7 @@ stack = Shorthand(
     prepare=_stack_prepare,
     attrs=("dim",),
     reference=lambda xp, *arrays, dim: xp.stack(arrays, axis=dim),
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
     samples=(
         call([fill(2, 3), fill(2, 3)]),
         call([fill(33), fill(33), fill(33)], -1),
@@ -139,74 +142,11 @@ stack = Shorthand(
         Bad(([fill(2)], 2), IndexError, "stack: Dimension out of range"),
     ),
     methods=(),
+    renamed={"tensors": "input"},
 )
 
 
 # ---- pad -----------------------------------------------------------------------------------------------------------
-
-
-Pads = list[tuple[int, Size, Size]]  # dim, before, after
-
-
-def _pads(x: Any, pad: Any) -> Pads:
-    """(dim, before, after) of PyTorch's flat list, which starts from the last dim.  Raises RuntimeError."""
-    given = sizes("pad", (tuple(pad) if isinstance(pad, tuple | list) else pad,), "pad")
-    if len(given) % 2 or len(given) // 2 > x.ndim:
-        raise RuntimeError(f"pad: {len(given)} pad sizes do not fit {of_type(x)}: two a dim, from the last dim")
-    return [(x.ndim - 1 - k, given[2 * k], given[2 * k + 1]) for k in range(len(given) // 2)]
-
-
-def _cropped(x: Any, pads: Pads) -> tuple[Any, Pads]:
-    """Negative pads taken off first."""
-    result = []
-    for dim, before, after in pads:
-        cut = [-p if isinstance(p, int) and p < 0 else 0 for p in (before, after)]
-        if any(cut):
-            stop = x.shape[dim] - cut[1]
-            if isinstance(stop, int) and stop < cut[0]:
-                raise RuntimeError(f"pad: pads {before}, {after} remove more than dim {dim} of {of_type(x)}")
-            x = part(x, dim, cut[0], stop)
-        result.append((dim, 0 if cut[0] else before, 0 if cut[1] else after))
-    return x, result
-
-
-def _pad(x: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
-    x = tensor("pad", "x", x)
-    x, pads = _cropped(x, _pads(x, pad))
-    if mode == "constant":
-        starts: list[Size] = [0] * x.ndim
-        grown: list[Size] = list(x.shape)
-        for dim, before, after in pads:
-            starts[dim], grown[dim] = before, before + x.shape[dim] + after
-        if tuple(grown) == tuple(x.shape):
-            return x
-        value = 0 if value is None else number("pad", "value", value)
-        return pad_constant.run(x, starts=tuple(starts), shape=tuple(grown), value=value)
-    if mode not in ("reflect", "replicate", "circular"):
-        raise NotImplementedError(f"pad: unrecognised mode {mode!r}; expected constant, reflect, replicate or circular")
-    for dim, before, after in pads:
-        if before != 0 or after != 0:
-            x = _padded_by_index(x, dim, before, after, mode)
-    return x
-
-
-def _padded_by_index(x: Any, dim: int, before: Size, after: Size, mode: str) -> Any:
-    """One dim padded with elements of its own, chosen by arithmetic on the index."""
-    size = x.shape[dim]
-    limit = size - 1 if mode == "reflect" else size
-    if mode != "replicate" and any(isinstance(p, int) and isinstance(limit, int) and p > limit for p in (before, after)):
-        raise RuntimeError(f"pad: {mode} pads {before}, {after} are too large for dim {dim} of {of_type(x)}")
-    if is_zero(size):
-        raise RuntimeError(f"pad: {mode} of an empty dim: {of_type(x)}")
-    position = Op.table["sub"](Op.table["iota"].run(size=before + size + after, dtype=int64), before)
-    if mode == "replicate":
-        position = Op.table["clamp"](position, 0, size - 1)
-    elif mode == "circular":
-        position = Op.table["remainder"](position, size)
-    else:
-        position = Op.table["abs"](position)
-        position = Op.table["sub"](size - 1, Op.table["abs"](Op.table["sub"](position, size - 1)))
-    return Op.table["index_select"].run(x, position, dim=dim)
 
 
 def _pad_constant_rule(
@@ -271,7 +211,7 @@ pad_constant = Op(
     grad=_pad_constant_grad,
     lowering=Element(_pad_constant_rule),
     attrs=("starts", "shape", "value"),
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
     samples=(
         call(fill(2, 3), (1, 0), (4, 3)),
         call(fill(33), (2,), (40,), 1),
@@ -281,46 +221,6 @@ pad_constant = Op(
     bad=(Bad((fill(3), (2,), (4,)), RuntimeError, "pad_constant: .* does not fit shape"),),
     methods=(),
     functions=(),
-)
-
-
-def _pad_reference(xp: Any, x: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
-    for k in range(len(pad) // 2):
-        dim = x.ndim - 1 - k
-        before, after = pad[2 * k], pad[2 * k + 1]
-        x = x[(slice(None),) * dim + (slice(max(0, -before), x.shape[dim] - max(0, -after)),)]
-        widths = [(0, 0)] * x.ndim
-        widths[dim] = (max(0, before), max(0, after))
-        how = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
-        x = xp.pad(x, widths, how, **({"constant_values": value or 0} if mode == "constant" else {}))
-    return x
-
-
-pad = Shorthand(
-    "pad",
-    doc="Dims grown at both ends, pad sizes two a dim from the last dim; negative sizes crop.  [..., n] -> [..., "
-    "before + n + after].",
-    rule=_pad,
-    reference=_pad_reference,
-    dtypes=EVERY,
-    samples=(
-        call(fill(2, 3), (1, 2)),
-        call(fill(2, 3), (1, 0, 0, 2), value=1),
-        call(fill(2, 33), (-1, 2)),
-        call(fill(0, 2), (1, 1)),
-        call(fill(2, 5), (2, 3), mode="reflect"),
-        call(fill(2, 5), (2, 3), mode="replicate"),
-        call(fill(2, 5), (2, 3), mode="circular"),
-        call(fill(3), ()),
-    ),
-    bad=(
-        Bad((fill(3), (1,)), RuntimeError, "pad: 1 pad sizes do not fit"),
-        Bad((fill(3), (3, 0)), RuntimeError, "pad: reflect pads 3, 0 are too large", {"mode": "reflect"}),
-        Bad((fill(3), (1, 1)), NotImplementedError, "pad: unrecognised mode", {"mode": "mirror"}),
-        Bad((fill(3), (-2, -2)), RuntimeError, "pad: pads -2, -2 remove more"),
-    ),
-    methods=(),
-    functions=("nn.functional.pad",),
 )
 
 
@@ -338,7 +238,9 @@ def _roll(x: Any, shifts: Any, dims: Any = None) -> Any:
         raise RuntimeError(f"roll: {len(amounts)} shifts but {len(chosen)} dims")
     for amount, dim in zip(amounts, chosen, strict=True):
         k = one_dim("roll", dim, x.ndim)
-        if x.ndim == 0 or is_zero(x.shape[k]):
+        if x.ndim == 0:
+            raise IndexError(f"roll: Dimension specified as {dim} but tensor has no dimensions")
+        if is_zero(x.shape[k]):
             continue
         cut = -amount % x.shape[k]
         if cut != 0:
@@ -351,7 +253,7 @@ roll = Shorthand(
     doc="Elements shifted along dims, what leaves comes back at the other end.  [...] -> [...].",
     rule=_roll,
     reference=lambda xp, x, shifts, dims=None: xp.roll(x, shifts, dims),
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
     samples=(
         call(fill(3, 4), 1, 0),
         call(fill(33), -5, 0),
@@ -393,7 +295,7 @@ repeat = Shorthand(
     prepare=_sized("repeat"),
     attrs=("repeats",),
     reference=lambda xp, x, repeats: xp.tile(x, repeats),
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
     samples=(
         call(fill(2, 3), 2, 1),
         call(fill(3), (2, 2)),
@@ -406,6 +308,7 @@ repeat = Shorthand(
         Bad((fill(2), -1), RuntimeError, "repeat: negative repeat"),
     ),
     functions=(),
+    renamed={"repeats": "*"},
 )
 
 tile = Shorthand(
@@ -416,32 +319,10 @@ tile = Shorthand(
     prepare=_sized("tile"),
     attrs=("repeats",),
     reference=lambda xp, x, repeats: xp.tile(x, repeats),
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
     samples=(call(fill(2, 3), 2), call(fill(3), (2, 2)), call(fill(), 3), call(fill(33), 0)),
     bad=(Bad((fill(2), 1.5), TypeError, "tile: argument 'repeats' must be ints"),),
-)
-
-
-def _repeat_interleave(x: Any, repeats: int, dim: int | None = None) -> Any:
-    x = tensor("repeat_interleave", "x", x)
-    if not isinstance(repeats, int) or repeats < 0:
-        raise RuntimeError(f"repeat_interleave: repeats must be a non-negative int, got {repeats!r}")
-    if dim is None:
-        x, dim = reshape.run(x, shape=(product(x.shape),)), 0
-    k = one_dim("repeat_interleave", dim, x.ndim)
-    shape = tuple(x.shape)
-    wide = expand.run(Op.table["unsqueeze"].run(x, dim=k + 1), shape=(*shape[: k + 1], repeats, *shape[k + 1 :]))
-    return reshape.run(wide, shape=(*shape[:k], shape[k] * repeats, *shape[k + 1 :]))
-
-
-repeat_interleave = Shorthand(
-    "repeat_interleave",
-    doc="Each element of a dim repeated in place.  [..., n, ...] -> [..., n * repeats, ...].",
-    rule=_repeat_interleave,
-    reference=lambda xp, x, repeats, dim=None: xp.repeat(x, repeats, axis=dim),
-    dtypes=EVERY,
-    samples=(call(fill(2, 3), 2, 0), call(fill(2, 3), 3), call(fill(33), 2, -1), call(fill(2), 0, 0)),
-    bad=(Bad((fill(2), -1), RuntimeError, "repeat_interleave: repeats must be a non-negative int"),),
+    renamed={"dims": "*"},
 )
 
 
@@ -476,7 +357,7 @@ meshgrid = Shorthand(
     prepare=_meshgrid_prepare,
     attrs=("indexing",),
     reference=lambda xp, *arrays, indexing: tuple(xp.meshgrid(*arrays, indexing=indexing)),
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
     samples=(call(fill(3), fill(4)), call(fill(2), fill(3), fill(1), indexing="xy"), call(fill(0), fill(2))),
     bad=(Bad((fill(2, 3), fill(2)), RuntimeError, "meshgrid: expected tensors of rank 0 or 1"),),
     methods=(),

@@ -27,7 +27,7 @@ from graphc.ops.arguments import (
     tensor,
 )
 from graphc.ops.arithmetic import absolute, add, div, maximum, mul, neg, square, sub
-from graphc.ops.comparison import lt, where
+from graphc.ops.comparison import le, lt, where
 from graphc.ops.declare import FLOATING, call, fill
 from graphc.ops.elementwise import Prepared
 from graphc.ops.movement import expand
@@ -48,8 +48,12 @@ def reduced_array(xp: Any, x: Any, reduction: str) -> Any:
     return x if reduction == "none" else getattr(xp, reduction)(x)
 
 
-def check_reduction(name: str, reduction: Any) -> str:
-    """A loss's `reduction`.  Raises ValueError for what is none of the three."""
+def check_reduction(name: str, reduction: Any, size_average: Any = None, reduce: Any = None) -> str:
+    """A loss's `reduction`, or what PyTorch's two older arguments say.  Raises ValueError for what is none of the three."""
+    if size_average is not None or reduce is not None:
+        if reduce is False:
+            return "none"
+        return "sum" if size_average is False else "mean"
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{name}: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
     return str(reduction)
@@ -61,49 +65,99 @@ BAD_REDUCTION: dict[str, Any] = {"reduction": "median"}
 # ---- regression ----------------------------------------------------------------------------------------------------
 
 
+def _weighted(x: Any, weight: Any, reduction: str, by_weight: bool) -> Any:
+    """Losses of the elements times their weights, reduced; a mean by the sum of weights where `by_weight`."""
+    x = mul(x, weight)
+    if reduction == "mean" and by_weight:
+        return div(reduced(x, "sum"), reduced(weight, "sum"))
+    return reduced(x, reduction)
+
+
+_REGRESSION_SAMPLES = (
+    call(fill(3, 4), fill(3, 4)),
+    call(fill(3, 4), fill(3, 4), reduction="sum"),
+    call(fill(33), fill(33), reduction="none"),
+    call(fill(), fill()),
+    call(fill(3, 4), fill(4)),
+)
+
+
+def _regression_prepare(name: str, defaults: dict[str, Any], extra: tuple[str, ...], positive: bool) -> Callable[..., Prepared]:
+    """Public arguments -> (x, target[, weight]) of one dtype and attributes; `defaults` are in PyTorch's order."""
+
+    def prepare(x: Any, target: Any, *args: Any, **given: Any) -> Prepared:
+        x, target = promoted(name, (tensor(name, "x", x), tensor(name, "target", target)), ("x", "target"))
+        require_inexact(name, x)
+        chosen = {**dict(zip(defaults, args, strict=False)), **given}
+        unknown = set(chosen) - set(defaults)
+        if unknown or len(args) > len(defaults):
+            raise TypeError(f"{name}: unexpected argument {sorted(unknown)}")
+        chosen = {**defaults, **chosen}
+        attrs = {k: float(number(name, k, chosen[k])) for k in extra}
+        if any(v < 0 or (v == 0 and positive) for v in attrs.values()):
+            raise RuntimeError(f"{name}: {extra[0]} must be {'positive' if positive else 'not negative'}")
+        reduction = check_reduction(name, chosen["reduction"], chosen.get("size_average"), chosen.get("reduce"))
+        inputs: tuple[Any, ...] = (x, target)
+        if chosen.get("weight") is not None:
+            weight = tensor(name, "weight", chosen["weight"])
+            if tuple(weight.shape) != tuple(x.shape):
+                raise ValueError(f"{name}: Weights and input must have the same size: {of_type(weight)} and {of_type(x)}")
+            inputs = (x, target, cast(weight, x.dtype))
+        return inputs, {"reduction": reduction, **attrs}
+
+    return prepare
+
+
 def _regression(
     name: str,
     doc: str,
     rule: Callable[..., Any],
     reference: Callable[..., Any],
     parameter: tuple[str, float] | None = None,
+    *,
+    order: tuple[str, ...] = ("size_average", "reduce", "reduction"),
+    weights: bool = True,
+    positive: bool = False,
 ) -> Op:
-    """A loss of differences: rule(x, target) gives each element's."""
+    """A loss of differences: rule(x, target) gives each element's.
+
+    `order`: the arguments after the target; `weights`: whether the last one is a weight for each element.
+    `positive`: whether the parameter must be above 0.
+    """
     extra = {} if parameter is None else dict([parameter])
+    defaults: dict[str, Any] = dict.fromkeys(order) | {"reduction": "mean"} | extra | ({"weight": None} if weights else {})
 
-    def prepare(x: Any, target: Any, reduction: str = "mean", **given: Any) -> Prepared:
-        x, target = promoted(name, (tensor(name, "x", x), tensor(name, "target", target)), ("x", "target"))
-        require_floating(name, "x", x)
-        unknown = set(given) - set(extra)
-        if unknown:
-            raise TypeError(f"{name}: unexpected argument '{unknown.pop()}'")
-        attrs = {k: float(number(name, k, given.get(k, default))) for k, default in extra.items()}
-        if any(v < 0 for v in attrs.values()):
-            raise RuntimeError(f"{name}: {parameter[0] if parameter else ''} must not be negative")
-        return (x, target), {"reduction": check_reduction(name, reduction), **attrs}
-
-    def infer(x: TensorType, target: TensorType, reduction: str, **_: Any) -> TensorType:
+    def infer(x: TensorType, target: TensorType, *weight: TensorType, reduction: str, **_: Any) -> TensorType:
         shape = broadcast_shapes(name, (x.shape, target.shape))
-        return TensorType(x.dtype, shape if reduction == "none" else ())
+        return TensorType(x.dtype.real, shape if reduction == "none" else ())
 
-    keywords = "".join(f", {k}={v}" for k, v in extra.items())
+    def compute(x: Any, target: Any, weight: Any = None, *, reduction: str, **how: Any) -> Any:
+        losses = rule(x, target, **how)
+        return reduced(losses, reduction) if weight is None else _weighted(losses, weight, reduction, parameter is None)
+
+    def array(xp: Any, x: Any, target: Any, weight: Any = None, *, reduction: str, **how: Any) -> Any:
+        losses = reference(xp, x, target, **how)
+        if weight is None:
+            return reduced_array(xp, losses, reduction)
+        if reduction == "mean" and parameter is None:
+            return (losses * weight).sum() / weight.sum()
+        return reduced_array(xp, losses * weight, reduction)
+
+    keywords = "".join(f", {k}={v!r}" for k, v in defaults.items())
     return Op(
         name,
         doc=f"{doc}  [...] , [...] -> [] or broadcast.",
-        signature=f"(x, target, reduction='mean'{keywords})",
-        prepare=prepare,
+        signature=f"(x, target{keywords})",
+        prepare=_regression_prepare(name, defaults, tuple(extra), positive),
         infer=infer,
-        reference=rounded(lambda xp, x, target, reduction, **how: reduced_array(xp, reference(xp, x, target, **how), reduction)),
+        reference=rounded(array),
         grad=THROUGH,
-        lowering=Composite(in_compute_dtype(lambda x, target, reduction, **how: reduced(rule(x, target, **how), reduction))),
+        lowering=Composite(in_compute_dtype(compute)),
         attrs=("reduction", *extra),
         dtypes=FLOATING,
         samples=(
-            call(fill(3, 4), fill(3, 4)),
-            call(fill(3, 4), fill(3, 4), reduction="sum"),
-            call(fill(33), fill(33), reduction="none"),
-            call(fill(), fill()),
-            call(fill(3, 4), fill(4)),
+            *_REGRESSION_SAMPLES,
+            *((call(fill(3, 4), fill(3, 4), weight=fill(3, 4, low=0.5)),) if weights else ()),
             *(call(fill(9), fill(9), **{k: 0.5}) for k in extra),
         ),
         bad=(
@@ -114,6 +168,12 @@ def _regression(
         methods=(),
         functions=(f"nn.functional.{name}",),
     )
+
+
+def require_inexact(name: str, x: Any) -> None:
+    """Raise RuntimeError for integers."""
+    if x.dtype.kind not in "fc":
+        raise RuntimeError(f"{name}: expected floating tensors, got {of_type(x)}")
 
 
 mse_loss = _regression(
@@ -149,13 +209,43 @@ smooth_l1_loss = _regression(
     _smooth_l1,
     _smooth_l1_reference,
     ("beta", 1.0),
+    weights=False,
+)
+
+
+def _huber(x: Any, target: Any, delta: float) -> Any:
+    distance = absolute(sub(x, target))
+    return where(le(distance, delta), mul(square(distance), 0.5), mul(sub(distance, 0.5 * delta), delta))
+
+
+def _huber_reference(xp: Any, x: Any, target: Any, delta: float) -> Any:
+    distance, one = xp.abs(x - target), x.dtype.type
+    return xp.where(distance <= delta, distance * distance * one(0.5), (distance - one(0.5 * delta)) * one(delta))
+
+
+huber_loss = _regression(
+    "huber_loss",
+    "Half the square up to delta, delta times (the distance less half of delta) above (Huber 1964).",
+    _huber,
+    _huber_reference,
+    ("delta", 1.0),
+    order=("reduction",),
+    positive=True,
 )
 
 
 # ---- binary cross entropy ------------------------------------------------------------------------------------------
 
 
-def _bce_prepare(x: Any, target: Any, weight: Any = None, reduction: str = "mean", pos_weight: Any = None) -> Prepared:
+def _bce_prepare(
+    x: Any,
+    target: Any,
+    weight: Any = None,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    pos_weight: Any = None,
+) -> Prepared:
     name = "binary_cross_entropy_with_logits"
     x = require_floating(name, "x", x)
     operands = [x, tensor(name, "target", target)]
@@ -164,7 +254,7 @@ def _bce_prepare(x: Any, target: Any, weight: Any = None, reduction: str = "mean
     for extra, argument in ((weight, "weight"), (pos_weight, "pos_weight")):
         if extra is not None:
             operands.append(tensor(name, argument, extra))
-    attrs = {"weighted": weight is not None, "reduction": check_reduction(name, reduction)}
+    attrs = {"weighted": weight is not None, "reduction": check_reduction(name, reduction, size_average, reduce)}
     return tuple(cast(y, x.dtype) for y in operands), attrs
 
 
@@ -215,7 +305,7 @@ FIXED = {"low": 0.5, "high": 2.0, "grad": False}
 binary_cross_entropy_with_logits = Op(
     "binary_cross_entropy_with_logits",
     doc="-(pos_weight * t * log(sigmoid(x)) + (1 - t) * log(1 - sigmoid(x))), times weight.  [...] , [...] -> [] or [...].",
-    signature="(x, target, weight=None, reduction='mean', pos_weight=None)",
+    signature="(x, target, weight=None, size_average=None, reduce=None, reduction='mean', pos_weight=None)",
     prepare=_bce_prepare,
     infer=lambda x, target, *rest, weighted, reduction: TensorType(x.dtype, x.shape if reduction == "none" else ()),
     reference=rounded(_bce_reference),

@@ -12,7 +12,7 @@ from graphc.dims import product
 from graphc.ir.loops import Expr
 from graphc.ir.op import Bad, Element, Movement, Op, Shape, Size, TensorType, shape_text
 from graphc.ops.arguments import constant, is_zero, of_type, one_dim, one_size, same_dtype, sizes, tensor, zeros_like
-from graphc.ops.declare import EVERY, call, fill
+from graphc.ops.declare import EVERY_COMPLEX, call, fill
 from graphc.ops.elementwise import Prepared
 from graphc.ops.expressions import both, clamped, select
 from graphc.ops.expressions import call as fn
@@ -112,7 +112,7 @@ reshape: Op = Op(
     grad=lambda g, out, x, shape: (reshape.run(g, shape=tuple(x.shape)),),
     lowering=Movement(_reshape_index),
     attrs=("shape",),
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
     samples=(
         call(fill(3, 4), (2, 6)),
         call(fill(3, 4), -1),
@@ -161,7 +161,7 @@ permute: Op = Op(
     grad=lambda g, out, x, dims: (permute.run(g, dims=inverse(dims)),),
     lowering=Movement(lambda index, in_type, out_type, dims: tuple(index[k] for k in inverse(dims))),
     attrs=("dims",),
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
     samples=(
         call(fill(3, 4), 1, 0),
         call(fill(2, 3, 5), (2, 0, 1)),
@@ -174,6 +174,7 @@ permute: Op = Op(
         Bad((fill(3, 4), 0, 0), RuntimeError, "permute: duplicate dims"),
         Bad((fill(3, 4), 0, 2), IndexError, "permute: Dimension out of range"),
     ),
+    renamed={"dims": "*"},
 )
 
 
@@ -230,7 +231,7 @@ expand = Op(
     grad=_expand_grad,
     lowering=Movement(_expand_index),
     attrs=("shape",),
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
     samples=(
         call(fill(3, 1), 3, 4),
         call(fill(3), (2, -1)),
@@ -245,6 +246,7 @@ expand = Op(
         Bad((fill(3, 4), 4), RuntimeError, "expand: 1 sizes given"),
         Bad((fill(3), -1, 3), RuntimeError, "expand: size -1 at dim 0"),
     ),
+    renamed={"size": "*"},
 )
 
 
@@ -286,7 +288,7 @@ squeeze = Op(
     grad=lambda g, out, x, dims: (reshape.run(g, shape=tuple(x.shape)),),
     lowering=Movement(_squeeze_index),
     attrs=("dims",),
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
     samples=(
         call(fill(1, 3, 1)),
         call(fill(1, 3, 1), 0),
@@ -318,7 +320,7 @@ unsqueeze = Op(
     grad=lambda g, out, x, dim: (squeeze.run(g, dims=(dim,)),),
     lowering=Movement(lambda index, in_type, out_type, dim: (*index[:dim], *index[dim + 1 :])),
     attrs=("dim",),
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
     samples=(call(fill(3, 4), 0), call(fill(3, 4), -1), call(fill(), 0), call(fill(0, 2), 1), call(fill(33), -2)),
     bad=(
         Bad((fill(3), 3), IndexError, "unsqueeze: Dimension out of range"),
@@ -352,7 +354,7 @@ flip: Op = Op(
         lambda index, in_type, out_type, dims: tuple(in_type.shape[k] - 1 - i if k in dims else i for k, i in enumerate(index))
     ),
     attrs=("dims",),
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
     samples=(
         call(fill(3, 4), 0),
         call(fill(3, 4), (0, -1)),
@@ -365,6 +367,7 @@ flip: Op = Op(
         Bad((fill(3), 1), IndexError, "flip: Dimension out of range"),
         Bad((fill(3, 4), 0, 0), RuntimeError, "flip: a dim appears multiple times"),
     ),
+    renamed={"dims": "*"},
 )
 
 
@@ -436,7 +439,7 @@ slice_ = Op(
         )
     ),
     attrs=("starts", "stops", "steps"),
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
     samples=tuple(call(fill(*shape), *how) for shape, *how in _SLICES),
     bad=(
         Bad((fill(3), (0,), (4,)), RuntimeError, "slice: slice 0:4:1 of size 3 is not canonical"),
@@ -515,7 +518,7 @@ slice_scatter = Op(
     grad=_slice_scatter_grad,
     lowering=Element(_slice_scatter_rule),
     attrs=("starts", "stops", "steps"),
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
     samples=tuple(
         call(fill(*shape), fill(*(len(range(a, b, s)) for a, b, s in zip(*how, strict=True))), *how) for shape, *how in _SLICES
     ),

@@ -134,10 +134,11 @@ layer_norm = Op(
 
 
 def _rms_norm_prepare(x: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Prepared:
-    x = require_floating("rms_norm", "x", x)
+    x = tensor("rms_norm", "x", x)
+    x = x if x.dtype.kind == "c" else require_floating("rms_norm", "x", x)
     shape = _normalized("rms_norm", x, normalized_shape)
     inputs = (x,) if weight is None else (x, tensor("rms_norm", "weight", weight))
-    eps = float(np.finfo(x.dtype.compute.numpy).eps) if eps is None else float(number("rms_norm", "eps", eps))
+    eps = float(np.finfo(x.dtype.real.compute.numpy).eps) if eps is None else float(number("rms_norm", "eps", eps))
     return inputs, {"normalized_shape": shape, "eps": eps}
 
 

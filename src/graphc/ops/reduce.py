@@ -12,16 +12,27 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc.dims import product
-from graphc.dtypes import DType, bool_, float32, get_default_dtype, int64
+from graphc.dtypes import DType, bool_, float32, get_default_dtype, int64, uint8
 from graphc.ir.op import Bad, Composite, Op, Reduce, Shape, Size, TensorType
-from graphc.ops.arguments import cast, constant, in_compute_dtype, is_zero, of_type, one_dim, rounded, tensor
+from graphc.ops.arguments import (
+    cast,
+    constant,
+    gradient_in_compute_dtype,
+    in_compute_dtype,
+    is_zero,
+    of_type,
+    one_dim,
+    rounded,
+    tensor,
+)
 from graphc.ops.arguments import dims as canonical_dims
 from graphc.ops.arithmetic import div, kept, mul
-from graphc.ops.comparison import eq, ne, where
+from graphc.ops.comparison import eq, isnan, logical_and, logical_or, ne
 from graphc.ops.create import require_dtype
-from graphc.ops.declare import EVERY, FLOATING, NUMERIC, call, fill
+from graphc.ops.declare import EVERY, EVERY_COMPLEX, FLOATING, NUMERIC_COMPLEX, call, fill
 from graphc.ops.elementwise import Prepared
-from graphc.ops.movement import expand, reshape, unsqueeze
+from graphc.ops.movement import expand, flip, reshape, unsqueeze
+from graphc.ops.scan import cumprod, shifted
 
 # ---- primitives: one dim, removed ----------------------------------------------------------------------------------
 
@@ -76,30 +87,29 @@ def _primitive(name: str, fold: str, doc: str, reference: str, grad: Any, dtypes
     )
 
 
+@gradient_in_compute_dtype
 def _product_gradient(g: Any, out: Any, x: Any, dim: int) -> tuple[Any]:
-    """out / x where no element is 0; the product of the others for a single 0; else 0.
+    """The product of all before times the product of all after: exact for zeros, in derivatives of every order."""
+    before = shifted(cumprod.run(x, dim=dim), dim, 1)
+    reversed_ = flip.run(x, dims=(dim,))
+    after = flip.run(shifted(cumprod.run(reversed_, dim=dim), dim, 1), dims=(dim,))
+    return (mul(spread(g, x, dim), mul(before, after)),)
 
-    Second derivatives are exact where no element is 0.
-    """
-    zero = eq(x, 0)
-    zeros = reduce_sum.run(cast(zero, int64), dim=dim)
-    filled = where(zero, constant(1, x.dtype), x)
-    others = spread(reduce_prod.run(filled, dim=dim), x, dim)
-    single = where(zero, others, constant(0, x.dtype))
-    zeros = spread(zeros, x, dim)
-    partial = where(eq(zeros, 0), div(others, filled), where(eq(zeros, 1), single, constant(0, x.dtype)))
-    return (mul(spread(g, x, dim), partial),)
+
+def same_value(x: Any, y: Any) -> Any:
+    """Where x equals y, and where both are NaN."""
+    return eq(x, y) if x.dtype.kind != "f" else logical_or(eq(x, y), logical_and(isnan(x), isnan(y)))
 
 
 def _extremum_gradient(g: Any, out: Any, x: Any, dim: int) -> tuple[Any]:
-    """Shared evenly among equal extrema, as PyTorch's amax."""
-    hit = eq(x, spread(out, x, dim))
+    """Shared evenly among equal extrema (NaNs too), as PyTorch's amax."""
+    hit = same_value(x, spread(out, x, dim))
     share = div(g, cast(reduce_sum.run(cast(hit, int64), dim=dim), g.dtype))
     return (kept(hit, spread(share, x, dim)),)
 
 
-reduce_sum = _primitive("reduce_sum", "add", "Sum", "sum", lambda g, out, x, dim: (spread(g, x, dim),), NUMERIC, True)
-reduce_prod = _primitive("reduce_prod", "mul", "Product", "prod", _product_gradient, NUMERIC, True)
+reduce_sum = _primitive("reduce_sum", "add", "Sum", "sum", lambda g, out, x, dim: (spread(g, x, dim),), NUMERIC_COMPLEX, True)
+reduce_prod = _primitive("reduce_prod", "mul", "Product", "prod", _product_gradient, NUMERIC_COMPLEX, True)
 reduce_max = _primitive("reduce_max", "max", "Largest (NaN if any is)", "max", _extremum_gradient, EVERY, False)
 reduce_min = _primitive("reduce_min", "min", "Smallest (NaN if any is)", "min", _extremum_gradient, EVERY, False)
 reduce_any = _primitive("reduce_any", "or", "Logical or", "any", None, (bool_,), True)
@@ -157,7 +167,9 @@ def folded_type(name: str, empty_allowed: bool, result: DType | None = None) -> 
 
     def infer(x: TensorType, dims: tuple[int, ...], keepdim: bool) -> TensorType:
         if not empty_allowed and any(is_zero(x.shape[d]) for d in dims):
-            raise IndexError(f"{name}: expected reduction dims {list(dims)} of {x} to have non-zero size")
+            raise (RuntimeError if len(dims) == x.rank > 1 else IndexError)(
+                f"{name}: expected reduction dims {list(dims)} of {x} to have non-zero size"
+            )
         return TensorType(result or x.dtype, reduced_shape(x.shape, dims, keepdim))
 
     return infer
@@ -212,7 +224,7 @@ def _reference(function: str) -> Callable[..., Any]:
 
 
 def _integers_to_int64(x: Any) -> DType:
-    return x.dtype if x.dtype.kind == "f" else int64
+    return x.dtype if x.dtype.kind in "fc" else int64
 
 
 def _reduction(name: str, primitive: Op, doc: str, reference: str, **declaration: Any) -> Op:
@@ -235,7 +247,7 @@ sum = _reduction(
     signature="(x, dim=None, keepdim=False, *, dtype=None)",
     prepare=_prepare_with_dtype("sum", _integers_to_int64),
     grad=lambda g, out, x, dims, keepdim: (put_back(g, x, dims, keepdim),),
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
     samples=(*SHAPES, *EMPTY, call(fill(3, 4), 0, dtype=float32)),
     bad=bad_dims("sum"),
 )
@@ -251,7 +263,7 @@ def _prod_grad(g: Any, out: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -
     rest = shape[: len(shape) - len(dims)]
     flat = reshape.run(moved, shape=(*rest, element_count(x, dims)))
     g = reshape.run(g, shape=rest)
-    (partial,) = _product_gradient(g, out, flat, len(rest))
+    (partial,) = _product_gradient(g, out, flat, dim=len(rest))
     back = tuple(sorted(range(x.ndim), key=order.__getitem__))
     return (Op.table["permute"].run(reshape.run(partial, shape=shape), dims=back),)
 
@@ -264,15 +276,15 @@ prod = _reduction(
     signature="(x, dim=None, keepdim=False, *, dtype=None)",
     prepare=_prepare_with_dtype("prod", _integers_to_int64),
     grad=_prod_grad,
-    dtypes=EVERY,
+    dtypes=EVERY_COMPLEX,
     samples=(*SHAPES, *EMPTY),
     bad=bad_dims("prod"),
 )
 
 
 def _amax_grad(g: Any, out: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> tuple[Any]:
-    """Shared evenly among equal extrema."""
-    hit = eq(x, put_back(out, x, dims, keepdim))
+    """Shared evenly among equal extrema (NaNs too)."""
+    hit = same_value(x, put_back(out, x, dims, keepdim))
     many = cast(fold(reduce_sum, cast(hit, int64), dims, keepdim), g.dtype)
     return (kept(hit, put_back(div(g, many), x, dims, keepdim)),)
 
@@ -300,20 +312,34 @@ amin = _extremum("amin", reduce_min, "Smallest element, NaN if any is,", "min")
 
 
 def _truth(name: str, primitive: Op, doc: str) -> Op:
+    def prepare(x: Any, dim: Any = None, keepdim: bool = False) -> Prepared:
+        inputs, attrs = _prepare(name)(x, dim, keepdim)
+        if isinstance(dim, tuple | list) and not dim:  # no dims here, all dims in other reductions, as in PyTorch
+            attrs["dims"] = ()
+        return inputs, attrs
+
     def reference(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
-        return getattr(xp, name)(x != 0, axis=dims or None, keepdims=keepdim)
+        found = xp.asarray(getattr(xp, name)(x != 0, axis=dims, keepdims=keepdim))
+        return found.astype(x.dtype) if x.dtype == xp.uint8 else found
+
+    def infer(x: TensorType, dims: tuple[int, ...], keepdim: bool) -> TensorType:
+        return folded_type(name, True, uint8 if x.dtype is uint8 else bool_)(x, dims, keepdim)
+
+    def rule(x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
+        found = fold(primitive, x if x.dtype is bool_ else ne(x, 0), dims, keepdim)
+        return cast(found, uint8) if x.dtype is uint8 else found
 
     return Op(
         name,
-        doc=f"Whether {doc} element over dims (all by default) is not 0.  [...] -> bool [...].",
+        doc=f"Whether {doc} element over dims (all by default) is not 0.  [...] -> bool [...] (uint8 of uint8).",
         signature="(x, dim=None, keepdim=False)",
-        prepare=_prepare(name),
-        infer=folded_type(name, True, bool_),
+        prepare=prepare,
+        infer=infer,
         reference=reference,
         grad=None,
-        lowering=Composite(lambda x, dims, keepdim: fold(primitive, x if x.dtype is bool_ else ne(x, 0), dims, keepdim)),
+        lowering=Composite(rule),
         attrs=("dims", "keepdim"),
-        dtypes=EVERY,
+        dtypes=EVERY_COMPLEX,
         samples=(*SHAPES, *EMPTY, call(fill(4, 5, special=True), 1)),
         bad=bad_dims(name),
     )
@@ -339,7 +365,7 @@ def floating_or_given(name: str) -> Callable[[Any], DType]:
     """The dtype of a floating tensor.  Raises RuntimeError for integers, as PyTorch does."""
 
     def dtype_of(x: Any) -> DType:
-        if x.dtype.kind != "f":
+        if x.dtype.kind not in "fc":
             raise RuntimeError(
                 f"{name}: expected a floating tensor, got {of_type(x)}; give dtype, for instance {get_default_dtype()}"
             )

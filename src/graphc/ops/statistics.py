@@ -1,4 +1,4 @@
-"""Where extrema are, and what is computed from several reductions: var, std, logsumexp; and cumulative sums.
+"""Where extrema are, and what is computed from several reductions: var, std, logsumexp.
 
 Enters: tensors.  Leaves: operators.  Never here: the folds themselves (`reduce`).
 """
@@ -9,11 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 from graphc.dims import Dim, product
-from graphc.dtypes import DType, bool_, float32, int64
-from graphc.ir.op import Anchor, Bad, Composite, Op, TensorType
+from graphc.dtypes import float64, int64
+from graphc.ir.op import Bad, Composite, Op, TensorType
 from graphc.ops.arguments import (
     cast,
     constant,
+    floating,
     gradient_in_compute_dtype,
     in_compute_dtype,
     is_tensor,
@@ -28,10 +29,10 @@ from graphc.ops.arguments import (
 from graphc.ops.arguments import dims as canonical_dims
 from graphc.ops.arithmetic import add, div, kept, maximum, minimum, mul, sub
 from graphc.ops.comparison import eq, isnan, logical_or, where
-from graphc.ops.create import iota, require_dtype
+from graphc.ops.create import iota
 from graphc.ops.declare import EVERY, FLOATING, Routed, Shorthand, call, fill
 from graphc.ops.elementwise import Prepared
-from graphc.ops.movement import flip, reshape, unsqueeze
+from graphc.ops.movement import reshape, unsqueeze
 from graphc.ops.reduce import (
     SHAPES,
     amax,
@@ -252,12 +253,11 @@ min_ = _overloaded("min", amin, min_dim, minimum, "smallest")
 
 
 def _freedom(x: Any, dims: tuple[int, ...], correction: Any) -> Any:
-    """Element count less correction, at least 0, as a constant of the dtype of x."""
+    """Element count less correction, at least 0, as a constant of the dtype of x; computed in float64 where it is symbolic."""
     n = element_count(x, dims)
-    if isinstance(n, Dim) and isinstance(correction, float):
-        correction = int(correction)
-    left = n - correction
-    return constant(left if isinstance(left, Dim) or left > 0 else 0, x.dtype)
+    if isinstance(n, Dim):
+        return cast(maximum(sub(constant(n, float64), correction), 0), x.dtype)
+    return constant(max(n - correction, 0), x.dtype)
 
 
 def centred(x: Any, dims: tuple[int, ...]) -> Any:
@@ -306,8 +306,17 @@ def _spread_measure(name: str, rule: Callable[..., Any], grad: Callable[..., Any
         result = xp.sum(rest * rest, axis=dims or None, keepdims=keepdim) / x.dtype.type(count if count > 0 else 0)
         return xp.sqrt(result) if name == "std" else result
 
-    return Op(
+    def route(op: Op, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """The variance of complex numbers is that of their parts, added."""
+        if not (is_tensor(x) and x.dtype.kind == "c"):
+            inputs, attrs = op.prepare(x, *args, **kwargs)
+            return op.run(*inputs, **attrs)
+        total = add(*(var(Op.table[part](x), *args, **kwargs) for part in ("real", "imag")))
+        return total if name == "var" else sqrt(total)
+
+    return Routed(
         name,
+        route=route,
         doc=f"{doc} over dims (all by default), divided by n - correction.  [...] -> [...].",
         signature="(x, dim=None, unbiased=None, keepdim=False, *, correction=None)",
         prepare=prepare,
@@ -337,10 +346,10 @@ std = _spread_measure("std", lambda x, **how: sqrt(_variance(x, **how)), _deviat
 
 
 def _logsumexp(x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
-    """With the largest element taken out first, unless it is infinite."""
+    """With the largest element (of complex numbers, the largest real part) taken out first, unless it is infinite."""
     if is_zero(element_count(x, dims)):
         return log(fold(reduce_sum, exp(x), dims, keepdim))
-    best = fold(reduce_max, x, dims, True)
+    best = cast(fold(reduce_max, Op.table["real"](x), dims, True), x.dtype)
     infinite = eq(Op.table["abs"](best), float("inf"))
     best = where(infinite, constant(0, x.dtype), best)
     total = log(fold(reduce_sum, exp(sub(x, best)), dims, keepdim))
@@ -353,11 +362,13 @@ def _logsumexp_grad(g: Any, out: Any, x: Any, dims: tuple[int, ...], keepdim: bo
 
 
 def _logsumexp_reference(xp: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
+    if x.dtype.kind == "c":
+        return xp.log(xp.sum(xp.exp(x), axis=dims or None, keepdims=keepdim))
     return xp.logaddexp.reduce(x, axis=dims or None, keepdims=keepdim, initial=-xp.inf) if x.ndim else x
 
 
 def _logsumexp_prepare(x: Any, dim: Any, keepdim: bool = False) -> Prepared:
-    x = require_floating("logsumexp", "x", x)
+    x = floating("logsumexp", "x", x)
     return (x,), {"dims": canonical_dims("logsumexp", dim, x.ndim), "keepdim": bool(keepdim)}
 
 
@@ -383,49 +394,7 @@ logsumexp = Op(
     ),
     bad=(
         Bad((fill(3), 1), IndexError, "logsumexp: Dimension out of range"),
-        Bad((fill(3, dtype=int64), 0), RuntimeError, "logsumexp: argument"),
+        Bad(([1.0], 0), TypeError, "logsumexp: argument 'x' must be a Tensor"),
     ),
-)
-
-
-# ---- cumsum --------------------------------------------------------------------------------------------------------
-
-
-def _cumsum_prepare(x: Any, dim: Any, *, dtype: DType | None = None) -> Prepared:
-    x = tensor("cumsum", "x", x)
-    wanted = (x.dtype if x.dtype.kind == "f" else int64) if dtype is None else require_dtype("cumsum", dtype)
-    return (cast(x, wanted),), {"dim": one_dim("cumsum", dim, x.ndim)}
-
-
-def _cumsum_route(op: Op, x: Any, dim: Any, *, dtype: DType | None = None) -> Any:
-    (x,), attrs = op.prepare(x, dim, dtype=dtype)
-    return op.run(x, **attrs) if x.ndim else x
-
-
-cumsum: Op = Routed(
-    "cumsum",
-    doc="Sums of all elements up to each, along dim (of integers as int64).  [..., n, ...] -> [..., n, ...].",
-    signature="(x, dim, *, dtype=None)",
-    route=_cumsum_route,
-    prepare=_cumsum_prepare,
-    infer=lambda x, dim: x,
-    reference=rounded(lambda xp, x, dim: xp.cumsum(x, axis=dim, dtype=x.dtype) if x.ndim else x),
-    grad=lambda g, out, x, dim: (flip.run(cumsum.run(flip.run(g, dims=(dim,)), dim=dim), dims=(dim,)),),
-    lowering=Anchor("scan"),
-    attrs=("dim",),
-    dtypes=EVERY,
-    samples=(
-        call(fill(3, 4), 0),
-        call(fill(3, 4), -1),
-        call(fill(33), 0),
-        call(fill(2, 3, 5), 1),
-        call(fill(0, 3), 0),
-        call(fill(), 0),
-        call(fill(4, dtype=bool_, low=0, high=2, grad=False), 0),
-        call(fill(4), 0, dtype=float32),
-    ),
-    bad=(
-        Bad((fill(3), 1), IndexError, "cumsum: Dimension out of range"),
-        Bad(([1.0], 0), TypeError, "cumsum: argument 'x' must be a Tensor"),
-    ),
+    functions=("logsumexp", "special.logsumexp"),
 )

@@ -12,12 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dtypes import bool_
+from graphc.dtypes import bool_, complex128, float64
 from graphc.ir.op import Bad, Op
-from graphc.ops.arguments import constant, gradient_in_compute_dtype, is_tensor, number
+from graphc.ops.arguments import cast, constant, gradient_in_compute_dtype, is_tensor, number
 from graphc.ops.arithmetic import add, div, mul, neg, reciprocal, square, sub
-from graphc.ops.declare import NUMERIC, call, fill
+from graphc.ops.declare import EVERY, NUMERIC, NUMERIC_COMPLEX, Shorthand, call, fill
 from graphc.ops.elementwise import binary_samples, elementwise, unary_samples
+
+# Further places that PyTorch has a function in.
+_ELSEWHERE = {
+    "tanh": ("nn.functional.tanh",),
+    "sigmoid": ("nn.functional.sigmoid", "special.expit"),
+    **{name: (f"special.{name}",) for name in ("erf", "exp2", "expm1", "log1p")},
+}
 
 
 def function(
@@ -29,8 +36,9 @@ def function(
     reference: str | Callable[..., Any] | None = None,
     rule: str | Callable[..., Any] | None = None,
     aliases: tuple[str, ...] = (),
+    kinds: str = "fc",
 ) -> Op:
-    """A function of one floating operand; `derivative(out, x)` multiplies the gradient."""
+    """A function of one floating (or complex) operand; `derivative(out, x)` multiplies the gradient."""
     return elementwise(
         name,
         ("x",),
@@ -38,12 +46,12 @@ def function(
         rule=rule or name,
         reference=reference or name,
         grad=gradient_in_compute_dtype(lambda g, out, x: (mul(g, derivative(out, x)),)),
-        kinds="f",
+        kinds=kinds,
         promotion="float",
-        dtypes=NUMERIC if domain == (-2.0, 2.0) else None,
+        dtypes=(NUMERIC_COMPLEX if "c" in kinds else NUMERIC) if domain == (-2.0, 2.0) else None,
         samples=unary_samples(*domain),
         methods=(name, *aliases),
-        functions=(name, *aliases, *((f"nn.functional.{name}",) if name in ("tanh", "sigmoid") else ())),
+        functions=(name, *aliases, *_ELSEWHERE.get(name, ())),
         inplace=True,
     )
 
@@ -94,7 +102,9 @@ tanh = function("tanh", "Hyperbolic tangent.", lambda out, x: sub(1, square(out)
 
 
 def _atan2_grad(g: Any, out: Any, y: Any, x: Any) -> tuple[Any, Any]:
-    scaled = div(g, add(square(x), square(y)))
+    squares = add(square(x), square(y))
+    nowhere = Op.table["eq"](squares, 0)  # the angle of the origin has no slope
+    scaled = Op.table["where"](nowhere, constant(0, g.dtype), div(g, squares))
     return mul(scaled, x), neg(mul(scaled, y))
 
 
@@ -108,6 +118,7 @@ atan2 = elementwise(
     kinds="f",
     promotion="float",
     samples=binary_samples(0.3, 2.0, -2.0, -0.3),
+    strict=2,
     methods=("atan2", "arctan2"),
     functions=("atan2", "arctan2"),
     inplace=True,
@@ -117,7 +128,9 @@ atan2 = elementwise(
 
 
 def sigmoid_array(xp: Any, x: Any) -> Any:
-    """1 / (1 + exp(-x)) without overflow, as a reference."""
+    """1 / (1 + exp(-x)), of real numbers without overflow, as a reference."""
+    if x.dtype.kind == "c":
+        return 1 / (1 + xp.exp(-x))
     e = xp.exp(-xp.abs(x))
     return xp.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype)
 
@@ -129,17 +142,19 @@ def erf_array(xp: Any, x: Any) -> Any:
 
 
 sigmoid = function("sigmoid", "1 / (1 + exp(-x)).", lambda out, x: mul(out, sub(1, out)), reference=sigmoid_array)
-erf = function("erf", "Error function.", lambda out, x: mul(exp(neg(square(x))), 2.0 / math.sqrt(math.pi)), reference=erf_array)
+erf = function(
+    "erf", "Error function.", lambda out, x: mul(exp(neg(square(x))), 2.0 / math.sqrt(math.pi)), reference=erf_array, kinds="f"
+)
 
 # ---- pow -----------------------------------------------------------------------------------------------------------
 
 _SHORTCUTS: dict[float, Callable[[Any], Any]] = {
+    0: lambda x: Op.table["fill"](x, 1),
     2: square,
     3: lambda x: mul(square(x), x),
     0.5: sqrt,
     -0.5: rsqrt,
     -1: reciprocal,
-    -2: lambda x: reciprocal(square(x)),
 }
 
 
@@ -159,7 +174,7 @@ def _pow_route(op: Op, x: Any, exponent: Any) -> Any:
 
 
 def _pow_reference(xp: Any, x: Any, y: Any) -> Any:
-    if x.dtype.kind == "f":
+    if x.dtype.kind in "fc":
         return xp.power(x, y)
     magnitude = xp.power(x, xp.maximum(y, 0))  # NumPy refuses negative integer exponents
     unit = xp.where(x == 1, 1, xp.where(x == -1, xp.where(y % 2 == 0, 1, -1), 0))
@@ -170,7 +185,7 @@ def _pow_grad(g: Any, out: Any, x: Any, y: Any) -> tuple[Any, Any]:
     eq, where = Op.table["eq"], Op.table["where"]
     zero = constant(0, x.dtype)
     gx = where(eq(y, 0), zero, mul(g, mul(y, pow_(x, sub(y, 1)))))
-    at_zero = Op.table["logical_and"](eq(x, 0), Op.table["ge"](y, 0))
+    at_zero = Op.table["logical_and"](eq(x, 0), Op.table["ge"](Op.table["real"](y), 0))
     return gx, where(at_zero, zero, mul(g, mul(out, log(where(at_zero, constant(1, x.dtype), x)))))
 
 
@@ -182,7 +197,7 @@ pow_ = elementwise(
     rule="pow",
     reference=_pow_reference,
     grad=gradient_in_compute_dtype(_pow_grad),
-    kinds="uif",
+    kinds="uifc",
     samples=(
         *binary_samples(0.3, 2.0),
         call(fill(3, 4, low=0.2), 2),
@@ -195,5 +210,28 @@ pow_ = elementwise(
     bad=(Bad((fill(2, dtype=bool_), fill(2, dtype=bool_)), RuntimeError, "pow: not defined for bool"),),
     methods=("pow",),
     functions=("pow",),
+    inplace=True,
+    renamed={"self": "input"},
+)
+
+
+def _float_power(x: Any, exponent: Any) -> Any:
+    if not is_tensor(x) and not is_tensor(exponent):
+        raise TypeError(f"float_power: argument 'x' must be a Tensor, not {type(x).__name__}")
+    numbers = [v if is_tensor(v) else number("float_power", "exponent", v) for v in (x, exponent)]
+    is_complex = any(isinstance(v, complex) or (is_tensor(v) and v.dtype.kind == "c") for v in numbers)
+    wide = complex128 if is_complex else float64
+    base, power = (cast(v, wide) if is_tensor(v) else v for v in numbers)
+    return pow_(base, float(power) if isinstance(power, int) else power)
+
+
+float_power = Shorthand(
+    "float_power",
+    doc="x to the power `exponent`, in float64 or complex128.  [...] , [...] -> broadcast.",
+    rule=_float_power,
+    reference=lambda xp, x, exponent: xp.float_power(x.astype(xp.float64), exponent),
+    dtypes=EVERY,
+    samples=(call(fill(3, 4, low=0.3), fill(4)), call(fill(3, 4, low=0.3), 2), call(fill(0, 2), fill(2)), call(fill(low=0.3), 1.5)),
+    bad=(Bad((2.0, 3.0), TypeError, "float_power: argument 'x' must be a Tensor"),),
     inplace=True,
 )

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from graphc.dims import Dim, product
+from graphc.dtypes import int64
 from graphc.ir.op import Bad, Op, Shape, Size
-from graphc.ops.arguments import of_type, one_dim, one_size, sizes, tensor
-from graphc.ops.declare import EVERY, Shorthand, call, fill
+from graphc.ops.arguments import is_tensor, of_type, one_dim, one_size, tensor
+from graphc.ops.arguments import sizes as as_shape
+from graphc.ops.declare import EVERY_COMPLEX, Shorthand, call, fill
 from graphc.ops.elementwise import Prepared
 from graphc.ops.movement import expand, permute, reshape, resolved_shape, slice_, squeeze
 
@@ -21,13 +23,13 @@ def _sized(name: str, key: str = "shape") -> Any:
     """prepare of ``f(x, *sizes)``."""
 
     def prepare(x: Any, *given: Any) -> Prepared:
-        return (tensor(name, "x", x),), {key: sizes(name, given, key)}
+        return (tensor(name, "x", x),), {key: as_shape(name, given, key)}
 
     return prepare
 
 
 def _shorthand(name: str, doc: str, rule: Any, reference: Any, samples: Any, bad: Any = (), **more: Any) -> Shorthand:
-    return Shorthand(name, doc=doc, rule=rule, reference=reference, samples=samples, bad=bad, dtypes=EVERY, **more)
+    return Shorthand(name, doc=doc, rule=rule, reference=reference, samples=samples, bad=bad, dtypes=EVERY_COMPLEX, **more)
 
 
 view = _shorthand(
@@ -83,6 +85,9 @@ broadcast_to = _shorthand(
     lambda xp, x, shape: xp.broadcast_to(x, shape),
     (call(fill(3), (2, 3)), call(fill(), (4,)), call(fill(1, 3), (0, 3)), call(fill(33, 1), (33, 2))),
     (Bad((fill(3), (4,)), RuntimeError, "expand: size 4 at dim 0"),),
+    signature="(x, *size)",
+    prepare=_sized("broadcast_to"),
+    renamed={"size": "*"},
 )
 
 
@@ -114,6 +119,7 @@ transpose = _shorthand(
     methods=("transpose", "swapaxes", "swapdims"),
     functions=("transpose", "swapaxes", "swapdims"),
     inplace=True,
+    renamed={"axis0": "dim0", "axis1": "dim1"},
 )
 
 
@@ -131,11 +137,31 @@ t = _shorthand(
     lambda xp, x: x.T,
     (call(fill(3, 4)), call(fill(33)), call(fill()), call(fill(0, 2))),
     (Bad((fill(2, 3, 4),), RuntimeError, "t: expected a tensor with at most 2 dims"),),
+    inplace=True,
+)
+
+
+def _adjoint(x: Any) -> Any:
+    x = tensor("adjoint", "x", x)
+    if x.ndim < 2:
+        raise RuntimeError(f"adjoint: expected a matrix or a batch of matrices, got {of_type(x)}")
+    return Op.table["conj"](_transpose(x, -2, -1)) if x.dtype.kind == "c" else _transpose(x, -2, -1)
+
+
+adjoint = _shorthand(
+    "adjoint",
+    "The conjugate transpose of matrices.  [..., n, m] -> [..., m, n].",
+    _adjoint,
+    lambda xp, x: xp.conj(xp.swapaxes(x, -2, -1)) if x.dtype.kind == "c" else xp.swapaxes(x, -2, -1),
+    (call(fill(3, 4)), call(fill(2, 3, 33)), call(fill(0, 2))),
+    (Bad((fill(3),), RuntimeError, "adjoint: expected a matrix"),),
 )
 
 
 def _movedim(x: Any, source: Any, destination: Any) -> Any:
     x = tensor("movedim", "x", x)
+    if isinstance(source, int) != isinstance(destination, int):
+        raise TypeError("movedim: source and destination must both be ints or both be tuples of ints")
     from_, to = ([d] if isinstance(d, int) else list(d) for d in (source, destination))
     if len(from_) != len(to):
         raise RuntimeError(f"movedim: {len(from_)} source dims but {len(to)} destination dims")
@@ -155,7 +181,8 @@ movedim = _shorthand(
     lambda xp, x, source, destination: xp.moveaxis(x, source, destination),
     (call(fill(2, 3, 4), 0, 2), call(fill(2, 3, 4), (0, 1), (-1, 0)), call(fill(0, 3), 1, 0), call(fill(33), 0, 0)),
     (
-        Bad((fill(2, 3), (0, 1), 0), RuntimeError, "movedim: 2 source dims but 1"),
+        Bad((fill(2, 3), (0, 1), (0,)), RuntimeError, "movedim: 2 source dims but 1"),
+        Bad((fill(2, 3), (0, 1), 0), TypeError, "movedim: source and destination must both be"),
         Bad((fill(2, 3), 2, 0), IndexError, "movedim: Dimension out of range"),
     ),
     methods=("movedim", "moveaxis"),
@@ -203,17 +230,27 @@ flatten = _shorthand(
 )
 
 
-def _unflatten(x: Any, dim: int, sizes_: Any) -> Any:
+ravel = _shorthand(
+    "ravel",
+    "All dims merged into one.  [...] -> [n].",
+    lambda x: reshape.run(tensor("ravel", "x", x), shape=(product(x.shape),)),
+    lambda xp, x: x.reshape(-1),
+    (call(fill(2, 3)), call(fill()), call(fill(0, 3)), call(fill(33))),
+    (Bad((3.0,), TypeError, "ravel: argument 'x' must be a Tensor"),),
+)
+
+
+def _unflatten(x: Any, dim: int, sizes: Any) -> Any:
     x = tensor("unflatten", "x", x)
     k = one_dim("unflatten", dim, x.ndim)
-    given = sizes("unflatten", (tuple(sizes_),), "sizes")
+    given = as_shape("unflatten", (tuple(sizes),), "sizes")
     part = resolved_shape("unflatten", type(of_type(x))(x.dtype, (x.shape[k],)), given)
     return reshape.run(x, shape=(*x.shape[:k], *part, *x.shape[k + 1 :]))
 
 
-def _unflatten_reference(xp: Any, x: Any, dim: int, sizes_: Any) -> Any:
+def _unflatten_reference(xp: Any, x: Any, dim: int, sizes: Any) -> Any:
     k = dim % x.ndim
-    return x.reshape((*x.shape[:k], *xp.empty(x.shape[k]).reshape(sizes_).shape, *x.shape[k + 1 :]))
+    return x.reshape((*x.shape[:k], *xp.empty(x.shape[k]).reshape(sizes).shape, *x.shape[k + 1 :]))
 
 
 unflatten = _shorthand(
@@ -247,14 +284,28 @@ def _narrow(x: Any, dim: int, start: Any, length: Any) -> Any:
     k = one_dim("narrow", dim, x.ndim)
     if x.ndim == 0:
         raise RuntimeError("narrow: cannot be applied to a 0-dim tensor")
-    start, length = one_size("narrow", "start", start), one_size("narrow", "length", length)
-    size = x.shape[k]
-    if isinstance(size, int) and isinstance(start, int) and start < 0:
-        start += size
+    length, size = one_size("narrow", "length", length), x.shape[k]
+    if is_tensor(start):
+        return _narrow_from(x, k, start, length)
+    start = one_size("narrow", "start", start)
+    if isinstance(size, int) and isinstance(start, int):
+        if not -size <= start <= size:
+            raise IndexError(f"narrow: start {start} out of range (expected to be in range of [{-size}, {size}]) for {of_type(x)}")
+        start = start + size if start < 0 else start
     known = all(isinstance(v, int) for v in (size, start, length))
     if known and (min(start, length) < 0 or start + length > size):
         raise RuntimeError(f"narrow: start {start} and length {length} exceed dim {k} of {of_type(x)}")
     return part(x, k, start, start + length)
+
+
+def _narrow_from(x: Any, dim: int, start: Any, length: Size) -> Any:
+    """`narrow` from a place that only the elements of a tensor know; a copy."""
+    if start.ndim or start.dtype.kind not in "iu":
+        raise RuntimeError(f"narrow: argument 'start' must be an integer tensor of 0 dims, got {of_type(start)}")
+    start = Op.table["cast"].run(start, dtype=int64) if start.dtype is not int64 else start
+    start = Op.table["where"](Op.table["lt"](start, 0), Op.table["add"](start, x.shape[dim]), start)
+    places = Op.table["add"](Op.table["iota"].run(size=length, dtype=int64), start)
+    return Op.table["index_select"].run(x, places, dim=dim)
 
 
 narrow = _shorthand(
@@ -267,6 +318,23 @@ narrow = _shorthand(
         Bad((fill(5), 0, 3, 3), RuntimeError, "narrow: start 3 and length 3 exceed dim 0"),
         Bad((fill(5), 1, 0, 1), IndexError, "narrow: Dimension out of range"),
     ),
+)
+
+
+def _narrow_copy(x: Any, dim: int, start: Any, length: Any) -> Any:
+    x = tensor("narrow_copy", "x", x)
+    if dim >= x.ndim:
+        raise RuntimeError(f"narrow_copy: dim {dim} is out of range for {of_type(x)}")
+    return Op.table["clone"].run(_narrow(x, dim, start, length))
+
+
+narrow_copy = _shorthand(
+    "narrow_copy",
+    "`narrow` with memory of its own.  [..., n, ...] -> [..., length, ...].",
+    _narrow_copy,
+    narrow.reference,
+    (call(fill(5, 3), 0, 1, 3), call(fill(4), 0, 2, 2)),
+    (Bad((fill(5), 0, 3, 3), RuntimeError, "narrow: start 3 and length 3 exceed dim 0"),),
 )
 
 
@@ -300,11 +368,11 @@ def _unbind(x: Any, dim: int = 0) -> tuple[Any, ...]:
     x = tensor("unbind", "x", x)
     k = one_dim("unbind", dim, x.ndim)
     if x.ndim == 0:
-        raise RuntimeError("unbind: cannot be applied to a 0-dim tensor")
-    return tuple(_select(x, k, i) for i in range(_number_of("unbind", x, k)))
+        raise IndexError("unbind: Dimension specified as 0 but tensor has no dimensions")
+    return tuple(_select(x, k, i) for i in range(number_of("unbind", x, k)))
 
 
-def _number_of(name: str, x: Any, dim: int) -> int:
+def number_of(name: str, x: Any, dim: int) -> int:
     """The size of a dim that decides how many results there are.  Raises RuntimeError if it is symbolic."""
     size = x.shape[dim]
     if isinstance(size, Dim):
@@ -318,7 +386,7 @@ unbind = _shorthand(
     _unbind,
     lambda xp, x, dim=0: tuple(xp.moveaxis(x, dim, 0)),
     (call(fill(3, 4)), call(fill(2, 3, 2), -1), call(fill(33)), call(fill(2, 0), 0)),
-    (Bad((fill(),), RuntimeError, "unbind: cannot be applied to a 0-dim tensor"),),
+    (Bad((fill(),), IndexError, "unbind: Dimension specified as 0 but tensor has no dimensions"),),
 )
 
 
@@ -328,14 +396,14 @@ def _split(x: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[Any, ...]
         raise RuntimeError("split: cannot be applied to a 0-dim tensor")
     k = one_dim("split", dim, x.ndim)
     if isinstance(split_size_or_sections, tuple | list):
-        lengths: Shape = sizes("split", (tuple(split_size_or_sections),), "split_size")
+        lengths: Shape = as_shape("split", (tuple(split_size_or_sections),), "split_size")
         total: Size = 0
         for length in lengths:
             total = total + length
         if total != x.shape[k] or any(isinstance(n, int) and n < 0 for n in lengths):
             raise RuntimeError(f"split: sizes {list(lengths)} must sum to {x.shape[k]}, dim {k} of {of_type(x)}")
     else:
-        length, size = one_size("split", "split_size", split_size_or_sections), _number_of("split", x, k)
+        length, size = one_size("split", "split_size", split_size_or_sections), number_of("split", x, k)
         if not isinstance(length, int) or length < 0 or (length == 0 and size):
             raise RuntimeError(f"split: split_size must be positive, got {length}")
         lengths = tuple(min(length, size - start) for start in range(0, size, length)) if size else (0,)
@@ -370,6 +438,7 @@ split = _shorthand(
         Bad((fill(5), [2, 2]), RuntimeError, r"split: sizes \[2, 2\] must sum to 5"),
         Bad((fill(5), 2, 1), IndexError, "split: Dimension out of range"),
     ),
+    renamed={"tensor": "input", "split_size": "split_size_or_sections"},
 )
 
 
@@ -380,7 +449,7 @@ def _chunk(x: Any, chunks: int, dim: int = 0) -> tuple[Any, ...]:
     k = one_dim("chunk", dim, x.ndim)
     if not isinstance(chunks, int) or chunks < 1:
         raise RuntimeError(f"chunk: expects chunks to be greater than 0, got {chunks}")
-    size = _number_of("chunk", x, k)
+    size = number_of("chunk", x, k)
     if size == 0:
         return tuple(part(x, k, 0, 0) for _ in range(chunks))
     return _split(x, -(-size // chunks), k)

@@ -15,7 +15,8 @@ from graphc.ir.op import Composite, Op
 
 def decompose(graph: Graph) -> Graph:
     """``%1 = softmax(%0)`` --> ``reduce_max, sub, exp, reduce_sum, div``."""
-    rules = {op.name: (_open,) for op in Op.table.values() if isinstance(op.lowering, Composite)}
+    present = (*Op.table.values(), *(node.op for node in graph.nodes))  # derived operators are not listed
+    rules = {op.name: (_open,) for op in present if isinstance(op.lowering, Composite)}
     return rewrite(graph, rules)
 
 

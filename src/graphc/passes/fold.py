@@ -29,7 +29,7 @@ Number = bool | int | float
 
 def constant_of(value: Value) -> Number | None:
     """The number that every element of `value` is, as its dtype holds it; None where it is no known constant."""
-    if value.node is None or value.node.op.name != "full":
+    if value.node is None or value.node.op.name != "full" or value.dtype.kind == "c":
         return None
     number = value.node.attrs["value"]
     return None if isinstance(number, Dim) else held(number, value.dtype)
@@ -65,7 +65,7 @@ def fold_rules() -> dict[str, tuple[Rule, ...]]:
 def _of_its_dtype(builder: Builder, op: Op, inputs: tuple[Value, ...], attrs: dict[str, Any]) -> Sequence[Value] | None:
     """``full(1, dtype=f32)`` --> ``full(1.0, dtype=f32)``: the number that the dtype holds, so that equal constants are one."""
     number, dtype = attrs["value"], attrs["dtype"]
-    if isinstance(number, Dim):
+    if isinstance(number, Dim) or dtype.kind == "c":
         return None
     plain = held(number, dtype)
     if attribute_key(plain) == attribute_key(number):

@@ -32,7 +32,7 @@ def hoist_reshape(graph: Graph) -> Graph:
 def _wanted_shapes(graph: Graph) -> dict[Value, Shape]:
     """Elementwise results -> the shape in which all their readers want them."""
     uses = graph.uses()
-    read_by_loops = {v for n in graph.nodes if isinstance(n.op.lowering, Scalar | Reduce) for v in n.inputs}
+    read_by_loops = {v for n in graph.nodes if isinstance(n.lowering, Scalar | Reduce) for v in n.inputs}
     asked: dict[Value, list[Shape]] = {}
     wanted: dict[Value, Shape] = {}
     for node in reversed(graph.nodes):
@@ -53,4 +53,4 @@ def _wanted_shapes(graph: Graph) -> dict[Value, Shape]:
 def _reshapes_with_operands(node: Node) -> bool:
     """An elementwise node of which every operand has the full shape, which is not [], or is 0-d."""
     shape = node.outputs[0].shape
-    return isinstance(node.op.lowering, Scalar) and shape != () and all(v.shape in (shape, ()) for v in node.inputs)
+    return isinstance(node.lowering, Scalar) and shape != () and all(v.shape in (shape, ()) for v in node.inputs)

@@ -143,6 +143,10 @@ def holds(wide: DType, narrow: DType) -> bool:
     """Whether every value of `narrow` is a value of `wide`, and converting it keeps it."""
     if wide is narrow or narrow.kind == "b":
         return True
+    if wide.kind == "c":
+        return holds(wide.real, narrow.real)
+    if narrow.kind == "c":
+        return False
     if wide.kind == "f":
         bits, reach = _FLOAT_BITS[wide.short]
         if narrow.kind == "f":

@@ -100,7 +100,7 @@ def _least_kept(nodes: Sequence[Node], needed: Sequence[Value], written: set[Val
         for value in node.outputs:
             nbytes = float(product(value.shape)) * value.dtype.itemsize  # type: ignore[arg-type]
             network.add_edge((value, "made"), (value, "read"), capacity=nbytes + 1.0)  # of equal cuts the one with fewer values
-            repeatable = isinstance(node.op.lowering, Scalar | Movement) and not any(v in written for v in node.inputs)
+            repeatable = isinstance(node.lowering, Scalar | Movement) and not any(v in written for v in node.inputs)
             if node.inputs and not repeatable:
                 network.add_edge("source", (value, "made"))  # an edge without a capacity is never cut
             else:

@@ -3,7 +3,7 @@
 Enters: nothing (a noun).  Leaves: `Plan`, JSON both ways.  Never here: code, addresses, execution.
 
 The entry takes one table of 8-byte slots: 0 the status word's address, 1 the thread count, then one slot each for inputs, outputs,
-arena values, temporaries (addresses), and sizes (integers).
+arena values, temporaries (addresses), and sizes (integers).  The last slot of a plan with host calls is the callback's address.
 """
 
 from __future__ import annotations
@@ -29,6 +29,20 @@ class Spec:
 
 
 @dataclass(frozen=True)
+class HostCall:
+    """An operator run by its reference in the middle of a program: slots and specs of its operands and results.
+
+    attributes: as text.   line: ``messages[line - 1]`` is the user's line.
+    """
+
+    op: str
+    attributes: str
+    inputs: tuple[tuple[int, Spec], ...]
+    outputs: tuple[tuple[int, Spec], ...]
+    line: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """See the module.  `written`: inputs overwritten by updates.  `messages[c - 1]`: what status c means.
     `arena_offsets`: byte offset of each arena slot.  `temporaries`: bytes of each, over `sizes`."""
@@ -41,11 +55,22 @@ class Plan:
     sizes: tuple[str, ...]
     written: tuple[int, ...]
     messages: tuple[str, ...]
+    host_calls: tuple[HostCall, ...] = ()
 
     @property
     def slots(self) -> int:
         """Length of the entry's table."""
-        return FIRST_SLOT + sum(map(len, (self.inputs, self.outputs, self.arena_offsets, self.temporaries, self.sizes)))
+        return self.callback_slot + bool(self.host_calls)
+
+    @property
+    def callback_slot(self) -> int:
+        """Where the callback's address is, if there are host calls."""
+        return self.sizes_at + len(self.sizes)
+
+    @property
+    def sizes_at(self) -> int:
+        """The slot of the first size."""
+        return FIRST_SLOT + sum(map(len, (self.inputs, self.outputs, self.arena_offsets, self.temporaries)))
 
     @property
     def nbytes(self) -> int:
@@ -56,25 +81,41 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Plain lists, strings and ints, which `from_json` reads."""
         data = asdict(self)
-        for side in ("inputs", "outputs"):
-            data[side] = [[s.dtype.short, [str(d) for d in s.shape]] for s in getattr(self, side)]
+        data["inputs"] = [_written(s) for s in self.inputs]
+        data["outputs"] = [_written(s) for s in self.outputs]
         data["temporaries"] = [str(t) for t in self.temporaries]
+        data["host_calls"] = [
+            [c.op, c.attributes, *([[slot, *_written(s)] for slot, s in side] for side in (c.inputs, c.outputs)), c.line]
+            for c in self.host_calls
+        ]
         return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Plan:
         """Raises KeyError, TypeError or ValueError for data that `to_json` did not make."""
 
-        def specs(side: str) -> tuple[Spec, ...]:
-            return tuple(Spec(dtypes.by_short(d), tuple(dims.parse(str(s)) for s in shape)) for d, shape in data[side])
+        def placed(side: Any) -> tuple[tuple[int, Spec], ...]:
+            return tuple((int(slot), _read(d, shape)) for slot, d, shape in side)
 
         return cls(
-            inputs=specs("inputs"),
-            outputs=specs("outputs"),
+            inputs=tuple(_read(*spec) for spec in data["inputs"]),
+            outputs=tuple(_read(*spec) for spec in data["outputs"]),
             arena_offsets=tuple(int(o) for o in data["arena_offsets"]),
             arena_nbytes=int(data["arena_nbytes"]),
             temporaries=tuple(dims.parse(str(t)) for t in data["temporaries"]),
             sizes=tuple(str(s) for s in data["sizes"]),
             written=tuple(int(w) for w in data["written"]),
             messages=tuple(str(m) for m in data["messages"]),
+            host_calls=tuple(
+                HostCall(str(op), str(attributes), placed(inputs), placed(outputs), int(line))
+                for op, attributes, inputs, outputs, line in data["host_calls"]
+            ),
         )
+
+
+def _written(spec: Spec) -> list[Any]:
+    return [spec.dtype.short, [str(d) for d in spec.shape]]
+
+
+def _read(dtype: Any, shape: Any) -> Spec:
+    return Spec(dtypes.by_short(dtype), tuple(dims.parse(str(s)) for s in shape))

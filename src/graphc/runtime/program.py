@@ -1,7 +1,7 @@
 """A plan with its code linked: addresses in, results out.
 
-Enters: a `Plan`, the entry's address, buffer addresses.  Leaves: filled output buffers; IndexError with the check's message
-when the program recorded a failure.  Never here: tensors, shapes checks, compilation.
+Enters: a `Plan`, the entry's address, buffer addresses.  Leaves: filled output buffers; the check's error and message
+when the program recorded a failure, or what an operator on the host raised.  Never here: tensors, shapes checks, compilation.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from graphc import dims
-from graphc.ir.loops import FIRST_SLOT, STATUS_SLOT, THREADS_SLOT
+from graphc.errors import failed_check
+from graphc.ir.loops import FIRST_SLOT, HOST_FAILED, STATUS_SLOT, THREADS_SLOT
 from graphc.runtime import threads
+from graphc.runtime.host import HostCalls, Resolve
 from graphc.runtime.memory import Arena, aligned_empty
 from graphc.runtime.plan import Plan
 
@@ -26,18 +28,32 @@ class Program:
     """Callable compiled code.  Safe to call from several threads (each concurrent call gets its own table and arena).
 
     idle: frames that no call is using; `new_frame()` makes another.   pool: the threads it runs on.
+    resolve: finds what runs a host call; only a plan without any may go without.
     """
 
-    def __init__(self, plan: Plan, entry: int) -> None:
+    def __init__(self, plan: Plan, entry: int, resolve: Resolve | None = None) -> None:
         self.plan = plan
-        self._address = entry
+        if plan.host_calls and resolve is None:
+            raise ValueError(f"{plan.host_calls[0].op} runs on the host, and nothing was given that runs it")
+        self._host = HostCalls(plan, resolve) if plan.host_calls and resolve is not None else None
+        self.address = entry
         self._entry = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(entry)
         self.idle: list[_Frame] = []
         self.pool = threads.pool()
         self._buffers_end = FIRST_SLOT + len(plan.inputs) + len(plan.outputs)
 
     def new_frame(self) -> _Frame:
-        return _Frame(self.plan)
+        """A table with its status word and arena, for one call at a time."""
+        frame = _Frame(self.plan)
+        if self._host is not None:
+            frame.table[self.plan.callback_slot] = self._host.address
+        return frame
+
+    def failure(self, table_address: int, status: int) -> BaseException:
+        """What to raise after a call whose entry returned a status other than 0."""
+        if status == HOST_FAILED and self._host is not None:
+            return self._host.failure(table_address)
+        return failed_check(self.plan.messages[status - 1])
 
     @staticmethod
     def is_long(nbytes: int) -> bool:
@@ -48,17 +64,17 @@ class Program:
         """The entry as a Python callable for a call that touches `nbytes`: a short one keeps the interpreter lock (0.2 us less)."""
         if self.is_long(nbytes):
             return self._entry
-        return ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(self._address)
+        return ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(self.address)
 
     def __call__(self, inputs: Sequence[int], outputs: Sequence[int], sizes: Sequence[int] = ()) -> None:
         """Run.  `inputs`/`outputs`: addresses of whole contiguous buffers; `sizes`: values of plan.sizes.
 
-        Raises IndexError where a run-time check failed; no state has been written then.
+        Raises as `failed_check` where a run-time check failed, or what an operator on the host raised; no state is written then.
         """
         try:
             frame = self.idle.pop()
         except IndexError:
-            frame = _Frame(self.plan)
+            frame = self.new_frame()
         table = frame.table
         table[THREADS_SLOT] = self.pool.threads
         table[FIRST_SLOT : self._buffers_end] = [*inputs, *outputs]
@@ -69,7 +85,7 @@ class Program:
         self.idle.append(frame)
         del held
         if failed:
-            raise IndexError(self.plan.messages[failed - 1])
+            raise self.failure(frame.address, failed)
 
 
 class _Frame:

@@ -10,7 +10,7 @@ Column orientation: a tile of a kept axis is innermost and the 32 lanes of each 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
@@ -27,7 +27,6 @@ from graphc.ir.loops import (
     Check,
     Expr,
     For,
-    Index,
     Kernel,
     Let,
     Load,
@@ -42,7 +41,8 @@ from graphc.ir.loops import (
 )
 from graphc.ir.op import Reduce, Scalar
 from graphc.schedule.partition import Axes, Group, Source, resolve
-from graphc.schedule.pull import Block, Checks, Position, Puller, cast, delinear
+from graphc.schedule.pull import Block, Checks, Position, Puller, cast, delinear, free_symbols
+from graphc.schedule.tiles import TILE, read_across, tiles
 
 CHUNK = 4096  # elements of a flat pointwise kernel per parallel iteration
 COLUMN_TILE = 128  # columns whose 32 lanes (16 KiB of float32) stay in the first-level cache
@@ -86,7 +86,7 @@ def finish(puller: Puller, body: Stmt, extent: Size, work: float, group: Group, 
     buffers = puller.params()
     names: set[str] = set()
     for statement in walk(statements):
-        names |= _free_symbols(statement)
+        names |= free_symbols(statement)
     for param in buffers:
         names |= free(param.size)
     bound = {s.var for s in walk(statements) if isinstance(s, For)} | {s.name for s in walk(statements) if isinstance(s, Let)}
@@ -148,6 +148,8 @@ class _Region:
         self.reduces: list[tuple[Node, int]] = []
         self.cost: dict[Value, float] = {}
         self.last_use: dict[Value, int] = {}
+        self.parked: set[Value] = set()  # outputs whose buffers hold another value until they are stored
+        self.later: list[tuple[Value, Callable[[Position], Expr]]] = []  # what is to be read back from the next pass on
         self.analyse()
 
     # ---- analysis --------------------------------------------------------------------------------------------------
@@ -156,7 +158,7 @@ class _Region:
         for node in self.group.members:
             bases = [self.context.source(v).base for v in node.inputs]
             phase = max((self.phase_of[b] for b in bases if b in self.phase_of), default=0)
-            reduces = isinstance(node.op.lowering, Reduce)
+            reduces = isinstance(node.lowering, Reduce)
             if reduces:
                 self.reduces.append((node, phase))
             for base in bases:
@@ -173,7 +175,7 @@ class _Region:
 
     @staticmethod
     def node_cost(node: Node) -> float:
-        rule = getattr(node.op.lowering, "rule", None)
+        rule = getattr(node.lowering, "rule", None)
         if isinstance(rule, str):
             return HEAVY if rule not in FUNCTIONS else 4.0 if rule in ("div", "sqrt", "idiv") else 1.0
         return HEAVY / 2
@@ -198,7 +200,7 @@ class _Region:
         for value in self.group.outputs:
             vote(self.axes(value))
         for node in self.group.members:
-            if not isinstance(node.op.lowering, Scalar | Reduce):
+            if not isinstance(node.lowering, Scalar | Reduce):
                 continue  # the operands' dims are not those of the result
             out_axes = self.operand_template(node)
             for value in node.inputs:
@@ -215,7 +217,7 @@ class _Region:
     def operand_template(self, node: Node) -> Axes:
         """The axes of `node`'s operand dims (for a reduction: its output's with the reduced axis put back)."""
         out = self.axes(node.outputs[0])
-        if not isinstance(node.op.lowering, Reduce):
+        if not isinstance(node.lowering, Reduce):
             return out
         dim = node.attrs["dim"]
         return (*out[:dim], self.group.reduced, *out[dim:])
@@ -246,6 +248,12 @@ class _Region:
         inner = max(count_axes, key=lambda a: (votes.get(a, 0), a), default=None)
         if inner is None:
             return self.store_all(dict.fromkeys(range(len(group.axes)), 0), [("p", 1), ("v", 1)], "pointwise")
+        across = read_across(self.read(), group.axes, inner)
+        if across is not None:
+            blocks, extents, axis_index = tiles(group.axes, inner, across)
+            tile = For("s", extents[across], "serial", (For("v", extents[inner], "vector", self.stores(axis_index)),))
+            work = self.work_per_element * TILE * TILE
+            return finish(self.puller, For("p", blocks, "parallel", (tile,)), blocks, work, group, "pointwise")
         outer = [a for a in range(len(group.axes)) if a != inner]
         length = group.axes[inner]
         chunks = 1 if isinstance(length, int) and length <= CHUNK else (length + CHUNK - 1) // CHUNK
@@ -257,6 +265,14 @@ class _Region:
         axis_index = dict(zip(outer, delinear(p if chunks == 1 else p // chunks, outer_sizes), strict=True))
         axis_index[inner] = block * CHUNK + Dim.symbol("v", 0, below=extent)
         return self.store_all(axis_index, [("p", rows * chunks), ("v", extent)], "pointwise")
+
+    def read(self) -> Iterator[Axes]:
+        """The axes that each buffer walks which elementwise members read or, where there are none, which is copied."""
+        if not self.group.members:
+            yield from (self.walked(self.context.source(v), self.axes(v)) for v in self.group.outputs)
+        for node in self.group.members:
+            if isinstance(node.lowering, Scalar):
+                yield from (self.walked(self.context.source(v), self.axes(node.outputs[0])) for v in node.inputs)
 
     def chunked(self, total: Size) -> tuple[Size, list[tuple[str, Size]]]:
         """A flat index as p * CHUNK + v."""
@@ -273,7 +289,7 @@ class _Region:
         wanted = tuple(axes)
         layouts = [tuple(a for a in self.axes(v) if a is not None) for v in self.group.outputs]
         for node in self.group.members:
-            if not isinstance(node.op.lowering, Scalar):
+            if not isinstance(node.lowering, Scalar):
                 return False
             template = self.axes(node.outputs[0])
             for value in node.inputs:
@@ -291,20 +307,24 @@ class _Region:
         """The axis that each dim of the source's base walks."""
         by_base: dict[int, int | None] = {}
         for dim, base_dim in enumerate(source.dims):
-            if base_dim is not None:
+            if base_dim is not None and source.base.shape[base_dim] != 1:  # else it stays on its one element
                 by_base[base_dim] = template[dim + len(template) - len(source.dims)]
         return tuple(by_base.get(d) for d in range(len(source.base.shape)))
 
     def store_all(self, axis_index: dict[int, Size], loops: list[tuple[str, Size]], note: str) -> Launch:
+        (p, outer), (v, extent) = loops
+        nest = For(p, outer, "parallel", (For(v, extent, "vector", self.stores(axis_index)),))
+        work = self.work_per_element * (extent if isinstance(extent, int) else CHUNK // 4)
+        return finish(self.puller, nest, outer, work, self.group, note)
+
+    def stores(self, axis_index: dict[int, Size]) -> tuple[Stmt, ...]:
+        """One element of every output."""
         block = Block(self.puller.names)
         for value in self.group.outputs:  # every load comes before any store: an output may lie over an input
             block.let(self.puller.pull(value, self.index_of(value, axis_index), block))
         for value in self.group.outputs:
             self.store(value, axis_index, block)
-        (p, outer), (v, extent) = loops
-        nest = For(p, outer, "parallel", (For(v, extent, "vector", tuple(block.statements)),))
-        work = self.work_per_element * (extent if isinstance(extent, int) else CHUNK // 4)
-        return finish(self.puller, nest, outer, work, self.group, note)
+        return tuple(block.statements)
 
     def store(self, value: Value, axis_index: dict[int, Size], block: Block) -> None:
         index = self.index_of(value, axis_index)
@@ -347,8 +367,8 @@ class _Region:
             if at == phase:
                 name = f"a{next(self.names)}"
                 folded.append((node, name))
-                assert isinstance(node.op.lowering, Reduce)
-                row.add(Acc(name, node.op.lowering.fn, node.outputs[0].dtype.compute))
+                assert isinstance(node.lowering, Reduce)
+                row.add(Acc(name, node.lowering.fn, node.outputs[0].dtype.compute))
                 inner.add(Update(name, inner.let(self.reduced_operand(node, axis_index, inner))))
         kept: list[tuple[Value, str]] = []
         for value, at in self.phase_of.items():
@@ -360,6 +380,8 @@ class _Region:
                     kept.append((value, ""))
             elif self.worth_keeping(value, phase) and isinstance(length, int) and length <= SPILL_LIMIT:
                 kept.append((value, self.spill(value, axis_index, inner, row, length)))
+            elif self.worth_keeping(value, phase) and not isinstance(length, int):
+                self.park(value, phase, axis_index, inner)
         if inner.statements:
             row.add(For("r", length, "lanes" if folded else "vector", tuple(inner.statements)))
         for node, name in folded:
@@ -385,8 +407,28 @@ class _Region:
         inner.add(Store(name, axis_index[self.group.reduced], element))  # type: ignore[index]
         return name
 
+    def park(self, value: Value, phase: int, axis_index: dict[int, Size], inner: Block) -> None:
+        """Keep a row of no known size where an output of later passes will be, if there is one (its buffer is nobody's input)."""
+        fits = (
+            v for v in self.group.outputs
+            if self.phase_of.get(v, 0) > phase and v.type == value.type and self.axes(v) == self.axes(value)
+            and v not in self.parked
+        )  # fmt: skip
+        place = next(fits, None)
+        if place is None:
+            return
+        self.parked.add(place)
+        index = self.index_of(value, axis_index)
+        element = inner.let(self.puller.pull(value, index, inner))
+        inner.add(Store(self.puller.buffer(place, "out"), self.puller.offset(place, index), element))
+        self.cost[value] = 0.5
+        self.later.append((value, self.output_load(place)))
+
     def reload_later(self, kept: list[tuple[Value, str]], axis_index: dict[int, Size]) -> None:
         """Later passes read what this one stored."""
+        for value, load in self.later:
+            self.puller.reload[value] = load
+        self.later.clear()
         for value, name in kept:
             self.cost[value] = 0.5
             if name:
@@ -456,7 +498,7 @@ class _Columns:
             for value in node.outputs:
                 if region.is_full(value) or region.phase_of[value] != phase or value in self.puller.reload:
                     continue
-                if isinstance(node.op.lowering, Reduce) and node not in done:
+                if isinstance(node.lowering, Reduce) and node not in done:
                     continue
                 index = region.index_of(value, self.axis_index)
                 element = block.let(self.puller.pull(value, index, block))
@@ -482,11 +524,11 @@ class _Columns:
         self.axis_index[self.group.reduced] = block_start + row  # type: ignore[index]
         inner = Block(self.puller.names, self.body)
         for node, name in accumulators:
-            assert isinstance(node.op.lowering, Reduce)
+            assert isinstance(node.lowering, Reduce)
             operand = inner.let(region.reduced_operand(node, self.axis_index, inner))
             at = (row % LANES) * self.tile + self.at
             dtype = node.outputs[0].dtype.compute
-            inner.add(Store(name, at, Call(node.op.lowering.fn, (Load(name, at, dtype), operand), dtype)))
+            inner.add(Store(name, at, Call(node.lowering.fn, (Load(name, at, dtype), operand), dtype)))
         for value, at_phase in region.phase_of.items():
             if at_phase == phase and region.is_full(value) and value in region.outputs:
                 region.store(value, self.axis_index, inner)
@@ -513,7 +555,7 @@ class _Columns:
         gather: list[Stmt] = []
         for (node, name), (_, total) in zip(accumulators, totals, strict=True):
             dtype = node.outputs[0].dtype.compute
-            fn = node.op.lowering.fn  # type: ignore[union-attr]
+            fn = node.lowering.fn  # type: ignore[union-attr]
             value = Call(fn, (Load(total, self.at, dtype), Load(name, self.at, dtype)), dtype)
             gather.append(For("v", self.width, "vector", (Store(total, self.at, value),)))
         blocks = (self.length + BLOCK - 1) // BLOCK
@@ -522,14 +564,14 @@ class _Columns:
 
     def fill(self, node: Node, name: str, lanes: int) -> Stmt:
         dtype = node.outputs[0].dtype.compute
-        start = identity(node.op.lowering.fn, dtype)  # type: ignore[union-attr]
+        start = identity(node.lowering.fn, dtype)  # type: ignore[union-attr]
         at = Dim.symbol("l", 0, high=lanes - 1) * self.tile + self.at
         return For("l", lanes, "serial", (For("v", self.width, "vector", (Store(name, at, start),)),))
 
     def fold(self, node: Node, name: str) -> list[Stmt]:
         """Halve the lanes: l with l+16, +8, +4, +2, +1 (lanes that no row reached hold the identity and are left out)."""
         dtype = node.outputs[0].dtype.compute
-        fn = node.op.lowering.fn  # type: ignore[union-attr]
+        fn = node.lowering.fn  # type: ignore[union-attr]
         statements: list[Stmt] = []
         half = LANES // 2
         while half:
@@ -541,29 +583,6 @@ class _Columns:
                 statements.append(For("l", pairs, "serial", (For("v", self.width, "vector", (Store(name, here, value),)),)))
             half //= 2
         return statements
-
-
-def _free_symbols(statement: Stmt) -> set[str]:
-    """Names used by the sizes and offsets in one statement (not in its body)."""
-    match statement:
-        case For(_, extent, _, _):
-            return set(free(extent))
-        case Let(_, value) | Update(_, value) | Check(value, _):
-            return _free_in(value)
-        case Store(_, offset, value):
-            return set(free(offset)) | _free_in(value)
-    return set()
-
-
-def _free_in(expr: Expr) -> set[str]:
-    match expr:
-        case Load(_, offset, _):
-            return set(free(offset))
-        case Index(value, _):
-            return set(free(value))
-        case Call(_, arguments, _):
-            return set().union(*(_free_in(a) for a in arguments))
-    return set()
 
 
 def _scratch(name: str, position: Size, value: Value) -> Callable[[Position], Expr]:

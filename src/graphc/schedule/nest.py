@@ -1,4 +1,4 @@
-"""Hand-laid loop nests: matmul, scan, scatter.
+"""Hand-laid loop nests: matmul, scan, scatter, put.
 
 Enters: a group whose anchor is such a node.  Leaves: `Launch`es.  Never here: which scalar nodes ride along (partition), and any
 target's instructions.  The nests have holes that `Puller` fills: operands are pulled at the indices the nest asks for,
@@ -17,8 +17,8 @@ from collections.abc import Callable
 from graphc.dims import Dim, coefficient, minimum, product
 from graphc.dtypes import DType, bool_, int64
 from graphc.ir.graph import Node, Value
-from graphc.ir.loops import K_BLOCK, Alloc, Call, Check, Const, Expr, For, Index, Let, Load, Size, Stmt, Store
-from graphc.ir.op import Anchor
+from graphc.ir.loops import K_BLOCK, Alloc, Call, Check, Const, Expr, For, Index, Let, Load, Size, Stmt, Store, identity
+from graphc.ir.op import Anchor, broadcast_shapes
 from graphc.schedule.lower import COLUMN_TILE, Context, Launch, finish, store_copy
 from graphc.schedule.partition import Group, is_stored
 from graphc.schedule.pull import Block, Position, Puller, cast, delinear
@@ -33,7 +33,7 @@ PACK_COLUMNS = 256
 def lower_anchor(group: Group, context: Context) -> list[Launch]:
     """The launches of a group with an anchor."""
     assert group.anchor is not None
-    lowering = group.anchor.op.lowering
+    lowering = group.anchor.lowering
     assert isinstance(lowering, Anchor)
     return _NESTS[lowering.nest](group, context)
 
@@ -113,21 +113,37 @@ class _Matmul:
             return True
         if isinstance(self.m, int) and self.m >= PACK_ROWS and isinstance(self.n, int) and self.n >= PACK_COLUMNS:
             return True
+        offset = self.right_offset()
+        return offset is None or coefficient(offset, "j") != 1
+
+    def right_offset(self) -> Size | None:
+        """Where element (k, j) of B's panel lies, if B is read as it is stored."""
         trial = Block(iter(range(1 << 20)))
         buffers = dict(self.puller.buffers)
         self.operand(self.right, Dim.symbol("k"), self.first_column + Dim.symbol("j"), trial)
         self.puller.buffers = buffers
         match trial.statements:
             case [Let(_, Load(_, offset, dtype))] if dtype is self.dtype:
-                return coefficient(offset, "j") != 1
-        return True
+                return offset
+        return None
 
     def pack(self) -> Stmt:
+        """A written out loop over j lets what depends on j alone leave the loop over k.  Where columns do not lie evenly, those
+        beyond the last are its copies, which nobody reads, so that this works for every panel."""
         block = Block(self.puller.names)
-        k, j = Dim.symbol("k", 0, below=self.k_length), Dim.symbol("j", 0, below=self.width)
-        value = self.operand(self.right, self.k_start + k, self.first_column + j, block)
+        offset = self.right_offset()
+        uneven = offset is not None and coefficient(offset, "j") is None
+        k = Dim.symbol("k", 0, below=self.k_length)
+        j = Dim.symbol("j", 0, below=self.width_limit if uneven else self.width)
+        column = self.first_column + j
+        if uneven and not self.whole_panels:
+            column = minimum(column, self.n - 1)
+        value = self.operand(self.right, self.k_start + k, column, block)
         block.add(Store("panel", k * self.width_limit + j, value))
-        return For("k", self.k_length, "serial", (For("j", self.width, "vector", tuple(block.statements)),))
+        body = tuple(block.statements)
+        tiled = uneven or self.whole_panels
+        over = For("j", self.width_limit, "tile", body) if tiled else For("j", self.width, "vector", body)
+        return For("k", self.k_length, "serial", (over,))
 
     # ---- register tiles --------------------------------------------------------------------------------------------
 
@@ -219,10 +235,9 @@ class _Matmul:
 
 
 def _scan(group: Group, context: Context) -> list[Launch]:
-    """Running sums along one dim, in order.  The last dim is vectorised when it is not the scanned one."""
-    node = group.anchor
-    assert node is not None
-    x, out = node.inputs[0], node.outputs[0]
+    """Running values along one dim, in order.  The last dim is vectorised when it is not the scanned one."""
+    node, step, first = _anchored(group)
+    out = node.outputs[0]
     dim, shape, dtype = node.attrs["dim"], out.shape, out.dtype.compute
     puller = Puller(context.checks, lambda value: value in group.value_axes)
     last = len(shape) - 1
@@ -241,33 +256,44 @@ def _scan(group: Group, context: Context) -> list[Launch]:
     index[dim] = Dim.symbol("r", 0, below=shape[dim])
     at = tuple(index[d] for d in range(len(shape)))
     block = Block(puller.names)
-    value = cast(puller.pull(x, at, block), dtype)
-    total = block.let(Call("add", (Load("total", v, dtype), value), dtype))
+    elements = [cast(puller.pull(x, at, block), dtype) for x in node.inputs]
+    total = block.let(step(Load("total", v, dtype), *elements))
     block.add(Store("total", v, total))
     block.add(Store(puller.buffer(out, "out"), puller.offset(out, at), block.let(cast(total, out.dtype))))
 
     def over_columns(statements: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
         return statements if dim == last else (For("v", width, "vector", statements),)
 
-    zero = Store("total", v, Const(0.0 if dtype.kind == "f" else 0, dtype))
+    begin = Store("total", v, identity(first, dtype))
     loop = For("r", shape[dim], "serial", over_columns(tuple(block.statements)))
-    nest = For("p", extent, "parallel", (Alloc("total", dtype, tile), *over_columns((zero,)), loop))
+    nest = For("p", extent, "parallel", (Alloc("total", dtype, tile), *over_columns((begin,)), loop))
     rows = shape[dim] if isinstance(shape[dim], int) else 256
     return [finish(puller, nest, extent, 2.0 * tile * rows, group, "scan")]
+
+
+def _anchored(group: Group) -> tuple[Node, Callable[..., Expr], str]:
+    """The anchor of a group, its step and what it starts from."""
+    node = group.anchor
+    assert node is not None and isinstance(node.lowering, Anchor) and node.lowering.step is not None
+    return node, node.lowering.step, node.lowering.start
 
 
 # ---- scatter -------------------------------------------------------------------------------------------------------------
 
 
 def _scatter(group: Group, context: Context) -> list[Launch]:
-    """out = x; then out[.., index, ..] += src in the order of the index, every line along `dim` by one thread."""
-    node = group.anchor
-    assert node is not None
+    """out = x; then src is folded into out[.., index, ..] in the order of the index, every line along `dim` by one thread."""
+    node, step, _ = _anchored(group)
+    return [_base(node, context), _fold_in_order(group, node, step, context)]
+
+
+def _base(node: Node, context: Context) -> Launch:
+    """What a scatter or put starts from: a copy of its first operand."""
     start = node.inputs[0]
-    return [store_copy(start, node.outputs[0], context, pulled=not is_stored(start)), _add_in_order(group, node, context)]
+    return store_copy(start, node.outputs[0], context, pulled=not is_stored(start))
 
 
-def _add_in_order(group: Group, node: Node, context: Context) -> Launch:
+def _fold_in_order(group: Group, node: Node, step: Callable[..., Expr], context: Context) -> Launch:
     _, index_value, source = node.inputs
     out = node.outputs[0]
     dim, shape, size = node.attrs["dim"], index_value.shape, node.outputs[0].shape[node.attrs["dim"]]
@@ -294,27 +320,85 @@ def _add_in_order(group: Group, node: Node, context: Context) -> Launch:
     name = puller.buffer(out, "inout")
     offset = puller.offset(out, there)
     compute = out.dtype.compute
-    added = cast(puller.pull(source, place, block), compute)
-    total = Call("add", (cast(Load(name, offset, out.dtype), compute), added), compute)
-    block.add(Store(name, offset, block.let(cast(total, out.dtype))))
+    new = cast(puller.pull(source, place, block), compute)
+    folded = step(cast(Load(name, offset, out.dtype), compute), new, **node.attrs)
+    block.add(Store(name, offset, block.let(cast(folded, out.dtype))))
     body: tuple[Stmt, ...] = tuple(block.statements)
     if vector is not None:
         body = (For("v", width, "vector", body),)
     nest = For("p", extent, "parallel", (For("r", shape[dim], "serial", body),))
     rows = shape[dim] if isinstance(shape[dim], int) else 256
-    return finish(puller, nest, extent, 4.0 * rows * (1 if vector is None else tile), group, "scatter: add in order")
+    return finish(puller, nest, extent, 4.0 * rows * (1 if vector is None else tile), group, "scatter: in order")
 
 
-def _checked_index(raw: Expr, size: Size, node: Node, context: Context, block: Block) -> Size:
-    """`raw` as an index into `size` elements: recorded as a failure and clamped where it is outside."""
+def _checked_index(raw: Expr, size: Size, node: Node, context: Context, block: Block, wraps: bool = False) -> Size:
+    """`raw` as an index into `size` elements: recorded as a failure and clamped where it is outside.
 
+    wraps: negative ones count from the end; the failure is then an IndexError, else a RuntimeError, as PyTorch has it.
+    """
+    error = "" if wraps else "RuntimeError: "
     index = block.let(cast(raw, int64))
     low, high = Const(0, int64), block.let(Index(size))
+    if wraps:
+        from_end = Call("add", (index, high), int64)
+        index = block.let(Call("select", (Call("lt", (index, low), bool_), from_end, index), int64))
     inside = Call("and", (Call("ge", (index, low), bool_), Call("lt", (index, high), bool_)), bool_)
-    block.add(Check(block.let(inside), context.checks.code(f"{node.op.name}: index out of range", node)))
+    block.add(Check(block.let(inside), context.checks.code(f"{error}{node.op.name}: index out of range", node)))
     top = Call("sub", (high, Const(1, int64)), int64)
     clamped = block.let(Call("max", (Call("min", (index, top), int64), low), int64))
     return clamped.value if isinstance(clamped, Const) else Dim.symbol(clamped.name)  # type: ignore[return-value]
 
 
-_NESTS: dict[str, Callable[[Group, Context], list[Launch]]] = {"matmul": _matmul, "scan": _scan, "scatter": _scatter}
+# ---- put -----------------------------------------------------------------------------------------------------------------
+
+
+def _put(group: Group, context: Context) -> list[Launch]:
+    """out = x; then the values are folded into the places that the indices name, in row-major order of the indices.
+
+    The dims that are not indexed are split over threads, so each place is written by one thread, in order.
+    """
+    node, step, _ = _anchored(group)
+    return [_base(node, context), _put_in_order(group, node, step, context)]
+
+
+def _put_in_order(group: Group, node: Node, step: Callable[..., Expr], context: Context) -> Launch:
+    out, (_, values, *indices) = node.outputs[0], node.inputs
+    dims, at = node.attrs["dims"], node.attrs["at"]
+    common = broadcast_shapes("index_put", [i.shape for i in indices])
+    rest = [d for d in range(len(out.shape)) if d not in dims]
+    vector = rest[-1] if rest and rest[-1] == len(out.shape) - 1 else None
+    outer = [d for d in rest if d != vector]
+    tiles = 1 if vector is None else (out.shape[vector] + COLUMN_TILE - 1) // COLUMN_TILE
+    sizes = tuple(out.shape[d] for d in outer)
+    extent = product(sizes) * tiles
+    p = Dim.symbol("p", 0, below=extent)
+    there: dict[int, Size] = dict(zip(outer, delinear(p // tiles, sizes), strict=True))
+    width: Size = 1
+    if vector is not None:
+        start = (p % tiles) * COLUMN_TILE
+        width = minimum(COLUMN_TILE, out.shape[vector] - start)
+        there[vector] = start + Dim.symbol("v", 0, below=width)
+    turn = tuple(Dim.symbol(f"r{k}", 0, below=size) for k, size in enumerate(common))
+    puller = Puller(context.checks, lambda value: value in group.value_axes)
+    row = Block(puller.names)
+    for dim, index in zip(dims, indices, strict=True):
+        last = turn[len(turn) - len(index.shape) :]
+        here = tuple(0 if isinstance(n, int) and n == 1 else t for n, t in zip(index.shape, last, strict=True))
+        there[dim] = _checked_index(puller.pull(index, here, row), out.shape[dim], node, context, row, wraps=True)
+    kept = tuple(there[d] for d in rest)
+    block = row.inner()
+    name, offset = puller.buffer(out, "inout"), puller.offset(out, tuple(there[d] for d in range(len(out.shape))))
+    compute = out.dtype.compute
+    new = cast(puller.pull(values, (*kept[:at], *turn, *kept[at:]), block), compute)
+    folded = step(cast(Load(name, offset, out.dtype), compute), new, **node.attrs)
+    block.add(Store(name, offset, block.let(cast(folded, out.dtype))))
+    inner: tuple[Stmt, ...] = tuple(block.statements)
+    body = (*row.statements, *(inner if vector is None else (For("v", width, "vector", inner),)))
+    for k in reversed(range(len(common))):
+        body = (For(f"r{k}", common[k], "serial", body),)
+    count = product(common)
+    work = 4.0 * (count if isinstance(count, int) else 256) * (1 if vector is None else COLUMN_TILE)
+    return finish(puller, For("p", extent, "parallel", body), extent, work, group, "put: in order")
+
+
+_NESTS: dict[str, Callable[[Group, Context], list[Launch]]] = {"matmul": _matmul, "scan": _scan, "scatter": _scatter, "put": _put}

@@ -1,11 +1,12 @@
 """Which nodes become one kernel.
 
-Enters: a Graph of scalar, movement, element, reduce and anchor nodes.  Leaves: `Group`s in execution order, and the reason
+Enters: a Graph of scalar, movement, element, reduce, anchor and host nodes.  Leaves: `Group`s in execution order, and the reason
 for every producer-consumer edge that was not fused.  Never here: loops, indices of elements, buffers.
 
 A group has axes (sizes) and at most one of them reduced.  A value in it covers all axes (full) or all but the reduced one
 (kept), so one pass over the reduced axis serves every member.  Movement and constants belong to no group: whoever reads them pulls
-through them.  Nodes join the latest group they can without making a cycle.
+through them.  Nodes join the latest group they can without making a cycle.  A host node is a group of its own, and what it reads is
+stored.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from graphc.dims import Dim
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.loops import Size
-from graphc.ir.op import Anchor, Element, Movement, Reduce, Scalar
+from graphc.ir.op import Anchor, Element, Host, Movement, Reduce, Scalar
 
 # A value's dims as axes of its group; None for a dim of size 1.
 Axes = tuple[int | None, ...]
@@ -29,7 +30,7 @@ MINIMUM_ROWS = 8
 
 @dataclass(eq=False)
 class Group:
-    """Nodes that become one kernel.  `outputs`: its values that others read, in node order."""
+    """Nodes that become one kernel, or one host node (its `anchor`).  `outputs`: its values that others read, in node order."""
 
     axes: list[Size]
     reduced: int | None = None
@@ -55,16 +56,25 @@ class Unfused:
 
 @dataclass
 class Partition:
-    """The groups in execution order, and every producer-consumer edge that stayed in memory."""
+    """The groups in execution order, and every producer-consumer edge that stayed in memory.
+
+    `reshaped`: outputs of the graph that are a group's result in another shape -> that result, which is stored in their place.
+    """
 
     groups: list[Group]
     unfused: list[Unfused]
+    reshaped: dict[Value, Value] = field(default_factory=dict)
 
 
 def is_inline(node: Node) -> bool:
     """Nodes that are pulled by whoever reads them and never stored for their own sake."""
-    lowering = node.op.lowering
+    lowering = node.lowering
     return isinstance(lowering, Movement) or (isinstance(lowering, Element) and not node.inputs)
+
+
+def takes_epilogue(anchor: Node) -> bool:
+    """Whether elementwise nodes may ride along with a group's anchor."""
+    return isinstance(anchor.lowering, Anchor) and anchor.lowering.nest == "matmul"
 
 
 def is_stored(value: Value) -> bool:
@@ -87,9 +97,9 @@ def resolve(value: Value) -> Source:
     symbols = [Dim.symbol(f"d{i}") for i in range(len(value.shape))]
     index: tuple[Size, ...] = tuple(symbols)
     base = value
-    while base.node is not None and isinstance(base.node.op.lowering, Movement):
+    while base.node is not None and isinstance(base.node.lowering, Movement):
         node = base.node
-        index = node.op.lowering.index(index, node.inputs[0].type, base.type, **node.attrs)  # type: ignore[union-attr]
+        index = node.lowering.index(index, node.inputs[0].type, base.type, **node.attrs)  # type: ignore[union-attr]
         base = node.inputs[0]
     dims: list[int | None] = [None] * len(value.shape)
     regular = True
@@ -116,6 +126,7 @@ class _Partitioner:
         self.group_of: dict[Value, Group] = {}
         self.sources: dict[Value, Source] = {}
         self.unfused: list[Unfused] = []
+        self.reshaped: dict[Value, Value] = {}
 
     def run(self) -> Partition:
         for node in self.graph.nodes:
@@ -123,7 +134,7 @@ class _Partitioner:
                 self.place(node)
         self.collect_outputs()
         groups = self.ordered()
-        return Partition(groups, self.unfused)
+        return Partition(groups, self.unfused, self.reshaped)
 
     def source(self, value: Value) -> Source:
         found = self.sources.get(value)
@@ -134,7 +145,7 @@ class _Partitioner:
     # ---- placing one node ------------------------------------------------------------------------------------------
 
     def place(self, node: Node) -> None:
-        lowering = node.op.lowering
+        lowering = node.lowering
         reasons: dict[Value, str] = {}
         if isinstance(lowering, Scalar | Reduce):
             for group in self.candidates(node, reasons):
@@ -171,7 +182,7 @@ class _Partitioner:
 
     def open(self, node: Node) -> None:
         """A group of its own for `node`."""
-        lowering = node.op.lowering
+        lowering = node.lowering
         out = node.outputs[0]
         if isinstance(lowering, Reduce):
             shape = node.inputs[0].shape
@@ -179,7 +190,7 @@ class _Partitioner:
             group = Group(list(shape), reduced=dim)
             group.value_axes[out] = tuple(None if shape[i] == 1 else i for i in range(len(shape)) if i != dim)
         else:
-            group = Group(list(out.shape), anchor=node if isinstance(lowering, Anchor) else None)
+            group = Group(list(out.shape), anchor=node if isinstance(lowering, Anchor | Host) else None)
             group.value_axes[out] = tuple(None if d == 1 else i for i, d in enumerate(out.shape))
         self.groups.append(group)
         self.add_member(group, node)
@@ -197,13 +208,13 @@ class _Partitioner:
 
     def axes_in(self, group: Group, node: Node) -> Axes | str:
         """The axes of `node`'s output as a member of `group`, or why it cannot be one."""
-        if group.anchor is not None and (isinstance(node.op.lowering, Reduce) or group.anchor.op.lowering.nest != "matmul"):  # type: ignore[union-attr]
+        if group.anchor is not None and (isinstance(node.lowering, Reduce) or not takes_epilogue(group.anchor)):
             return f"{group.anchor.op.name} takes no such epilogue"
         for value in node.inputs:
             source = self.source(value)
             if source.base in group.value_axes and not source.regular:
                 return "its elements are read in another order"
-        if isinstance(node.op.lowering, Reduce):
+        if isinstance(node.lowering, Reduce):
             return self.reduce_axes(group, node)
         return self.scalar_axes(group, node)
 
@@ -272,7 +283,7 @@ class _Partitioner:
     # ---- joining and merging ---------------------------------------------------------------------------------------
 
     def join(self, group: Group, node: Node, axes: Axes) -> None:
-        if isinstance(node.op.lowering, Reduce) and group.reduced is None:
+        if isinstance(node.lowering, Reduce) and group.reduced is None:
             operand = self.operand_axes(group, node.inputs[0])
             assert operand is not None
             group.reduced = operand[node.attrs["dim"]]
@@ -356,7 +367,8 @@ class _Partitioner:
             base = self.source(value).base
             producer = self.group_of.get(base)
             if producer is not None and producer is not group:
-                self.unfused.append(Unfused(base, node.op.name, reasons.get(value, "it starts a kernel of its own")))
+                own = "the host runs it" if isinstance(node.lowering, Host) else "it starts a kernel of its own"
+                self.unfused.append(Unfused(base, node.op.name, reasons.get(value, own)))
 
     # ---- reachability ----------------------------------------------------------------------------------------------
 
@@ -397,15 +409,36 @@ class _Partitioner:
 
     def collect_outputs(self) -> None:
         wanted: set[Value] = set()
+        self.find_reshaped()
         for value in (*self.graph.outputs, *(new for _, new in self.graph.updates)):
-            if value.node is None or is_inline(value.node):
+            if value in self.reshaped:
+                wanted.add(self.reshaped[value])
+            elif not is_stored(value):
                 self.copy_group(value)
-            else:
+            elif value.node is not None:
                 wanted.add(value)
+        for group in list(self.groups):
+            if group.anchor is not None and isinstance(group.anchor.lowering, Host):
+                group.reads = set(group.anchor.inputs)
+                for value in group.anchor.inputs:
+                    if not is_stored(value):
+                        self.copy_group(value)
         for group in self.groups:
             wanted |= group.reads
         for group in self.groups:
             group.outputs = [v for n in group.members for v in n.outputs if v in wanted] or group.outputs
+
+    def find_reshaped(self) -> None:
+        """Outputs that are a result in another shape need no copy: the result has no place of its own to be in."""
+        others = {new for _, new in self.graph.updates}
+        placed = {*self.graph.outputs, *others}
+        for value in self.graph.outputs:
+            base = value
+            while base.node is not None and base.node.op.name == "reshape":
+                base = base.node.inputs[0]
+            if base is not value and base in self.group_of and is_stored(base) and base not in placed and value not in others:
+                self.reshaped[value] = base
+                placed.add(base)
 
     def copy_group(self, value: Value) -> None:
         """A group that only stores an inline value."""
@@ -422,8 +455,8 @@ class _Partitioner:
 
     def ordered(self) -> list[Group]:
         position = {node: i for i, node in enumerate(self.graph.nodes)}
-        for group in self.groups:
-            group.order = max((position[n] for n in group.members), default=len(position))
+        for i, group in enumerate(self.groups):  # groups that only copy come last, in their order
+            group.order = max((position[n] for n in group.members), default=len(position) + i)
         done: dict[Group, None] = {}
 
         def visit(start: Group) -> None:

@@ -17,7 +17,7 @@ from graphc.dims import Dim, free, product
 from graphc.dtypes import DType
 from graphc.errors import IRError, line_text
 from graphc.ir.graph import Node, Value
-from graphc.ir.loops import Call, Check, Const, Expr, Let, Load, Param, Size, Stmt, Var
+from graphc.ir.loops import Call, Check, Const, Expr, For, Index, Let, Load, Param, Size, Stmt, Store, Update, Var
 from graphc.ir.op import Element, Movement, Scalar
 from graphc.schedule.partition import is_inline
 
@@ -109,6 +109,14 @@ class Checks:
         if not any(free(d) for value in node.inputs for d in value.shape):
             message += ": " + ", ".join(str(value.type) for value in node.inputs)
         message += line_text(node.location)
+        return self.known(message)
+
+    def line(self, node: Node | None) -> int:
+        """The code under which the user's line of a host node is found."""
+        return self.known("" if node is None else line_text(node.location))
+
+    def known(self, message: str) -> int:
+        """The code of `message`, which is kept once."""
         if message not in self.messages:
             self.messages.append(message)
         return self.messages.index(message) + 1
@@ -154,7 +162,7 @@ class Puller:
         node = value.node
         if node is None or not (self.is_local(value) or is_inline(node)):
             return block.let(Load(self.buffer(value, "in"), self.offset(value, index), value.dtype))
-        lowering = node.op.lowering
+        lowering = node.lowering
         if isinstance(lowering, Movement):
             source = node.inputs[0]
             return self.pull(source, lowering.index(index, source.type, value.type, **node.attrs), block)
@@ -168,7 +176,7 @@ class Puller:
 
     def scalar(self, node: Node, index: Position, block: Block) -> Expr:
         """An elementwise node: operands broadcast and in their compute dtypes, the result rounded to its dtype."""
-        lowering = node.op.lowering
+        lowering = node.lowering
         assert isinstance(lowering, Scalar)
         out = node.outputs[0]
         arguments = []
@@ -180,6 +188,10 @@ class Puller:
             result: Expr = Call(lowering.rule, tuple(arguments), out.dtype.compute)
         else:
             result = lowering.rule(*arguments, **node.attrs)
+        failing = lowering.check(*arguments, **node.attrs) if lowering.check is not None else None
+        if failing is not None:
+            condition, message = failing
+            block.add(Check(block.let(condition), self.checks.code(message, node)))
         return block.let(cast(result, out.dtype))
 
 
@@ -206,3 +218,26 @@ class Loader:
     def check(self, condition: Expr, message: str) -> None:
         """Record a failure with `message` and the user's line where `condition` is false."""
         self.block.add(Check(condition, self.puller.checks.code(message, self.node)))
+
+
+def free_symbols(statement: Stmt) -> set[str]:
+    """Names used by the sizes and offsets in one statement (not in its body)."""
+    match statement:
+        case For(_, extent, _, _):
+            return set(free(extent))
+        case Let(_, value) | Update(_, value) | Check(value, _):
+            return _free_in(value)
+        case Store(_, offset, value):
+            return set(free(offset)) | _free_in(value)
+    return set()
+
+
+def _free_in(expr: Expr) -> set[str]:
+    match expr:
+        case Load(_, offset, _):
+            return set(free(offset))
+        case Index(value, _):
+            return set(free(value))
+        case Call(_, arguments, _):
+            return set().union(*(_free_in(a) for a in arguments))
+    return set()

@@ -5,12 +5,14 @@ Enters: a decomposed Graph.  Leaves: a `Schedule`.  Never here: code, addresses.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from graphc.dims import Dim, Size, product
 from graphc.ir.graph import Graph, Value
-from graphc.ir.op import Scalar
+from graphc.ir.op import Host, Scalar
+from graphc.schedule.host import HostLaunch, copy_on_host, lower_host
 from graphc.schedule.lower import Context, Launch, lower_region, may_overwrite, store_copy
 from graphc.schedule.memory import Interval, assign_offsets
 from graphc.schedule.nest import lower_anchor
@@ -30,7 +32,7 @@ class Schedule:
     """`written`: inputs that the launches overwrite with their updates.  `temporaries`: sizes in bytes, symbolic."""
 
     graph: Graph
-    launches: list[Launch]
+    launches: list[Launch | HostLaunch]
     places: dict[Value, Place]
     arena_nbytes: int
     temporaries: list[Size]
@@ -48,17 +50,16 @@ def schedule(graph: Graph) -> Schedule:
     """
     parts = partition(graph)
     context = Context(graph)
-    launches: list[Launch] = []
+    launches: list[Launch | HostLaunch] = []
     for group in parts.groups:
         if group.outputs and all(0 in value.shape for value in group.outputs):
             continue  # nothing to compute, and sizes of 0 would be divided by
-        lowered = lower_anchor(group, context) if group.anchor is not None else [lower_region(group, context)]
-        launches.extend(lowered)
+        launches.extend(_lowered(group, context))
     places: dict[Value, Place] = {v: Place("input", i) for i, v in enumerate(graph.inputs)}
     in_place = _in_place(graph, parts, launches, context)
     written = []
-    copies: list[Launch] = []
-    kept: list[Launch] = []
+    copies: list[Launch | HostLaunch] = []
+    kept: list[Launch | HostLaunch] = []
     states = {state for state, new in graph.updates if new is not state}
     taken: set[Value] = set()
     for state, new in graph.updates:
@@ -68,17 +69,17 @@ def schedule(graph: Graph) -> Schedule:
         if state in in_place:
             places[new] = places[state]
         elif new in states:  # it may be overwritten before it is copied
-            kept.append(store_copy(new, Value(new.type, None, f"old {new.name}"), context))
-            copies.append(store_copy(kept[-1].buffers[1], state, context))
+            kept.append(_copy(new, Value(new.type, None, f"old {new.name}"), context))
+            copies.append(_copy(kept[-1].buffers[1], state, context))
         else:
-            copies.append(store_copy(new, state, context))
+            copies.append(_copy(new, state, context))
     copies = kept + copies
     for i, value in enumerate(graph.outputs):
         if value not in places and value not in taken:
-            places[value] = Place("output", i)
+            places[value] = places[parts.reshaped.get(value, value)] = Place("output", i)
             taken.add(value)
         else:
-            copies.insert(0, store_copy(value, Value(value.type, None, f"output {i}"), context))
+            copies.insert(0, _copy(value, Value(value.type, None, f"output {i}"), context))
             places[copies[0].buffers[1]] = Place("output", i)
     launches.extend(copies)
     arena, temporaries = _place_rest(launches, places)
@@ -87,7 +88,20 @@ def schedule(graph: Graph) -> Schedule:
     )
 
 
-def _in_place(graph: Graph, parts: Partition, launches: list[Launch], context: Context) -> set[Value]:
+def _lowered(group: Group, context: Context) -> Sequence[Launch | HostLaunch]:
+    if group.anchor is None:
+        return [lower_region(group, context)]
+    if isinstance(group.anchor.lowering, Host):
+        return [lower_host(group.anchor, context)]
+    return lower_anchor(group, context)
+
+
+def _copy(value: Value, target: Value, context: Context) -> Launch | HostLaunch:
+    """A copy of a stored value into the buffer of `target`."""
+    return copy_on_host(value, target, context) if value.dtype.kind == "c" else store_copy(value, target, context)
+
+
+def _in_place(graph: Graph, parts: Partition, launches: list[Launch | HostLaunch], context: Context) -> set[Value]:
     """States whose new value may be written straight over the old one."""
     group_of = {v: g for g in parts.groups for v in g.outputs}
     position = {g: i for i, g in enumerate(parts.groups)}
@@ -109,7 +123,7 @@ def _in_place(graph: Graph, parts: Partition, launches: list[Launch], context: C
     return found
 
 
-def _of(group: Group, launches: list[Launch]) -> list[Launch]:
+def _of(group: Group, launches: list[Launch | HostLaunch]) -> list[Launch | HostLaunch]:
     members = tuple(group.members)
     return [launch for launch in launches if launch.members == members]
 
@@ -124,7 +138,7 @@ def _reads_in_step(group: Group, state: Value, new: Value, context: Context) -> 
             source = context.source(value)
             if source.base is not state:
                 continue
-            if not isinstance(node.op.lowering, Scalar) or not source.regular:
+            if not isinstance(node.lowering, Scalar) or not source.regular:
                 return False
             template = group.value_axes[node.outputs[0]]
             walked = {b: template[d + len(template) - len(source.dims)] for d, b in enumerate(source.dims) if b is not None}
@@ -133,7 +147,7 @@ def _reads_in_step(group: Group, state: Value, new: Value, context: Context) -> 
     return all(value.node is not None for value in group.outputs)
 
 
-def _place_rest(launches: list[Launch], places: dict[Value, Place]) -> tuple[int, list[Size]]:
+def _place_rest(launches: list[Launch | HostLaunch], places: dict[Value, Place]) -> tuple[int, list[Size]]:
     """Give every other buffer an arena offset (static size) or a temporary of its own (symbolic size)."""
     first: dict[Value, int] = {}
     last: dict[Value, int] = {}

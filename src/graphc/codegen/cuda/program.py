@@ -17,7 +17,7 @@ from graphc.codegen.cuda.prelude import PRELUDE
 from graphc.codegen.cuda.render import render
 from graphc.codegen.mathlib import expand
 from graphc.dims import Size, evaluate
-from graphc.ir.loops import Check, Kernel, walk
+from graphc.ir.loops import Check, HostStep, Kernel, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +54,16 @@ class Program:
         return "\n".join([PRELUDE, *self.functions.values()])
 
 
-def render_program(launches: Sequence[tuple[str, tuple[int, ...]]], kernels: Table[str, Kernel]) -> Program:
-    """The program of `launches`, each kernel that is launched written once.
+def render_program(steps: Sequence[tuple[str, tuple[int, ...]] | HostStep], kernels: Table[str, Kernel]) -> Program:
+    """The program of `steps`, each kernel that is launched written once.
 
-    Raises IRError and NotImplementedError as `render.render`.
+    Raises IRError and NotImplementedError as `render.render`; NotImplementedError for an operator that the host runs.
     """
+    launches = []
+    for step in steps:
+        if isinstance(step, HostStep):
+            raise NotImplementedError(f"{step.op} runs on the host, and a CUDA program holds only kernels")
+        launches.append(step)
     opened = {name: expand(kernels[name]) for name, _ in launches}
     functions = {name: render(kernel) for name, kernel in opened.items()}
     found = {name: (parallel_extent(kernel), map_kernel(kernel), _checks(kernel)) for name, kernel in opened.items()}

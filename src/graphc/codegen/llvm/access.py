@@ -12,6 +12,7 @@ from operator import attrgetter
 
 from graphc.codegen.llvm.emit import Emitter, Value, integer, literal, mangled, memory_type
 from graphc.codegen.llvm.functions import floor_divide, floor_modulo
+from graphc.dim_rules import made
 from graphc.dims import Atom, Dim, Size, bounds, coefficient, free, substitute
 from graphc.dtypes import DType, bool_, int32, int64, uint8
 
@@ -164,8 +165,19 @@ class Access:
         lanes = range(self.trip.width)
         if step is not None:
             return [self.pointer(buffer, offset + step * lane, dtype) for lane in lanes]
-        offsets = self.vector(offset)
-        return [self._gep(self.buffers[buffer], self.emit.extract(offsets, lane), dtype) for lane in lanes]
+        common, own = self._parted(offset)
+        address, offsets = self.pointer(buffer, common, dtype), self.vector(own)
+        return [self._gep(address, self.emit.extract(offsets, lane), dtype) for lane in lanes]
+
+    def _parted(self, offset: Size) -> tuple[Size, Size]:
+        """(the terms that are the same in every lane, those that are not): each may leave other loops than the other."""
+        if type(offset) is int:
+            return offset, 0
+        assert type(offset) is Dim
+        names = {self.trip.var, *self.trip.varying}
+        own = {m: factor for m, factor in offset.terms.items() if any(not names.isdisjoint(atom.free) for atom in m)}
+        common = {m: factor for m, factor in offset.terms.items() if m not in own}
+        return made(common, offset.mods), made(own, offset.mods)
 
     def _floor(self, buffer: str, operands: tuple[Value, ...]) -> int:
         """The outermost scope that a load from `buffer` may move to."""

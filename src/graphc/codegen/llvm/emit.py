@@ -20,6 +20,7 @@ from graphc.dtypes import DType, bool_, float32, float64, int64
 _REGISTER = {
     "b": "i1",
     "u1": "i8",
+    "u2": "i16",
     "u4": "i32",
     "u8": "i64",
     "i1": "i8",

@@ -18,7 +18,7 @@ from graphc.codegen.llvm.render import render
 from graphc.dims import Size, substitute
 from graphc.dtypes import int64
 from graphc.errors import IRError
-from graphc.ir.loops import ENTRY, STATUS_SLOT, THREADS_SLOT, Check, For, Kernel, walk
+from graphc.ir.loops import ENTRY, STATUS_SLOT, THREADS_SLOT, Check, For, HostStep, Kernel, walk
 
 CHUNKS_PER_THREAD = 4
 
@@ -82,14 +82,17 @@ many:
 """
 
 
-def render_program(launches: Sequence[Launch], kernels: Mapping[str, Kernel], lanes: int) -> str:
+def render_program(
+    launches: Sequence[Launch | HostStep], kernels: Mapping[str, Kernel], lanes: int, callback: Slot | None = None
+) -> str:
     """The module text of `launches`, in order, of `kernels` (each written once, if launched).
 
+    callback: where the table holds the address of ``void callback(table, number)``, which runs the host's steps.
     Raises IRError for a launch whose arguments do not fit its kernel's parameters.
     """
-    used = dict.fromkeys(launch.kernel for launch in launches)
+    used = dict.fromkeys(launch.kernel for launch in launches if isinstance(launch, Launch))
     texts = [render(kernels[name].renamed(name), lanes) for name in used]
-    return "\n".join([*texts, _RUNTIME, _main(launches, kernels)])
+    return "\n".join([*texts, _RUNTIME, _main(launches, kernels, callback)])
 
 
 def parallel_extent(kernel: Kernel) -> Size:
@@ -99,15 +102,22 @@ def parallel_extent(kernel: Kernel) -> Size:
     return 1
 
 
-def _main(launches: Sequence[Launch], kernels: Mapping[str, Kernel]) -> str:
+def _main(launches: Sequence[Launch | HostStep], kernels: Mapping[str, Kernel], callback: Slot | None) -> str:
     emit = Emitter()
-    slots = 1 + max((len(launch.arguments) for launch in launches), default=0)
+    slots = 1 + max((len(launch.arguments) for launch in launches if isinstance(launch, Launch)), default=0)
     checked = False
     for number, launch in enumerate(launches):
-        kernel = kernels[launch.kernel]
-        _fill(emit, kernel, launch)
-        _start(emit, kernel, launch)
-        if any(isinstance(s, Check) for s in walk(kernel.body)):
+        if isinstance(launch, HostStep):
+            assert callback is not None
+            address = _slot(emit, callback.index, "ptr")
+            emit.here(f"call void {address.text}(ptr %table, i64 {launch.number})")
+            may_fail = True
+        else:
+            kernel = kernels[launch.kernel]
+            _fill(emit, kernel, launch)
+            _start(emit, kernel, launch)
+            may_fail = any(isinstance(s, Check) for s in walk(kernel.body))
+        if may_fail:
             checked = True
             failed = _status(emit, number)
             emit.here(f"br i1 {failed}, label %stop, label %next{number}")

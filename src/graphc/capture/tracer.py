@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.capture.aliases import Alias, find_aliases, with_aliases
 from graphc.dtypes import DType, from_numpy
 from graphc.eager import autograd
 from graphc.eager.dispatch import traced as traced_tensor
@@ -25,20 +26,21 @@ from graphc.eager.tensor import Tensor, share, wrap
 from graphc.eager.views import written
 from graphc.errors import TraceError, at_user_line, user_location
 from graphc.ir.graph import Builder, Graph, Role, Value
-from graphc.ir.op import Op, TensorType, shape_text
-from graphc.trace.aliases import Alias, find_aliases, with_aliases
+from graphc.ir.op import Host, Op, TensorType, shape_text
 from graphc.trees import Tree, flatten
 
 Target = int | Tensor  # an argument's position, or a tensor from outside
 
 
 class Cell:
-    """The value that a storage's root has now.  initial: the graph input it started as, if it is one."""
+    """The value that a storage's root has now.  initial: the graph input it started as, if it is one.
+    viewed: of a copy that eager code has as a view, the cell it was copied from and the value that had."""
 
-    __slots__ = ("initial", "storage", "tracer", "value")
+    __slots__ = ("initial", "storage", "tracer", "value", "viewed")
 
     def __init__(self, tracer: Tracer, value: Value, initial: Value | None = None, storage: Storage | None = None) -> None:
         self.tracer, self.value, self.initial, self.storage = tracer, value, initial, storage
+        self.viewed: tuple[Cell, Value] | None = None
 
 
 class Capture:
@@ -185,6 +187,9 @@ class _Snapshot:
 class Tracer:
     """Where operators go while a function is traced (``modes.tracer``)."""
 
+    batches = False  # a level of vmap does
+    collects = True  # elements are not known
+
     def __init__(self, rules: Any = None) -> None:
         self.builder = Builder(rules)
         self.sequence = next_sequence()  # every node recorded before the trace has a smaller one
@@ -254,7 +259,7 @@ class Tracer:
         """A tensor made from Python data: the same at every call, however it is written to."""
         if not x.ndim:
             number = x._array.item()
-            number = number if isinstance(number, bool | int | float) else float(number)
+            number = number if isinstance(number, bool | int | float | complex) else float(number)
             (value,) = self.builder.emit(Op.table["full"], (), {"value": number, "shape": (), "dtype": x.dtype})
         else:
             value = self.capture(Capture(x), x._storage).value
@@ -289,13 +294,18 @@ class Tracer:
 
     def value_of(self, x: Tensor) -> Value:
         """The value of a tensor now."""
-        value = self.cell_of(x).value
+        cell = self.cell_of(x)
+        if cell.viewed is not None and cell.viewed[0].value is not cell.viewed[1]:
+            raise TraceError(at_user_line("a tensor was written to after a part of it was chosen by a 0-dim index tensor"))
+        value = cell.value
         for op, attrs in x._chain:
             (value,) = self.builder.emit(op, (value,), attrs)
         return value
 
     def emit(self, op: Op, inputs: tuple[Tensor, ...], attrs: dict[str, Any]) -> tuple[Tensor, ...]:
-        """Run one operator: nodes instead of results."""
+        """Run one operator: nodes instead of results.  Raises TraceError for one whose results are sized by elements."""
+        if isinstance(op.lowering, Host) and op.lowering.sized_by_data:
+            raise TraceError(at_user_line(f"{op.name}: the shapes of its results depend on the elements of a tensor"))
         self.builder.location = user_location()
         outputs = self.builder.emit(op, [self.value_of(x) for x in inputs], attrs)
         return tuple([traced_tensor(v.dtype, v.shape, Cell(self, v)) for v in outputs])
@@ -305,8 +315,17 @@ class Tracer:
         self.builder.location = user_location()
         part = self.value_of(y)
         cell = self.cell_of(x)
+        if cell.viewed is not None:
+            raise TraceError(
+                at_user_line("writing to a part of a tensor chosen by a 0-dim index tensor cannot be traced; clone() it")
+            )
         with self.builder.running():
             cell.value = written(cell.value, x._chain, part)
+
+    def note_copy_of_view(self, copy: Tensor, x: Tensor) -> None:
+        """`copy` is a view of x in eager code: the trace ends where one of them is written to and the other would show it."""
+        cell = self.cell_of(x)
+        self.cell_of(copy).viewed = (cell, cell.value)
 
     # ---- what happens to outside tensors
 

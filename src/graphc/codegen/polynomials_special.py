@@ -1,0 +1,80 @@
+"""Coefficients of the polynomials of `mathlib_special`, lowest power of t in [-1, 1] first, as exact hexadecimals.
+
+Enters: nothing.  Leaves: one tuple a table.  Never here: arithmetic.  Written by tools/fit_special.py, which says what each
+one approximates; the comment is the largest relative error.
+"""
+
+from __future__ import annotations
+
+
+def _exact(text: str) -> tuple[float, ...]:
+    return tuple(map(float.fromhex, text.split()))
+
+
+ERFCX_FACTOR = _exact(  # 2**-54.0
+    """0x1.40c522d7e4987p+0 -0x1.15c084bb9e8f3p-3 -0x1.85a15c58aa4f5p-5 0x1.098366a5b4701p-3 -0x1.e88b803a4a881p-4
+    0x1.17ca2877effabp-4 -0x1.8574c40b69c6ap-6 0x1.4b884e464a11bp-9 0x1.ef1bdd0e61218p-10 -0x1.98db51673633ep-11
+    -0x1.b912639d3c363p-14 0x1.065a3f813e29bp-13 0x1.4c228d0f252afp-18 -0x1.513c76b5fc688p-16
+    -0x1.885c4173e8118p-21 0x1.d22433a611e6cp-19 0x1.7dfecd6d595a4p-22 -0x1.4b8d0b0794184p-21
+    -0x1.2dabcbdb3b408p-23 0x1.b96fc70953a87p-24 0x1.60bcb894e79d1p-25 -0x1.ddcfc080be09bp-27
+    -0x1.1a5abb05ab718p-27 0x1.4a654198bfd96p-30 0x1.cd7350f20ad1ap-31 -0x1.2f98d06214628p-35"""
+)
+LOG_GAMMA = _exact(  # 2**-54.5
+    """0x1.eeb95b094c191p-2 -0x1.2aed059bd608ap-4 0x1.01af62a2929bfp-6 -0x1.007aa83cee101p-8 0x1.133423527f3d7p-10
+    -0x1.34dbda14a599fp-12 0x1.64f0664c37406p-14 -0x1.a5035229a9556p-16 0x1.f814babe86906p-18
+    -0x1.313e8bc6a6231p-19 0x1.750a77d822d32p-21 -0x1.cb448e61e1d84p-23 0x1.1c7e4f467baeep-24
+    -0x1.62443cdd5170dp-26 0x1.b9e257d11f1c8p-28 -0x1.15350c1f6c64ap-29 0x1.68fdeb08edc47p-31
+    -0x1.cb09aadf8c861p-33 0x1.ba137484c764cp-35 -0x1.0ed848f4c3a8bp-36 0x1.97a672f510735p-37
+    -0x1.0ba7e4b7ec423p-38"""
+)
+I0_SMALL = _exact(  # 2**-53.6
+    """0x1.a7f09f8eedf5ap-3 -0x1.cedda0048620cp-4 0x1.8322d1d8a3bcdp-4 -0x1.6cb8d0c91587ap-4 0x1.65c235bfea525p-4
+    -0x1.5c028fe647b97p-4 0x1.44b6196a81cd2p-4 -0x1.1cd73a8e68ccdp-4 0x1.d11e10f4df976p-5 -0x1.602411e311459p-5
+    0x1.ee6f5662ed940p-6 -0x1.427b098c73974p-6 0x1.87e866afec072p-7 -0x1.bd258f50f2bbbp-8 0x1.da1ab100a3279p-9
+    -0x1.daf9aa1897dd3p-10 0x1.c0f3e4b25cda1p-11 -0x1.91807fa4d8274p-12 0x1.549d756b72d33p-13
+    -0x1.12c356acb216ep-14 0x1.a681c80c0a7f1p-16 -0x1.366f54c213419p-17 0x1.b42febce920ccp-19
+    -0x1.24261d26d0826p-20 0x1.7a1853253013bp-22 -0x1.e8f1aa095cd03p-24 0x1.23cbc2a0d556ap-25
+    -0x1.095d0ee259a0fp-27 0x1.2cb083ee40aeep-29 -0x1.45cb72134d0efp-30 0x1.4ea63223aef14p-32"""
+)
+I0_LARGE = _exact(  # 2**-53.8
+    """0x1.9bd428ad249a5p-2 0x1.b87969bb93b86p-9 0x1.1daa72b5cffa0p-13 0x1.75e5ee7193c9bp-17 0x1.8e513c2fbb4d7p-20
+    0x1.3f49a7d62b2a7p-22 0x1.7d0d0cb6d579cp-24 0x1.51ce71adfb8dcp-25 0x1.7281608082bb2p-26 0x1.0393c5c549066p-27
+    -0x1.d6aed4e999c8ap-28 -0x1.ccba1604bc157p-27 -0x1.5a374e8067293p-28 0x1.03813921d363bp-27
+    0x1.c2cf2e6a86796p-28 -0x1.e1db3b1fc3ea4p-29 -0x1.3a6dfcb29fb62p-28 0x1.a1d63d6d8235fp-30 0x1.2df0453a22419p-29
+    -0x1.3a3b59d669595p-31 -0x1.6cab377ea12d0p-31 0x1.4ffe43b34b0cap-33 0x1.9be1812d98421p-34
+    -0x1.646da6611912bp-36"""
+)
+I1_SMALL = _exact(  # 2**-52.5
+    """0x1.6e14eb8e5d319p-5 -0x1.f4bb071a7752bp-5 0x1.16c390ddb08edp-4 -0x1.1881379ffb5c0p-4 0x1.0530f817ff9e1p-4
+    -0x1.c4daa51341cecp-5 0x1.6df95e8be14bfp-5 -0x1.13d5f358a4538p-5 0x1.84125b0cff350p-6 -0x1.fe3d9c01c0f92p-7
+    0x1.3a0c1a03dd04fp-7 -0x1.6ab6a385fff90p-8 0x1.89f8a642f0925p-9 -0x1.936826ab64aacp-10 0x1.8656c6be7755cp-11
+    -0x1.65bf648a39793p-12 0x1.3742cd4aaa6fbp-13 -0x1.01a443791d1abp-14 0x1.9697533512122p-16
+    -0x1.32695b322d6d0p-17 0x1.b9e737171b9e2p-19 -0x1.3185873978224p-20 0x1.955c2d603c674p-22
+    -0x1.01919a9b8d686p-23 0x1.3c6b0b37ede35p-25 -0x1.81ab86ff6c562p-27 0x1.b7935e5ac92e6p-29
+    -0x1.900f247d3c0a1p-31 0x1.b022071797871p-33 -0x1.a21dbdbdd0288p-34 0x1.9d9d0b221194bp-36"""
+)
+I1_LARGE = _exact(  # 2**-53.9
+    """0x1.8ebe783a84030p-2 -0x1.3f796198ee62dp-7 -0x1.cbc54df1d5adep-13 -0x1.f89c230615615p-17 -0x1.ec8e123ea3305p-20
+    -0x1.76137f7ae6917p-22 -0x1.ad8b35adc406dp-24 -0x1.727a1058f659fp-25 -0x1.91e151ca6bf60p-26
+    -0x1.21936a1ea1c23p-27 0x1.d60cff70f4ce9p-28 0x1.e236784650fb0p-27 0x1.805f9b8194527p-28 -0x1.069735b018307p-27
+    -0x1.dfed018844927p-28 0x1.d6e5e5ac6b3a2p-29 0x1.4a94ecae55871p-28 -0x1.8b794674af086p-30
+    -0x1.3bb2a62cd1582p-29 0x1.23214d692a95ep-31 0x1.7c45609d3fdd4p-31 -0x1.341e6ffaf59f6p-33
+    -0x1.acea3b2532276p-34 0x1.45b8aea87b94bp-36"""
+)
+ERFINV_CENTRE = _exact(  # 2**-56.0
+    """0x1.e861fbb24c00ap-1 0x1.450aefd2e5b55p-4 0x1.d3e9857f5c3f5p-7 0x1.a3679981bca2fp-9 0x1.a16391d977152p-11
+    0x1.b99a77ffb0d86p-13 0x1.e65c0016763c4p-15 0x1.1385edb1fc992p-16 0x1.3ecff9d3e7da6p-18 0x1.76f358f83ae9ap-20
+    0x1.beb6e9775fa77p-22 0x1.0cf25bce75939p-23 0x1.46ab3e3be9a1bp-25 0x1.8ef46acbd24b5p-27 0x1.eaeed73ba2560p-29
+    0x1.3794b96ef4cbep-30 0x1.858e8d77a9b9ap-32 0x1.84d376485d9f5p-34 0x1.d887a62bcffa9p-36 0x1.4267d0c17afa9p-36
+    0x1.a2b94206e4c8bp-38"""
+)
+ERFC_INVERSE_TAIL = _exact(  # 2**-53.6
+    """0x1.e8019f9ad38b0p-1 0x1.8b16cc5152906p-4 -0x1.5e0f727eab98bp-4 0x1.ac6a0203c8c54p-5 -0x1.ce6328b524961p-6
+    0x1.b6420861c6721p-7 -0x1.6861b199a6e4ap-8 0x1.c4498ae8c7dfep-10 -0x1.84d5df555f668p-13 -0x1.41c43c9ae6564p-12
+    0x1.77d12b67cbd96p-12 -0x1.1e02874e67ecap-12 0x1.6422a1bc88340p-13 -0x1.80138331b2506p-14 0x1.6022cf00dccd0p-15
+    -0x1.fa84a4378ee2bp-17 0x1.4352294aab7e3p-19 0x1.286ed73480b89p-19 -0x1.9c9a338503cb1p-19 0x1.6476e4bda7e74p-19
+    -0x1.060146020b13ep-19 0x1.f504d24da89f7p-21 -0x1.68207506ad8f0p-23 0x1.32bd4ff0817c6p-22
+    -0x1.efe3519fcd1fap-22 -0x1.5b9a6937ad3efp-24 0x1.b50dbf21778b2p-22 -0x1.2984e2baf2643p-27
+    -0x1.d07b8050a7ccdp-23 -0x1.094cb089528d9p-29 0x1.bd6901ee23cf7p-24 -0x1.3c7748ee29bc6p-26
+    -0x1.4eab6867faba5p-26 0x1.9e8d4e873475cp-28"""
+)

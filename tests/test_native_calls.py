@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -164,6 +166,16 @@ def test_failed_checks_raise_as_before() -> None:
     assert x.index_select(0, good).shape == (2, 2)
 
 
+def test_errors_while_learning_are_the_usual_ones() -> None:
+    x, wrong = graphc.ones(3, 2), graphc.tensor([0, 3])
+    messages = set()
+    for _ in range(4):
+        with pytest.raises(IndexError) as raised:
+            x[wrong]
+        messages.add(str(raised.value))
+    assert len(messages) == 1
+
+
 def test_what_reads_elements_is_never_replayed() -> None:
     """A call whose shape of result depends on elements stays in Python."""
     mask, x = graphc.tensor([True, False]), graphc.tensor([1.0, 2.0])
@@ -258,6 +270,14 @@ def test_numbers_in_a_key_are_told_apart() -> None:
         for _ in range(3):
             assert repr((x * number).tolist()) == repr([v * number for v in (1.0, 2.0, 3.0)])
             assert x[int(number) % 3].item() == 1.0 + int(number) % 3
+
+
+def test_functions_are_pickled_by_name() -> None:
+    relu = graphc.nn.functional.relu
+    for function in (relu, graphc.exp, graphc.cat):
+        assert pickle.loads(pickle.dumps(function)) is function
+        assert copy.deepcopy(function) is function
+    assert "relu" in (relu.__doc__ or "") and relu.__name__ == "relu"
 
 
 def test_threads_have_modes_of_their_own() -> None:

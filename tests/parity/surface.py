@@ -83,7 +83,7 @@ def known() -> dict[tuple[str, str], Failure]:
 # ---- the page ----------------------------------------------------------------------------------------------------------
 
 
-def _measured(pair: tuple[str, str], limit: int = 24) -> tuple[str, str, int, list[str]]:
+def _measured(pair: tuple[str, str], limit: int = 12) -> tuple[str, str, int, list[str]]:
     outcome = run(*pair, limit=limit)
     return *pair, outcome.tried, outcome.failures
 

@@ -90,7 +90,7 @@ def _detached(t: Any) -> Any:
 
 
 def _grouped(t: Any) -> Any:
-    a = t.arange(24, dtype=t.bfloat16).reshape(2, 3, 4)
+    a = t.arange(128, dtype=t.bfloat16).reshape(2, 8, 8) % 5
     return t.nn.functional.grouped_mm(a, a.transpose(1, 2).contiguous())
 
 
@@ -235,6 +235,8 @@ CASES: dict[str, Callable[[Any], Any]] = {
     "Tensor._backward_hooks": lambda t: _values(t)._backward_hooks,
     "Tensor.cuda": _needs_a_gpu,
     "Tensor.dequantize": lambda t: _values(t).dequantize(),
+    "Tensor.resize": lambda t: _values(t).resize(3, 2),
+    "Tensor._cdata": lambda t: [isinstance(_values(t)._cdata, int), (lambda x: x._cdata == x._cdata)(_values(t))],
     "torch.save": _saved,
     "torch.load": _saved,
 }

@@ -25,6 +25,7 @@ from graphc.ir.op import THROUGH, Composite, Host, Movement, Op, TensorType, set
 from graphc.ops.arguments import cast, quiet
 from graphc.ops.create import full
 from graphc.ops.movement import expand
+from graphc.ops.strided import overlaps
 
 KernelRunner = Callable[[Op, tuple[np.ndarray, ...], dict[str, Any], tuple[TensorType, ...]], tuple[np.ndarray, ...]]
 
@@ -264,7 +265,8 @@ def assign(x: Tensor, y: Tensor, name: str, fresh: bool = True) -> Tensor:
     if tracer is not None:
         tracer.write(x, y)
     else:
-        if not x._array.flags.writeable:
+        flags = x._array.flags
+        if not flags.writeable or not flags.c_contiguous and overlaps(x._array.shape, x._array.strides):
             raise RuntimeError(f"{name}: {SHARED_ELEMENTS}")
         np.copyto(x._array, y._array)
     x._storage.version += 1

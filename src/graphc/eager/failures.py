@@ -23,6 +23,7 @@ ERRORS = (
 SIGNATURE = re.compile(r"^[\w.<>]+\(\) (?=got |missing |takes )")  # how Python begins a message about a call's arguments
 _RAISES = {dis.opmap["RAISE_VARARGS"], dis.opmap["RERAISE"]}
 _ABOUT_TYPES = (TypeError, AttributeError, KeyError)
+_ABOUT_VALUES = (IndexError, ValueError, OverflowError, ZeroDivisionError, RuntimeError)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -75,10 +76,8 @@ def _translate(error: Exception, name: str, given: Iterable[Any] | None) -> None
             shown = f"{name}(): received an invalid combination of arguments - got ({', '.join(kinds)})"
             raise _marked(TypeError(shown)) from error
         return
-    if isinstance(error, OverflowError | ZeroDivisionError):
-        raise _marked(RuntimeError(f"{begin}value cannot be converted without overflow: {error}")) from error
-    kind = next(kind for kind in (IndexError, ValueError, RuntimeError) if isinstance(error, kind))
-    if type(error) in (IndexError, ValueError) or type(error).__module__.startswith("numpy"):
+    kind = next(kind for kind in _ABOUT_VALUES if isinstance(error, kind))
+    if type(error) is kind and kind is not RuntimeError or type(error).__module__.startswith("numpy"):
         raise _marked(kind(f"{begin}{error}")) from error
 
 

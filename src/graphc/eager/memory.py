@@ -21,7 +21,7 @@ from graphc.eager.modes import modes, no_grad
 from graphc.eager.outputs import into
 from graphc.eager.storage import Phantom, Storage, array_address, memory_of
 from graphc.eager.tensor import Tensor, place, wrap
-from graphc.errors import TraceError, at_user_line
+from graphc.errors import TraceError, at_user_line, warn
 from graphc.ir.op import Op
 from graphc.ops.arguments import sizes
 from graphc.ops.movement import inverse, permute
@@ -451,6 +451,20 @@ def pin_memory(self: Tensor, device: Any = None) -> Tensor:
     raise RuntimeError(at_user_line("pin_memory: cannot access accelerator device when none is available"))
 
 
+@attached
+@guarded
+def resize(self: Tensor, *sizes: Any) -> Tensor:
+    """`view` of the contiguous tensor, with PyTorch's warning that the name is deprecated."""
+    warn("resize: non-inplace resize is deprecated; use reshape() or view()", UserWarning)
+    return self.contiguous().view(*sizes)  # type: ignore[attr-defined, no-any-return]
+
+
+@attached
+def dequantize(self: Tensor) -> Tensor:
+    """As float32: there are no quantized tensors."""
+    return self.float()  # type: ignore[attr-defined, no-any-return]
+
+
 # ---- facts ------------------------------------------------------------------------------------------------------------
 
 _FACTS: dict[str, Any] = {
@@ -465,6 +479,14 @@ def _fact(value: Any) -> property:
 
 for _name, _value in _FACTS.items():
     setattr(Tensor, _name, _fact(_value))
+
+
+_INTERNALS: dict[str, Any] = {
+    "_backward_hooks": lambda self: None if not self._hooks else dict(self._hooks),
+    "_cdata": id,  # what tells one tensor from another
+}
+for _name, _value in _INTERNALS.items():
+    setattr(Tensor, _name, property(_value))
 
 
 @attached

@@ -290,6 +290,7 @@ def _reinterpreted(x: Tensor, dtype: DType) -> Tensor:
 
 
 @attached
+@guarded
 def view_as(self: Tensor, other: Tensor) -> Tensor:
     """`view` with the shape of another tensor."""
     return view(self, tuple(other.shape))

@@ -21,7 +21,8 @@ class Modes(threading.local):
     """`grad`: operators are recorded on the tape.  `tracer`: who operators go to instead of kernels (a `Tracer`, a level of vmap),
     or None.   `inference`: inside `inference_mode`.   `watchers`: called with every node that is put on the tape.
     `check_nan`: anomaly mode looks for NaN.   `hooks_refused`: the message of who enters `saved_tensors_hooks`, or None.
-    `readers`: called with every tensor whose elements are read into Python."""
+    `readers`: called with every tensor whose elements are read into Python; while there are any, nothing is
+    done to tensors but by operators."""
 
     grad: bool = True
     tracer: Any = None

@@ -69,9 +69,18 @@ def _check_apart(out: Any, x: Any, name: str) -> None:
             _check_apart(out, member, name)
     elif isinstance(x, Tensor) and isinstance(out, Tensor) and modes.tracer is None:
         a, b = out._array, x._array
+        if name in READ_ELSEWHERE and _root(a) is _root(b):  # even an out that must grow, which PyTorch grows into its neighbours
+            raise RuntimeError(f"{name}: {PARTLY_SHARED}")
         same = name not in READ_ELSEWHERE and a.shape == b.shape and a.strides == b.strides and array_address(a) == array_address(b)
         if not same and a.flags.c_contiguous and b.flags.c_contiguous and np.may_share_memory(a, b):
             raise RuntimeError(f"{name}: {PARTLY_SHARED}")
+
+
+def _root(array: Any) -> Any:
+    """What owns the memory that `array` is a part of."""
+    while getattr(array, "base", None) is not None:
+        array = array.base
+    return array
 
 
 def _written(out: Any, result: Any, name: str) -> Tensor:

@@ -153,6 +153,13 @@ def attribute_key(value: Any) -> tuple[Any, ...]:
     return (type(value).__name__, value)
 
 
+def _fits(stated: TensorType, made: TensorType) -> bool:
+    """Whether two types are one, as far as their sizes are known."""
+    if stated.dtype is not made.dtype or stated.rank != made.rank:
+        return False
+    return all(a == b for a, b in zip(stated.shape, made.shape, strict=True) if isinstance(a, int) and isinstance(b, int))
+
+
 def rewrite(graph: Graph, rules: Mapping[str, Sequence[Rule]]) -> Graph:
     """Re-emit every node in order with `rules` active; operands are already rewritten when a rule sees them."""
     builder = Builder(rules)
@@ -161,6 +168,10 @@ def rewrite(graph: Graph, rules: Mapping[str, Sequence[Rule]]) -> Graph:
         for node in graph.nodes:
             builder.location = node.location
             outputs = builder.emit(node.op, [new[v] for v in node.inputs], node.attrs)
-            new.update(zip(node.outputs, outputs, strict=True))
+            for stated, made in zip(node.outputs, outputs, strict=True):
+                if not _fits(stated.type, made.type):  # it would be written past the end of the memory that was stated
+                    operands = ", ".join(str(v.type) for v in node.inputs)
+                    raise RuntimeError(f"{node.op}: not defined for {operands}: it gives {made.type}, its type rule {stated.type}")
+                new[stated] = made
     updates = ((state, new[value]) for state, value in graph.updates)
     return builder.graph(graph.name, graph.inputs, (new[v] for v in graph.outputs), updates)

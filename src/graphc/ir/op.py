@@ -388,7 +388,7 @@ def canonical_dim(name: str, dim: int, rank: int) -> int:
 
 
 __all__ = [
-    "Anchor", "Bad", "Composite", "Dim", "Element", "Fill", "Host", "Lowering", "Movement", "LARGEST", "ON_HOST", "Op", "Reduce", "Runner",
-    "Sample", "Scalar", "Shape", "Size", "THROUGH", "TensorType", "broadcast_shapes", "canonical_dim", "effective_lowering",
-    "running", "set_default_runner", "shape_text",
+    "Anchor", "Bad", "Composite", "Dim", "Element", "Fill", "Host", "LARGEST", "Lowering", "Movement", "ON_HOST", "Op", "Reduce",
+    "Runner", "Sample", "Scalar", "Shape", "Size", "THROUGH", "TensorType", "broadcast_shapes", "canonical_dim",
+    "effective_lowering", "running", "set_default_runner", "shape_text",
 ]  # fmt: skip

@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 
 from graphc import dims, kernels
-from graphc.dtypes import DType, float32, int32
+from graphc.dtypes import float32, int32
 from graphc.eager import dispatch
-from graphc.eager.gradients import Program as GradientProgram
 from graphc.eager.modes import modes
 from graphc.eager.storage import Storage
 from graphc.eager.tape import Node
@@ -31,6 +30,7 @@ from graphc.eager.views import VIEWS
 from graphc.ir.loops import FIRST_SLOT
 from graphc.ir.op import Host, Op, Scalar, TensorType, running
 from graphc.native import calls, layout
+from graphc.native.keys import tensors_in
 from graphc.runtime.program import Program
 
 LARGE_NBYTES = 1 << 19  # an output of this size is aligned and recycled
@@ -84,19 +84,6 @@ class _Notes:
         self.read = True
 
 
-def tensors_in(arguments: Sequence[Any]) -> list[Tensor]:
-    """The tensors among arguments, in the order in which `calls.describe` finds them."""
-    found: list[Tensor] = []
-    for x in arguments:
-        if isinstance(x, Tensor):
-            found.append(x)
-        elif isinstance(x, tuple | list):
-            found += tensors_in(x)
-        elif isinstance(x, slice):
-            found += tensors_in((x.start, x.stop, x.step))
-    return found
-
-
 class Recipe:
     """The words of a recipe at `address`; everything they point to lives as long as this does."""
 
@@ -144,6 +131,9 @@ def learned(
     try:
         with running(notes):
             result = function(*args, **kwargs)
+    except Exception:  # operators may have taken another way than they usually take: the usual way says what is wrong
+        modes.readers = readers
+        return function(*args, **kwargs), None
     finally:
         modes.readers = readers
     changed = [x for x, state in zip(given, before, strict=True) if _state(x) != state]
@@ -582,16 +572,3 @@ class _Writer:
 
 def _address(array: np.ndarray[Any, Any]) -> int:
     return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
-
-
-def identities(arguments: Sequence[Any]) -> list[Any]:
-    """The arguments whose identity is in a key: they are kept, so that nothing else gets their address."""
-    kept: list[Any] = []
-    for x in arguments:
-        if isinstance(x, tuple | list):
-            kept += identities(x)
-        elif isinstance(x, slice):
-            kept += identities((x.start, x.stop, x.step))
-        elif isinstance(x, str | DType | GradientProgram):
-            kept.append(x)
-    return kept

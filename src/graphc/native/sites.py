@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import importlib
 import inspect
 import os
 import sys
@@ -32,7 +33,7 @@ from graphc.eager.storage import Storage
 from graphc.eager.tensor import Size, Tensor, wrap
 from graphc.errors import IRError, warn
 from graphc.ir import op as ir_op
-from graphc.native import calls, layout, objects, recipes, sorting, steps
+from graphc.native import calls, keys, layout, objects, recipes, sorting, steps
 from graphc.runtime import threads
 from graphc.runtime.cache import default_cache
 from graphc.runtime.link import assemble, link, machine_signature
@@ -50,6 +51,15 @@ class _MethodDef(ctypes.Structure):
     """CPython's PyMethodDef."""
 
     _fields_ = [("name", ctypes.c_char_p), ("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p)]
+
+
+class _Number(int):
+    """A site's number.  Built-in functions are pickled as names of what they are bound to, so this is pickled as a module."""
+
+    home: str
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, (self.home,)
 
 
 class _State(ctypes.Structure):
@@ -146,7 +156,7 @@ class Sites:
             if self.state.running:
                 return result  # someone may be using the scratch memory
             self.state.scratch = self.arena.reserve(recipe.scratch_nbytes)
-        self.insert(words, recipe, recipes.identities((*args, *kwargs.values(), *kwargs)))
+        self.insert(words, recipe, keys.identities((*args, *kwargs.values(), *kwargs)))
         return result
 
     def insert(self, words: Any, recipe: recipes.Recipe | None, kept: list[Any]) -> None:
@@ -166,9 +176,12 @@ class Sites:
 
     # ---- putting sites in place
 
-    def site(self, function: Callable[..., Any], name: str) -> Any:
-        """A built-in function that stands for `function`: its ``__self__`` is its number."""
-        number = len(self.functions)
+    def site(self, function: Callable[..., Any], name: str, home: str = "graphc") -> Any:
+        """A built-in function that stands for `function`, called `name` in the module `home`: its ``__self__`` is its number."""
+        number = _Number(len(self.functions))
+        if number >= MOST_SITES:
+            return function
+        number.home = home
         self.functions.append(function)
         if function.__name__ == "__getitem__":
             self.state.getitem = number
@@ -177,17 +190,17 @@ class Sites:
         self.kept.append(definition)
         return _new_function(ctypes.addressof(definition), number, function.__module__)
 
-    def standing_for(self, function: Callable[..., Any]) -> Any:
+    def standing_for(self, function: Callable[..., Any], home: str = "graphc") -> Any:
         """The one site of a function."""
         if function not in self.standing:
-            self.standing[function] = self.site(function, function.__name__)
+            self.standing[function] = self.site(function, function.__name__, home)
         return self.standing[function]
 
     def replace(self, module: dict[str, Any]) -> None:
         """Put sites in the place of a module's replayable functions."""
         for name, value in list(module.items()):
             if isinstance(value, FunctionType) and value in replay.functions:
-                module[name] = self.standing_for(value)
+                module[name] = self.standing_for(value, module["__name__"])
 
 
 _new_function = ctypes.pythonapi.PyCFunction_NewEx

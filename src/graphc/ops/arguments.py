@@ -154,6 +154,14 @@ def require_floating(name: str, argument: str, x: Any) -> Tensor:
     return x
 
 
+def ordered(name: str, argument: str, x: Any) -> Tensor:
+    """A tensor whose elements have an order.  Raises NotImplementedError for complex numbers."""
+    x = tensor(name, argument, x)
+    if x.dtype.kind == "c":
+        raise NotImplementedError(f"{name}: not defined for complex tensors: {argument} is {of_type(x)}")
+    return x
+
+
 def index_tensor(name: str, argument: str, x: Any) -> Tensor:
     """An integer (not bool) tensor.  Raises RuntimeError as PyTorch does."""
     x = tensor(name, argument, x)

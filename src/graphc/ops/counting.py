@@ -12,7 +12,7 @@ import numpy as np
 
 from graphc.dtypes import bool_, float32, int32, int64
 from graphc.ir.op import LARGEST, Bad, Host, Op, TensorType
-from graphc.ops.arguments import cast, is_tensor, lifted, of_type, one_dim, promoted_dtype, same_dtype, tensor
+from graphc.ops.arguments import cast, is_tensor, lifted, of_type, one_dim, ordered, promoted_dtype, same_dtype, tensor
 from graphc.ops.declare import EVERY, NUMERIC, Routed, Shorthand, call, fill
 from graphc.ops.elementwise import Prepared
 from graphc.ops.sorting import comparable
@@ -219,7 +219,7 @@ def _searched(name: str, rows: Any, x: Any, right: bool, out_int32: bool) -> Any
 
 def _searchsorted(rows: Any, x: Any, *, out_int32: bool = False, right: bool = False, side: Any = None, sorter: Any = None) -> Any:
     name = "searchsorted"
-    rows = tensor(name, "sorted_sequence", rows)
+    rows = ordered(name, "sorted_sequence", rows)
     if side not in (None, "left", "right"):
         raise RuntimeError(f"{name}: side can only be 'left' or 'right' but got {side}")
     if side == "left" and right:
@@ -267,7 +267,7 @@ searchsorted = Shorthand(
 
 
 def _bucketize(x: Any, boundaries: Any, *, out_int32: bool = False, right: bool = False) -> Any:
-    boundaries = tensor("bucketize", "boundaries", boundaries)
+    boundaries = ordered("bucketize", "boundaries", boundaries)
     if boundaries.ndim != 1:
         raise RuntimeError(f"bucketize: boundaries tensor must be 1 dimension, but got {of_type(boundaries)}")
     return _searched("bucketize", boundaries, x, bool(right), out_int32)

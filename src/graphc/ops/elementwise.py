@@ -138,7 +138,7 @@ def type_rule(
         dtype = same_dtype(name, types) if not wide_numbers else _narrowest(name, types)
         if dtype.kind not in kinds:
             shown = ", ".join(map(str, types))
-            raise RuntimeError(f"{name}: not defined for {_KINDS[dtype.kind]} tensors: {shown}")
+            raise NotImplementedError(f"{name}: not defined for {_KINDS[dtype.kind]} tensors: {shown}")
         shape = types[0].shape if len(types) == 1 else broadcast_shapes(name, [t.shape for t in types])
         return TensorType(bool_ if result == "bool" else dtype.real if result == "real" else dtype, shape)
 

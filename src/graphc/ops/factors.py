@@ -20,7 +20,7 @@ import numpy as np
 from graphc.dtypes import int32
 from graphc.errors import LinAlgError
 from graphc.ir.op import Bad, Host, Op, TensorType
-from graphc.ops.arguments import index_tensor, of_type, one_size, tensor
+from graphc.ops.arguments import index_tensor, of_type, one_size
 from graphc.ops.arithmetic import add, div, mul, sub
 from graphc.ops.complex import conj, is_complex, real
 from graphc.ops.contract import swapped

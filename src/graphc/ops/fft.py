@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from graphc.dtypes import DType, bfloat16, float16, float32, float64, get_default_dtype, int64
-from graphc.ir.op import Bad, Host, Op, Shape, TensorType, canonical_dim
+from graphc.ir.op import Bad, Host, Op, Shape, TensorType
 from graphc.ops.arguments import cast, of_type, one_dim, one_size, tensor
 from graphc.ops.complex import conj, is_complex, real
 from graphc.ops.create import iota, require_dtype

@@ -88,6 +88,8 @@ def _regression_prepare(name: str, defaults: dict[str, Any], extra: tuple[str, .
     def prepare(x: Any, target: Any, *args: Any, **given: Any) -> Prepared:
         x, target = promoted(name, (tensor(name, "x", x), tensor(name, "target", target)), ("x", "target"))
         require_inexact(name, x)
+        if x.dtype.kind == "c" and name != "l1_loss":  # the one that is a distance
+            raise NotImplementedError(f"{name}: not defined for complex tensors: {of_type(x)}, {of_type(target)}")
         chosen = {**dict(zip(defaults, args, strict=False)), **given}
         unknown = set(chosen) - set(defaults)
         if unknown or len(args) > len(defaults):

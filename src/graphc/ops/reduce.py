@@ -166,6 +166,8 @@ def folded_type(name: str, empty_allowed: bool, result: DType | None = None) -> 
     """The type rule of reductions over `dims` with `keepdim`."""
 
     def infer(x: TensorType, dims: tuple[int, ...], keepdim: bool) -> TensorType:
+        if not empty_allowed and x.dtype.kind == "c":  # only extrema have no value of nothing, and complex numbers have no order
+            raise NotImplementedError(f"{name}: not defined for complex tensors: {x}")
         if not empty_allowed and any(is_zero(x.shape[d]) for d in dims):
             raise (RuntimeError if len(dims) == x.rank > 1 else IndexError)(
                 f"{name}: expected reduction dims {list(dims)} of {x} to have non-zero size"

@@ -23,6 +23,7 @@ from graphc.ops.arguments import (
     gradient_in_compute_dtype,
     is_zero,
     one_dim,
+    ordered,
     rounded,
     same_dtype,
     tensor,
@@ -301,7 +302,7 @@ def _cumulative_extremum(name: str, running: Op) -> Op:
     """Values and the places they were found at."""
 
     def prepare(x: Any, dim: Any) -> Prepared:
-        x = tensor(name, "input", x)
+        x = ordered(name, "input", x)
         return (x,), {"dim": one_dim(name, dim, x.ndim)}
 
     def rule(x: Any, dim: int) -> tuple[Any, Any]:

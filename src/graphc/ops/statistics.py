@@ -22,6 +22,7 @@ from graphc.ops.arguments import (
     number,
     of_type,
     one_dim,
+    ordered,
     require_floating,
     rounded,
     tensor,
@@ -82,7 +83,7 @@ def _arg_infer(name: str) -> Callable[..., TensorType]:
 
 def _arg(name: str, primitive: Op, doc: str) -> Op:
     def prepare(x: Any, dim: Any = None, keepdim: bool = False) -> Prepared:
-        x = tensor(name, "x", x)
+        x = ordered(name, "x", x)
         return (x,), {"dim": None if dim is None else one_dim(name, dim, x.ndim), "keepdim": bool(keepdim)}
 
     def rule(x: Any, dim: int | None, keepdim: bool) -> Any:

@@ -318,9 +318,7 @@ def _unfold_reference(xp: Any, x: Any, dim: int, size: int, step: int) -> Any:
     apart = x.strides[dim] * (step if count > 1 else 1)
     strides = (*x.strides[:dim], apart, *x.strides[dim + 1 :], x.strides[dim])
     shape = (*x.shape[:dim], count, *x.shape[dim + 1 :], size)
-    made = np.lib.stride_tricks.as_strided(x, shape, strides)
-    made.flags.writeable = x.flags.writeable and (step >= size or count <= 1)  # windows that overlap cannot be written to
-    return made
+    return np.lib.stride_tricks.as_strided(x, shape, strides)
 
 
 def _unfold_grad(g: Any, out: Any, x: Any, dim: int, size: int, step: int) -> tuple[Any]:

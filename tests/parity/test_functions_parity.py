@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as TF
 
 import graphc
 import graphc.nn.functional as GF
+
+torch = pytest.importorskip("torch")
+TF = torch.nn.functional
 
 RNG = np.random.default_rng(2)
 

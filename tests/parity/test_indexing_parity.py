@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import graphc
+
+torch = pytest.importorskip("torch")
 
 SHAPE = (2, 3, 4)
 ARRAY = np.arange(24.0).reshape(SHAPE)

@@ -13,14 +13,14 @@ from itertools import pairwise
 from typing import Any, NoReturn
 
 from graphc.dims import product
+from graphc.dtypes import promote_types
 from graphc.ir.op import Bad, Op, Size
-from graphc.ops.arguments import is_tensor, of_type, one_dim, tensor, tensors
+from graphc.ops.arguments import cast, is_tensor, of_type, one_dim, tensor, tensors
 from graphc.ops.arithmetic import add, mul
 from graphc.ops.contract import matmul, matrices
 from graphc.ops.declare import FLOATING, NUMERIC, Shorthand, call, fill
 from graphc.ops.elementwise import Prepared
 from graphc.ops.movement import permute, reshape, slice_, unsqueeze
-from graphc.ops.reduce import fold, reduce_sum
 
 Labels = tuple[str, ...]
 
@@ -135,9 +135,9 @@ def _without_repeats(x: Any, labels: Labels) -> Named:
 
 
 def _summed(term: Named, wanted: set[str]) -> Named:
-    """Without the dims that nobody wants."""
+    """Without the dims that nobody wants; sums of integers are int64, as in PyTorch."""
     drop = tuple(k for k, label in enumerate(term.labels) if label not in wanted)
-    return Named(fold(reduce_sum, term.x, drop, False), tuple(n for n in term.labels if n in wanted)) if drop else term
+    return Named(Op.table["sum"](term.x, drop), tuple(n for n in term.labels if n in wanted)) if drop else term
 
 
 def _arranged(term: Named, order: Sequence[str]) -> Any:
@@ -179,6 +179,8 @@ def _pair(a: Named, b: Named, wanted: set[str]) -> Named:
     depth = product(map(a.size, inner))
     left = reshape.run(_arranged(a, (*batch, *rows, *inner)), shape=(product(batch_shape), product(row_shape), depth))
     right = reshape.run(_arranged(b, (*batch, *inner, *columns)), shape=(product(batch_shape), depth, product(column_shape)))
+    element = promote_types(left.dtype, right.dtype)
+    left, right = cast(left, element), cast(right, element)
     return Named(reshape.run(matmul.run(left, right), shape=(*batch_shape, *row_shape, *column_shape)), labels)
 
 
@@ -211,10 +213,8 @@ def _einsum(*operands: Any, equation: str) -> Any:
         b, a = terms.pop(j), terms.pop(i)
         terms.insert(i, _pair(a, b, {n for t in terms for n in t.labels} | set(output)))
     (last,) = terms
-    drop = tuple(k for k, label in enumerate(last.labels) if label not in output)
-    x = Op.table["sum"](last.x, drop) if drop else last.x  # of integers this is int64, as in PyTorch
-    kept = [label for label in last.labels if label in output]
-    return permute.run(x, dims=tuple(map(kept.index, output)))
+    last = _summed(last, set(output))
+    return permute.run(last.x, dims=tuple(map(last.labels.index, output)))
 
 
 einsum = Shorthand(

@@ -13,7 +13,7 @@ import numpy as np
 from graphc.dtypes import bool_, float32, int32, int64
 from graphc.ir.op import LARGEST, Bad, Host, Op, TensorType
 from graphc.ops.arguments import cast, is_tensor, lifted, of_type, one_dim, ordered, promoted_dtype, same_dtype, tensor
-from graphc.ops.declare import EVERY, NUMERIC, Routed, Shorthand, call, fill
+from graphc.ops.declare import EVERY, NUMERIC, Shorthand, call, fill
 from graphc.ops.elementwise import Prepared
 from graphc.ops.sorting import comparable
 
@@ -56,18 +56,11 @@ def _unique_reference(xp: Any, x: Any, dim: int | None, inverse: bool, counts: b
     return _wanted(values, places, counted, inverse, counts)
 
 
-def run_prepared(op: Op, *args: Any, **kwargs: Any) -> Any:
-    """Run `op` itself with public arguments, whatever its public call would do around it."""
-    inputs, attrs = op.prepare(*args, **kwargs)
-    return op.run(*inputs, **attrs)
-
-
-unique = Routed(
+unique = Op(
     "unique",
     doc="The distinct elements (or slices along dim) in order, where each element went, and how many of each there are.  [...] -> "
     "[count], int64 [...], int64 [count].",
     signature="(x, sorted=True, return_inverse=False, return_counts=False, dim=None)",
-    route=run_prepared,
     prepare=_unique_prepare,
     infer=lambda x, dim, inverse, counts: TensorType(x.dtype, x.shape),
     reference=_unique_reference,
@@ -101,12 +94,11 @@ def _consecutive_reference(xp: Any, x: Any, dim: int | None, inverse: bool, coun
     return _wanted(values, places.reshape(x.shape) if dim is None else places, counted, inverse, counts)
 
 
-unique_consecutive = Routed(
+unique_consecutive = Op(
     "unique_consecutive",
     doc="The elements (or slices along dim) without those equal to the one before, where each went, and how many there were.  "
     "[...] -> [count], int64 [...], int64 [count].",
     signature="(x, return_inverse=False, return_counts=False, dim=None)",
-    route=run_prepared,
     prepare=_consecutive_prepare,
     infer=lambda x, dim, inverse, counts: TensorType(x.dtype, x.shape),
     reference=_consecutive_reference,

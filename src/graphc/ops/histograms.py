@@ -13,7 +13,6 @@ from graphc.dims import Dim
 from graphc.dtypes import float32, float64, int64
 from graphc.ir.op import Bad, Host, Op, TensorType
 from graphc.ops.arguments import is_tensor, number, of_type, tensor
-from graphc.ops.counting import run_prepared
 from graphc.ops.declare import FLOATING, Routed, call, fill
 from graphc.ops.elementwise import Prepared
 from graphc.ops.sorting import comparable
@@ -190,7 +189,8 @@ def _grid_reference(xp: Any, x: Any, *more: Any, bins: Any, limits: Any, weighte
 
 
 def _grid_route(op: Op, *args: Any, **kwargs: Any) -> tuple[Any, tuple[Any, ...]]:
-    found, *edges = run_prepared(op, *args, **kwargs)
+    inputs, attrs = op.prepare(*args, **kwargs)
+    found, *edges = op.run(*inputs, **attrs)
     return found, tuple(edges)
 
 

@@ -1,32 +1,35 @@
-"""Importing everything that eager code needs takes little more than importing NumPy."""
+"""Importing everything that eager code needs is less work than importing NumPy; counted in function calls, which no load changes."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 CODE = """
-import time
-start = time.process_time()
+import sys
+calls = 0
+def count(frame, event, argument):
+    global calls
+    calls += event in ("call", "c_call")
+sys.setprofile(count)
 import numpy
-numpy_s = time.process_time() - start
-start = time.process_time()
+numpy_calls, calls = calls, 0
 import graphc
 graphc.tensor
-print(time.process_time() - start, numpy_s)
-import sys
+sys.setprofile(None)
+print(calls, numpy_calls)
 assert not {"llvmlite", "networkx", "graphc.pipeline", "graphc.native.sites"} & set(sys.modules)
 """
-LIMIT_S, USUAL_NUMPY_S = 0.1, 0.08  # where NumPy takes longer, so may graphc: the machine is slow or busy
 
 
-def test_importing_takes_less_than_numpy_and_a_tenth_of_a_second() -> None:
-    """The least of several processes: other work on the machine only adds."""
-    times = []
-    for _ in range(8):
-        done = subprocess.run([sys.executable, "-c", CODE], check=True, capture_output=True, text=True, timeout=60)
-        ours, numpy = map(float, done.stdout.split())
-        times.append(ours)
-        if ours < LIMIT_S * max(1.0, numpy / USUAL_NUMPY_S):
-            return
-    raise AssertionError(f"importing graphc took {min(times):.3f} s beside NumPy")
+def test_importing_graphc_calls_less_than_importing_numpy(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the second process finds bytecode, as an installed package does
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", CODE], check=True, capture_output=True, text=True, timeout=120, env=environment
+        )
+    ours, numpy = map(int, done.stdout.split())
+    assert ours < 0.75 * numpy, f"importing graphc makes {ours} calls, NumPy {numpy}"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 import graphc.namespace  # noqa: F401  tensors get their methods there
-from graphc.nn import functional, gradients, init
+from graphc.nn import functional, init, utils
 from graphc.nn.activations import (
     ELU,
     GELU,
@@ -103,9 +101,6 @@ from graphc.nn.resizing import (
     UpsamplingNearest2d,
 )
 from graphc.nn.tables import EmbeddingBag
-
-utils = gradients
-sys.modules[f"{__name__}.utils"] = gradients  # PyTorch's name of the module
 
 __all__ = [
     "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d",

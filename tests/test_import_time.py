@@ -1,4 +1,4 @@
-"""Importing everything that eager code needs is less work than importing NumPy; counted in function calls, which no load changes."""
+"""Importing all that eager code needs is less work than importing NumPy, counted in function calls: no load changes them."""
 
 from __future__ import annotations
 

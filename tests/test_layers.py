@@ -60,7 +60,7 @@ SURFACE = (
 MECHANISM = ("graphc.passes", "graphc.schedule", "graphc.codegen", "graphc.runtime", "graphc.artifact")
 
 FORBIDDEN_FILES = {"utils", "util", "helpers", "helper", "common"}
-NAMESPACES = ("graphc.utils", "graphc.nn.utils")  # PyTorch's namespace of that name, with nothing in it but what PyTorch's programs import from there
+NAMESPACES = ("graphc.utils", "graphc.nn.utils")  # PyTorch's namespaces of that name
 FORBIDDEN_CLASS = re.compile(r"(Manager|Base|Impl)(?=[A-Z_0-9]|$)")
 LAZY = ("llvmlite", "networkx", "safetensors", "cupy")
 

@@ -1,4 +1,5 @@
-"""``python -m bench [names] [--seconds S] [--threads N]``: check, time, print one table.  (``eager`` as a name: see `bench.eager`.)
+"""``python -m bench [names] [--seconds S] [--threads N]``: check, time, print one table.  (``dataloader``,
+``eager`` and ``training``: see there.)
 
 Enters: workload names.  Leaves: milliseconds per call (the median) and their ratio to the best other library.
 Never here: workloads.
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench import eager
+from bench import dataloader, eager, training
 from bench.workloads import WORKLOADS, Runner, Workload, installed
 
 OURS = ("graphc", "graphc eager")
@@ -83,8 +84,9 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"among {', '.join(WORKLOADS)}; all without any")
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each workload (2)")
     parser.add_argument("--threads", type=int, help="threads of every library (each one's own choice)")
-    if sys.argv[1:2] == ["eager"]:
-        return eager.main(sys.argv[2:])
+    for name, other in (("dataloader", dataloader), ("eager", eager), ("training", training)):
+        if sys.argv[1:2] == [name]:
+            return other.main(sys.argv[2:])
     given = parser.parse_args()
     if unknown := sorted(set(given.names) - set(WORKLOADS)):
         parser.error(f"there is no workload {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")

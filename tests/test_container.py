@@ -272,7 +272,7 @@ def test_every_byte_of_the_file_counts(path: Path) -> None:
         with pytest.raises(ArtifactError, match=r"^x\.gc: "):
             container.read(path)
     path.write_bytes(data + b"\0")
-    with pytest.raises(ArtifactError, match="bytes outside its entries were altered"):
+    with pytest.raises(ArtifactError, match="bytes at the end of the zip file were altered"):
         container.read(path)
 
 

@@ -3,9 +3,9 @@
 Enters: Python callables, tensors.  Leaves: tensors, as the callable itself would give them, bit for bit.
 Never here: how code is traced (trace) or made (pipeline).
 
-A call is keyed by the structure of its arguments, every tensor's dtype, shape and requires_grad, the grad mode, the epoch that any
-module attribute change bumps, and the plain values in globals and closures that the code names.  A new key traces again; a trace
-whose text was compiled before costs no compilation.
+A call is keyed by the structure of its arguments, every tensor's dtype, shape and requires_grad, the grad mode, autocast, the epoch
+that any module attribute change bumps, and the plain values in globals and closures that the code names.  A new key traces again; a
+trace whose text was compiled before costs no compilation.
 """
 
 from __future__ import annotations
@@ -66,7 +66,13 @@ class Compiled:
         if modes.tracer is not None:
             return self._target(*args, **kwargs)
         leaves, tree = flatten((args, kwargs), is_tensor)
-        key = (tree, modes.grad, dtypes.get_default_dtype(), *[(x.dtype, x._array.shape, x.requires_grad) for x in leaves])
+        key = (
+            tree,
+            modes.grad,
+            modes.autocast,
+            dtypes.get_default_dtype(),
+            *[(x.dtype, x._array.shape, x.requires_grad) for x in leaves],
+        )
         variant = self._variants.get(key)
         if variant is None and self._eager.get(key) == dispatch.epoch[0]:
             return self._target(*args, **kwargs)

@@ -23,6 +23,15 @@ def is_compiling() -> bool:
 is_dynamo_compiling = is_compiling
 
 
+def is_exporting() -> bool:
+    """False: what is saved is what `graphc.compile` traced."""
+    return False
+
+
+def reset() -> None:
+    """Nothing to forget: compiled functions keep their own variants."""
+
+
 def disable(fn: Function | None = None, recursive: bool = True, *, reason: str | None = None) -> Any:
     """A function that is never traced: compiled code that calls it runs eagerly, with a `CompileWarning`.  Also a decorator."""
     if fn is None:
@@ -41,3 +50,12 @@ def disable(fn: Function | None = None, recursive: bool = True, *, reason: str |
 def allow_in_graph(fn: Any) -> Any:
     """`fn`: whatever runs while code is traced goes into the graph."""
     return fn
+
+
+def assume_constant_result(fn: Any) -> Any:
+    """`fn`: what Python computes while code is traced is constant anyway."""
+    return fn
+
+
+def cudagraph_mark_step_begin() -> None:
+    """Nothing to mark: there are no CUDA graphs."""

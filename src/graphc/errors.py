@@ -7,6 +7,7 @@ the classes below exist only where a caller must tell them apart.
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import warnings
 
@@ -19,6 +20,10 @@ class IRError(Exception):
 
 class ArtifactError(Exception):
     """A file that is not a whole, unaltered graphc artifact, or data that its signature does not allow."""
+
+
+class CheckpointError(ArtifactError, pickle.UnpicklingError, RuntimeError):
+    """A file of tensors that is damaged, holds more than data, or is none; PyTorch raises one of its other base classes."""
 
 
 class TraceError(Exception):

@@ -3,7 +3,8 @@
 Enters: an operator, arrays, attributes.  Leaves: arrays.  Never here: the tape, NumPy's own kernels, which of the two runs.
 
 Sizes above 1 become symbols, one per distinct size, so one program serves every shape of a kind.  An operator whose
-attributes speak of sizes (a normalized shape, a slice) is compiled for its very shapes instead.
+attributes speak of sizes (a normalized shape, a slice) is compiled for its very shapes instead, and so is a large product that
+comes again and again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from graphc.dtypes import DType, from_numpy
 from graphc.eager.storage import array_address
 from graphc.errors import IRError
 from graphc.ir.graph import Builder, Graph, Value, attribute_key
-from graphc.ir.op import Op, TensorType
+from graphc.ir.op import Anchor, Composite, Op, TensorType
 from graphc.pipeline import build
 from graphc.runtime.memory import aligned_empty
 from graphc.runtime.program import Program
@@ -37,10 +38,10 @@ class _OneNode:
 class _Call:
     """A program and what one kind of call (operator, attributes, input types) passes to it."""
 
-    __slots__ = ("outputs", "program", "sizes")
+    __slots__ = ("outputs", "program", "runs", "sizes")
 
     def __init__(self, found: _OneNode, distinct: Sequence[int], types: Sequence[TensorType]) -> None:
-        self.program = found.program
+        self.program, self.runs = found.program, 0
         self.sizes = [distinct[i] for i in found.sizes]
         self.outputs: list[tuple[Any, Any]] = [(t.shape, t.dtype.numpy) for t in types]
 
@@ -48,6 +49,8 @@ class _Call:
 _programs: dict[Key, _OneNode | None] = {}  # None: needs its very shapes
 _calls: dict[Key, _Call] = {}
 _CALLS_LIMIT = 8192
+SPECIALISED_RUNS = 8  # calls with the same sizes, after which nests get a program for just these
+SPECIALISED_ELEMENTS = 1 << 14  # of the operands: with fewer it would not show
 LEAST_PERMUTED = 1024  # elements: NumPy copies fewer in less time than a call takes
 
 
@@ -64,6 +67,9 @@ def run(op: Op, arrays: Sequence[np.ndarray[Any, Any]], attrs: dict[str, Any], t
         if len(_calls) >= _CALLS_LIMIT:
             _calls.clear()
         call = _calls[kind] = bound(op, arrays, attrs, types)
+    call.runs += 1
+    if call.runs == SPECIALISED_RUNS and call.sizes and _worth_specialising(op, arrays):
+        call = _calls[kind] = bound(op, arrays, attrs, types, specialised=True)
     copies, addresses = [], []
     for array in arrays:
         if not array.flags.c_contiguous:
@@ -100,8 +106,19 @@ def row_major(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return copy  # type: ignore[no-any-return]
 
 
-def bound(op: Op, arrays: Sequence[np.ndarray[Any, Any]], attrs: dict[str, Any], types: Sequence[TensorType]) -> _Call:
-    """The program for a call, made if there is none that serves it."""
+def _worth_specialising(op: Op, arrays: Sequence[np.ndarray[Any, Any]]) -> bool:
+    """Loops of known sizes need no masks; that shows in nests, which composites may hold."""
+    return isinstance(op.lowering, Anchor | Composite) and sum(a.size for a in arrays) >= SPECIALISED_ELEMENTS
+
+
+def bound(
+    op: Op,
+    arrays: Sequence[np.ndarray[Any, Any]],
+    attrs: dict[str, Any],
+    types: Sequence[TensorType],
+    specialised: bool = False,
+) -> _Call:
+    """The program for a call, made if there is none that serves it.   specialised: one for its very sizes."""
     distinct: list[int] = []
     shapes: list[tuple[int, ...]] = []
     for array in arrays:
@@ -115,23 +132,26 @@ def bound(op: Op, arrays: Sequence[np.ndarray[Any, Any]], attrs: dict[str, Any],
                 shape.append(size)
         shapes.append(tuple(shape))
     key: Key = (op, tuple(shapes), tuple(a.dtype for a in arrays), tuple(attribute_key(attrs[n]) for n in op.attrs))
-    found = _programs.get(key, key)
-    if found is key:
-        found = _programs[key] = _generic(op, arrays, shapes, distinct, attrs, types)
+    exact = (*key, tuple(a.shape for a in arrays))
+    found = _programs.get(exact)
+    if found is None and not specialised:
+        found = _programs.get(key, key)
+        if found is key:
+            found = _programs[key] = _generic(op, arrays, shapes, distinct, attrs, types)
     if found is None:
-        key = (*key, tuple(a.shape for a in arrays))
-        found = _programs.get(key)
-        if found is None:
-            found = _programs[key] = _static(op, arrays, attrs)
+        found = _programs[exact] = _static(op, arrays, attrs)
     assert isinstance(found, _OneNode)
     return _Call(found, distinct, types)
 
 
 def one_node(op: Op, types: Sequence[TensorType], attrs: dict[str, Any]) -> Graph:
-    """The graph of one application of `op`."""
+    """The graph of one application of `op`; of the operators that it is made of where it is in no table."""
     builder = Builder()
     inputs = [Value(t, None, f"x{i}") for i, t in enumerate(types)]
-    return builder.graph(op.name, inputs, builder.emit(op, inputs, attrs))
+    if Op.table.get(op.name) is op or not isinstance(op.lowering, Composite):
+        return builder.graph(op.name, inputs, builder.emit(op, inputs, attrs))
+    with builder.running():
+        return builder.graph(op.name, inputs, op.lowering.rule(*inputs, **attrs))
 
 
 def _static(op: Op, arrays: Sequence[np.ndarray[Any, Any]], attrs: dict[str, Any]) -> _OneNode:

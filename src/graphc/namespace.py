@@ -11,6 +11,24 @@ import math
 from typing import Any
 
 import graphc.ops
+from graphc.amp.autocast_mode import (
+    autocast,
+    autocast_decrement_nesting,
+    autocast_increment_nesting,
+    clear_autocast_cache,
+    get_autocast_cpu_dtype,
+    get_autocast_dtype,
+    get_autocast_gpu_dtype,
+    is_autocast_cache_enabled,
+    is_autocast_cpu_enabled,
+    is_autocast_enabled,
+    set_autocast_cache_enabled,
+    set_autocast_cpu_dtype,
+    set_autocast_cpu_enabled,
+    set_autocast_dtype,
+    set_autocast_enabled,
+    set_autocast_gpu_dtype,
+)
 from graphc.dtypes import DType as dtype
 from graphc.dtypes import (
     bfloat16,
@@ -33,7 +51,7 @@ from graphc.dtypes import (
     uint64,
 )
 from graphc.dtypes import bool_ as bool
-from graphc.eager import conversions, einops, indexing, methods, pickling, writes
+from graphc.eager import conversions, einops, foreach, indexing, methods, pickling, writes
 from graphc.eager.conversions import set_default_tensor_type, typename
 from graphc.eager.creation import (
     arange,
@@ -108,6 +126,12 @@ from graphc.eager.pickling import rebuilt as _rebuilt
 from graphc.eager.printing import set_printoptions
 from graphc.eager.queries import (
     _assert,
+    _assert_async,
+    _check,
+    _check_index,
+    _check_type,
+    _check_value,
+    _shape_as_tensor,
     is_complex,
     is_conj,
     is_floating_point,
@@ -120,22 +144,17 @@ from graphc.eager.queries import (
     numel,
     result_type,
 )
+from graphc.eager.recurrence import gru, gru_cell, lstm, lstm_cell, rnn_relu, rnn_relu_cell, rnn_tanh, rnn_tanh_cell
 from graphc.eager.sampling import _sample_dirichlet, _standard_gamma, bernoulli, binomial, multinomial, poisson
 from graphc.eager.shapes import broadcast_shapes
 from graphc.eager.tensor import Size, Tensor
 from graphc.settings import (
     OutOfMemoryError,
     are_deterministic_algorithms_enabled,
-    get_autocast_cpu_dtype,
-    get_autocast_dtype,
-    get_autocast_gpu_dtype,
     get_device_module,
     get_float32_matmul_precision,
     get_num_interop_threads,
     get_num_threads,
-    is_autocast_cache_enabled,
-    is_autocast_cpu_enabled,
-    is_autocast_enabled,
     is_deterministic_algorithms_warn_only_enabled,
     set_float32_matmul_precision,
     set_flush_denormal,
@@ -169,3 +188,9 @@ def equal(input: Tensor, other: Tensor) -> builtins.bool:
 
 fill_, zero_ = Tensor.fill_, Tensor.zero_  # type: ignore[attr-defined]
 e, inf, nan, pi, newaxis = math.e, math.inf, math.nan, math.pi, None
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_foreach_"):
+        return foreach.function(name)
+    raise AttributeError(f"module 'graphc' has no attribute {name!r}")

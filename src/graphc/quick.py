@@ -92,7 +92,7 @@ def _made(variant: Variant) -> QuickCall:
     count = len(traced.arguments)
     specs = [(s.dtype, s.shape) for s in plan.inputs[:count]]
     shape, dtype = variant.outputs[0]
-    grad_mode, default_dtype, default_at = modes.grad, dtypes._default, dtypes._default[0]
+    grad_mode, autocast, default_dtype, default_at = modes.grad, modes.autocast, dtypes._default, dtypes._default[0]
     epoch, at = variant.epoch, dispatch.epoch
     entry, pool = program.entry_for(plan.nbytes), program.pool
     threaded = program.is_long(plan.nbytes)
@@ -104,7 +104,11 @@ def _made(variant: Variant) -> QuickCall:
     def call(args: tuple[Any, ...]) -> Tensor | None:
         if len(args) != count or at[0] != epoch or modes.grad is not grad_mode or modes.tracer is not None:
             return None
-        if default_dtype[0] is not default_at or (values and not all(value.holds() for value in values)):
+        if (
+            modes.autocast is not autocast
+            or default_dtype[0] is not default_at
+            or (values and not all(value.holds() for value in values))
+        ):
             return None
         addresses = []
         for x, (wanted, size) in zip(args, specs):  # noqa: B905  lengths were compared

@@ -1,51 +1,193 @@
-"""`graphc.save` and `graphc.load`: the artifact room with tensors and the compiler handed to it, both only when a file needs them.
+"""`graphc.save` and `graphc.load`: which kind of file it is, and tensors and the compiler handed to those that read it.
 
-Enters: state dicts, paths.  Leaves: files, state dicts, loaded programs.  Never here: what a file holds.
+Enters: values, paths, open files.  Leaves: files, values, loaded programs.  Never here: what a file holds.
 """
 
 from __future__ import annotations
 
+import ctypes
+import io
+import mmap as memory_map
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from graphc.artifact import files
+from graphc.artifact import container, files, weights, zips
 from graphc.artifact.container import Place
+from graphc.errors import ArtifactError, CheckpointError
 from graphc.runtime.host import Function
 from graphc.runtime.plan import Plan
 
+# What Python's own functions raise for bytes that are not what they expect; beside a clear error of their own, readers let it pass.
+_DAMAGE = (
+    ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError, RuntimeError,
+    ArithmeticError, AssertionError,
+)  # fmt: skip
+# How files begin that people take for checkpoints.
+_FOREIGN = {
+    b"version https://git-lfs": "a Git LFS pointer; fetch the file itself", b"<": "a web page; the download failed",
+    b"\x93NUMPY": "a NumPy array: numpy.load reads it", b"\x89HDF": "an HDF5 file", b"GGUF": "a GGUF file",
+    b"\x1f\x8b": "compressed with gzip",
+}  # fmt: skip
+
 
 def save(
-    obj: Any, f: Place, pickle_module: Any = None, pickle_protocol: int = 2, _use_new_zipfile_serialization: bool = True
+    obj: Any,
+    f: Place,
+    pickle_module: Any = None,
+    pickle_protocol: int = 2,
+    _use_new_zipfile_serialization: bool = True,
+    _disable_byteorder_record: bool = False,
 ) -> None:
-    """Write a tensor or state dict as one file (a path or an open binary file) without pickles.
+    """Write tensors and plain values as a file that ``torch.load(weights_only=True)`` reads; safetensors where the path ends so.
 
-    It may nest dicts, lists and tuples of tensors, arrays, numbers, strings, bools and None.  Tensors come back as
-    copies that do not require grad.  (A compiled function is written by its own ``save``.)
+    obj: a state dict, or nested dicts, lists, tuples and sets of tensors, parameters, NumPy arrays, numbers, strings, bytes,
+    dtypes, devices and None; for safetensors, a dict of tensors.  Tensors that share memory are written once and share it again
+    when loaded.  A path is replaced as a whole or not at all.  (A compiled function or script is written by its own ``save``.)
 
-    Raises TypeError naming the place of anything else; OSError, and an existing file stays whole.
-    Differs from torch: no other Python objects.
+    Raises TypeError naming the place of anything else, ValueError for what contains itself, OSError.
+    Differs from torch: no other Python objects, so no modules; the pickle's protocol is 2; `pickle_module` is not used.
     """
-    files.save(obj, f)
+    if hasattr(obj, "save") and hasattr(obj, "explain"):
+        raise TypeError("save: a compiled function writes itself: compiled.save(path)")
+    if isinstance(f, str | os.PathLike) and os.fspath(f).endswith(".safetensors"):
+        from graphc.safetensors import save_file
+
+        save_file(obj, f)
+        return
+    from graphc.checkpoints.encode import save
+
+    save(obj, f, legacy=not _use_new_zipfile_serialization)
 
 
 def load(
-    f: Place, map_location: Any = None, pickle_module: Any = None, *, weights_only: bool | None = None, mmap: bool | None = None
+    f: Place,
+    map_location: Any = None,
+    pickle_module: Any = None,
+    *,
+    weights_only: bool | None = None,
+    mmap: bool | None = None,
+    **pickle_load_args: Any,
 ) -> Any:
-    """What is in the file: the program that ``compiled.save`` wrote, as a callable, or the state dict that `save` wrote.
+    """What a file holds, by its content: tensors and plain values that `save` or PyTorch wrote (as a zip file, or before version
+    1.6), the tensors of a safetensors file or of the shards that an index lists, or the program that ``compiled.save`` wrote.
 
-    map_location: a device, a dict of devices or a function, as PyTorch has it; all tensors are on the CPU.
-    weights_only: files hold nothing else.
-    Raises ArtifactError for a damaged, altered or foreign file, OSError for one that cannot be read, and as ``Tensor.to`` for a
-    device that no tensor can be on.
+    map_location: a device, a dict of devices or a function, as PyTorch has it; all tensors are on the CPU, whatever the file says.
+    weights_only, pickle_module and further arguments change nothing: files are read as data, and nothing in them is ever run.
+    mmap: tensors lie on the file's memory, read when used and changed only in this process; the file must stay as it is.
+
+    Raises CheckpointError (a RuntimeError and `pickle.UnpicklingError`) for a file that is damaged, foreign, or holds more than
+    data; ArtifactError for a program's; OSError for one that cannot be read; ValueError for `mmap` without a path; as ``Tensor.to``
+    for a device that no tensor can be on.
     """
-    if map_location is not None and not callable(map_location):
-        from graphc.eager.devices import check_device
+    if map_location is not None:
+        from graphc.checkpoints.tensors import place_of
 
-        for where in map_location.values() if isinstance(map_location, dict) else (map_location,):
-            check_device(where)
-    return files.load(f, wrap=_tensor, rebuild=_rebuild, resolve=_resolve, script=_script)
+        place_of(map_location)
+    if mmap and not isinstance(f, str | os.PathLike):
+        raise ValueError("load: f must be a file path in order to use the mmap argument")
+    name = container.name_of(f)
+    try:
+        data = _bytes_of(f, bool(mmap))
+        return _read(data, f, name, map_location, bool(mmap))
+    except ArtifactError as error:
+        if isinstance(error, CheckpointError) and not str(error).startswith(f"{name}: "):
+            raise CheckpointError(f"{name}: {error}") from error.__cause__
+        raise
+
+
+def _bytes_of(f: Place, writable: bool) -> memoryview:
+    """The bytes of a path or an open file; those of a path are mapped, not read."""
+    if isinstance(f, str | os.PathLike):
+        with open(f, "rb") as file:
+            if not os.path.isfile(f) or not os.fstat(file.fileno()).st_size:
+                return memoryview(file.read())
+            if not writable:
+                return memoryview(memory_map.mmap(file.fileno(), 0, access=memory_map.ACCESS_READ))
+            private = memory_map.mmap(file.fileno(), 0, access=memory_map.ACCESS_COPY)
+            # not a view of the mapping itself: tensors on one of those count as shared between processes
+            return memoryview((ctypes.c_char * len(private)).from_buffer(private)).cast("B")
+    if not hasattr(f, "read"):
+        raise AttributeError(f"'{type(f).__name__}' object has no attribute 'read': load takes a path or an open binary file")
+    data = f.read()
+    if isinstance(data, str):
+        raise TypeError("load: the file is open as text; open it with mode 'rb'")
+    return memoryview(data)
+
+
+def _read(data: memoryview, f: Place, name: str, map_location: Any, mapped: bool) -> Any:
+    entries = zips.entries(data) if bytes(data[:4]) == b"PK\3\4" else None
+    if entries is not None and container.MANIFEST in entries:
+        verified = container.verified(bytes(data), name)
+        return files.opened(verified, name, wrap=_tensor, rebuild=_rebuild, resolve=_resolve, script=_script)
+    if weights.is_safetensors(data):
+        from graphc.safetensors import tensors_of
+
+        return tensors_of(data, copy=not mapped)
+    if bytes(data[:1]) == b"{":
+        return _sharded(data, f, map_location, mapped)
+    from graphc.checkpoints import pytorch
+    from graphc.checkpoints.tensors import CallersError
+
+    try:
+        if entries is not None:
+            return pytorch.read_zip(data, entries, map_location, mapped)
+        if pytorch.is_legacy(data):
+            return _legacy(data, f, map_location, mapped)
+    except CallersError as error:
+        raise error.__cause__ or error from None
+    except ArtifactError:
+        raise
+    except _DAMAGE as error:
+        raise CheckpointError(f"{name}: its parts do not fit together ({type(error).__name__}: {error})") from error
+    raise CheckpointError(f"{name}: {_foreign(data)}")
+
+
+def _legacy(data: memoryview, f: Any, map_location: Any, mapped: bool) -> Any:
+    from graphc.checkpoints.pytorch import read_legacy
+
+    if mapped:
+        raise CheckpointError("mmap needs a zip file; this one is of the layout that PyTorch had before 1.6")
+    value, end = read_legacy(data, map_location)
+    if end < len(data) and hasattr(f, "seek"):  # several saved one after another into one open file
+        f.seek(end - len(data), io.SEEK_CUR)
+    return value
+
+
+def _sharded(data: memoryview, f: Place, map_location: Any, mapped: bool) -> dict[str, Any]:
+    """The tensors that the shards beside an index hold."""
+    from graphc.checkpoints.shards import checked_index
+
+    try:
+        index = checked_index(weights.parsed(data))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"not a checkpoint: JSON that is no index of shards ({error})") from None
+    if not isinstance(f, str | os.PathLike):
+        raise CheckpointError("the shards of an index are found beside it: load it by its path")
+    folder = os.path.dirname(os.fspath(f))
+    found: dict[str, Any] = {}
+    for shard in dict.fromkeys(index.values()):
+        held = load(os.path.join(folder, shard), map_location, mmap=mapped)
+        listed = {name for name, place in index.items() if place == shard}
+        if not isinstance(held, dict) or not listed <= held.keys():
+            raise CheckpointError(f"shard {shard} does not hold every tensor that the index says")
+        found.update((name, held[name]) for name in held if name in listed)
+    return {name: found[name] for name in index}
+
+
+def _foreign(data: memoryview) -> str:
+    """What a file is that is no checkpoint."""
+    if not data:
+        return "the file is empty"
+    begin = bytes(data[:512])
+    if begin[257:262] == b"ustar":
+        return "a tar archive, such as PyTorch wrote before version 0.1.10; load and save it with a PyTorch that reads them"
+    for start, what in _FOREIGN.items():
+        if begin.startswith(start):
+            return f"not a checkpoint but {what}"
+    return "neither a checkpoint of PyTorch, nor safetensors, nor a graphc artifact"
 
 
 def _tensor(array: np.ndarray[Any, Any]) -> Any:

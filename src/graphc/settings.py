@@ -1,4 +1,4 @@
-"""Settings of the whole process under PyTorch's names: threads, precision, determinism, autocast.
+"""Settings of the whole process under PyTorch's names: threads, precision, determinism.
 
 Enters: settings.  Leaves: settings.  Never here: anything that changes a result's bits.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import types
 from typing import Any
 
-from graphc.dtypes import DType, bfloat16, float16
+from graphc.amp.autocast_mode import is_autocast_enabled
 from graphc.eager.devices import device
 from graphc.errors import OutOfMemoryError, at_user_line
 
@@ -70,39 +70,6 @@ def set_flush_denormal(mode: bool) -> bool:
     return False
 
 
-# ---- autocast ---------------------------------------------------------------------------------------------------------
-
-
-def is_autocast_enabled(device_type: str | None = None) -> bool:
-    """False: there is no autocast."""
-    return False
-
-
-def is_autocast_cpu_enabled() -> bool:
-    """False: there is no autocast."""
-    return False
-
-
-def is_autocast_cache_enabled() -> bool:
-    """False: there is no autocast."""
-    return False
-
-
-def get_autocast_dtype(device_type: str) -> DType:
-    """The dtype that PyTorch's autocast uses by default on a device."""
-    return bfloat16 if device(device_type).type == "cpu" else float16
-
-
-def get_autocast_gpu_dtype() -> DType:
-    """`get_autocast_dtype` of CUDA."""
-    return float16
-
-
-def get_autocast_cpu_dtype() -> DType:
-    """`get_autocast_dtype` of the CPU."""
-    return bfloat16
-
-
 # ---- devices ----------------------------------------------------------------------------------------------------------
 
 
@@ -117,8 +84,7 @@ def get_device_module(device_: Any = None, /, **named: Any) -> types.ModuleType:
 
 
 __all__ = [
-    "OutOfMemoryError", "are_deterministic_algorithms_enabled", "get_autocast_cpu_dtype", "get_autocast_dtype",
-    "get_autocast_gpu_dtype", "get_device_module", "get_float32_matmul_precision", "get_num_interop_threads", "get_num_threads",
-    "is_autocast_cache_enabled", "is_autocast_cpu_enabled", "is_autocast_enabled", "is_deterministic_algorithms_warn_only_enabled",
+    "OutOfMemoryError", "are_deterministic_algorithms_enabled", "get_device_module", "get_float32_matmul_precision",
+    "get_num_interop_threads", "get_num_threads", "is_autocast_enabled", "is_deterministic_algorithms_warn_only_enabled",
     "set_float32_matmul_precision", "set_flush_denormal", "set_num_threads", "use_deterministic_algorithms",
 ]  # fmt: skip

@@ -74,6 +74,18 @@ GRAPHS = {
           %1 = cumsum(%y, dim=1) : i64[3, 50]
           return %0, %1
         }""",
+    "recurrent": """
+        graph @g(%x: f32[3, 7, 15], %h: f32[7, 5], %w: f32[15, 5], %b: f32[5], %n: i64[7]) {
+          %0, %1 = gru_sequence(%x, %h, %w, %b, %n, reverse=false, projected=false, masked=true) : f32[4, 7, 5], f32[3, 7, 20]
+          return %0, %1
+        }""",
+    "recurrent_backward": """
+        graph @g(%d: f32[3, 7, 3], %e: f32[3, 7, 5], %s: f32[3, 7, 3], %t: f32[3, 7, 5], %k: f32[2, 7, 25], %x: f32[2, 7, 20],
+                 %h: f32[7, 3], %w: f32[20, 3], %c: f32[7, 5], %p: f32[3, 5]) {
+          %0, %1, %2 = lstm_sequence_backward(%d, %e, %s, %t, %k, %x, %h, %w, %c, %p, reverse=true, projected=true,
+            masked=false) : f32[2, 7, 25], f32[3, 7, 3], f32[7, 5]
+          return %0, %1, %2
+        }""",
     "indices": """
         graph @g(%x: f32[7, 40], %i: i64[5]) {
           %0 = index_select(%x, %i, dim=0) : f32[5, 40]

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO
 
+from graphc.artifact import zips
 from graphc.errors import ArtifactError
 
 FORMAT = "graphc"
@@ -94,12 +95,16 @@ def name_of(path: Place) -> str:
 
 def read(path: Place) -> dict[str, bytes]:
     """The entries of a path or an open file, verified.  Raises ArtifactError, or OSError where the file cannot be read at all."""
-    name = name_of(path)
     if isinstance(path, str | os.PathLike):
         with open(path, "rb") as file:
             data = file.read()
     else:
         data = path.read()
+    return verified(data, name_of(path))
+
+
+def verified(data: bytes, name: str) -> dict[str, bytes]:
+    """The entries of a file's bytes.  Raises ArtifactError, which calls the file `name`."""
     try:
         return _read(data)
     except ArtifactError as error:
@@ -109,32 +114,24 @@ def read(path: Place) -> dict[str, bytes]:
 
 
 def _read(data: bytes) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        infos = archive.infolist()
-        names = [info.filename for info in infos]
-        if len(names) != len(set(names)) or len(names) > ENTRY_LIMIT:
-            raise ArtifactError("an entry stands twice, or there are too many")
-        if MANIFEST not in names:
-            raise ArtifactError("no manifest: not a graphc artifact, or cut short")
-        for info in infos:
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size > len(data) or info.flag_bits & 1:
-                raise ArtifactError(f"entry {info.filename} is compressed, encrypted or larger than the file")
-        manifest = json.loads(archive.read(MANIFEST))
-        if manifest.get("format") != FORMAT:
-            raise ArtifactError("the manifest is not graphc's")
-        if manifest.get("version") != VERSION:
-            raise ArtifactError(f"format version {manifest.get('version')} is not the {VERSION} that this graphc reads")
-        listed = manifest["entries"]
-        if set(listed) != set(names) - {MANIFEST}:
-            raise ArtifactError("the entries are not those of the manifest")
-        entries = {}
-        for entry, facts in listed.items():
-            content = archive.read(entry)
-            if len(content) != facts["nbytes"] or hashlib.sha256(content).hexdigest() != facts["sha256"]:
-                raise ArtifactError(f"entry {entry} was altered")
-            entries[entry] = content
-        again = io.BytesIO()
-        _zip(again, {name: entries[name] if name != MANIFEST else archive.read(MANIFEST) for name in names})
-        if again.getbuffer() != data:
-            raise ArtifactError("bytes outside its entries were altered")
-        return entries
+    view = memoryview(data)
+    found = zips.entries(view)
+    if MANIFEST not in found or len(found) > ENTRY_LIMIT:
+        raise ArtifactError("no manifest, or too many entries: not a graphc artifact, or cut short")
+    whole = {name: bytes(view[entry.start : entry.start + entry.size]) for name, entry in found.items()}
+    manifest = json.loads(whole[MANIFEST])
+    if manifest.get("format") != FORMAT:
+        raise ArtifactError("the manifest is not graphc's")
+    if manifest.get("version") != VERSION:
+        raise ArtifactError(f"format version {manifest.get('version')} is not the {VERSION} that this graphc reads")
+    listed = manifest["entries"]
+    if set(listed) != set(whole) - {MANIFEST}:
+        raise ArtifactError("the entries are not those of the manifest")
+    for entry, facts in listed.items():
+        if len(whole[entry]) != facts["nbytes"] or hashlib.sha256(whole[entry]).hexdigest() != facts["sha256"]:
+            raise ArtifactError(f"entry {entry} was altered")
+    again = io.BytesIO()
+    _zip(again, whole)
+    if again.getbuffer() != data:
+        raise ArtifactError("bytes outside its entries were altered")
+    return {name: whole[name] for name in listed}

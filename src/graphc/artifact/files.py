@@ -1,6 +1,6 @@
-"""What ``graphc.save`` and ``graphc.load`` do with a path.
+"""What a file of graphc's own holds.
 
-Enters: a state dict, or a path.  Leaves: a file; a `Loaded` program or the state dict, by what the file holds.
+Enters: a path, or verified entries.  Leaves: a `Loaded` program, a script, or a state dict, by what the file holds.
 Never here: formats; tensors and the compiler, which the caller hands in.
 """
 
@@ -13,19 +13,11 @@ import numpy as np
 
 from graphc.artifact import container, state
 from graphc.artifact.load import Rebuild, loaded_from
-from graphc.artifact.state import save_state
 from graphc.errors import ArtifactError
 from graphc.runtime.host import Resolve
 
 Script = Callable[[Mapping[str, bytes]], Any]
 Wrap = Callable[[np.ndarray[Any, Any]], Any]
-
-
-def save(obj: Any, path: container.Place) -> None:
-    """Write a state dict (see `save_state`).  Raises TypeError for anything but nested tensors and plain values, OSError."""
-    if hasattr(obj, "save") and hasattr(obj, "explain"):
-        raise TypeError("save: a compiled function writes itself: compiled.save(path)")
-    save_state(obj, path)
 
 
 def load(
@@ -36,15 +28,27 @@ def load(
     resolve: Resolve | None = None,
     script: Script | None = None,
 ) -> Any:
-    """The program that `Compiled.save` wrote, the script that its `save` wrote, or the state dict that `save` wrote.
+    """`opened` of the verified entries of a path or an open file.  Raises OSError where it cannot be read at all."""
+    entries = container.read(path)
+    return opened(entries, container.name_of(path), wrap=wrap, rebuild=rebuild, resolve=resolve, script=script)
+
+
+def opened(
+    entries: Mapping[str, bytes],
+    name: str,
+    *,
+    wrap: Wrap | None = None,
+    rebuild: Rebuild | None = None,
+    resolve: Resolve | None = None,
+    script: Script | None = None,
+) -> Any:
+    """The program that `Compiled.save` wrote, the script that its `save` wrote, or the state dict that earlier versions wrote.
 
     wrap: array -> tensor (None: tensors come back as arrays).   rebuild: graph text -> plan and code, for native code that is not
     this user's or not for this machine (None: such a file is an error).   resolve: finds what runs an operator on the host
     (None: a program with one is an error).   script: the entries of a script -> the script (None: a script is an error).
-    Raises ArtifactError for a file that is neither, or not whole; OSError for one that cannot be read.
+    Raises ArtifactError, which calls the file `name`, for entries that are none of them, or do not fit together.
     """
-    entries = container.read(path)
-    name = container.name_of(path)
     try:
         if script is not None and container.SCRIPT in entries:
             return script(entries)

@@ -13,6 +13,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from graphc.amp.autocast_mode import autocast
+from graphc.eager.autocast import settings
 from graphc.eager.autograd import backward
 from graphc.eager.function import Function, saved_tensors_hooks
 from graphc.eager.generator import fork_rng, get_rng_state, set_rng_state
@@ -86,6 +88,11 @@ def checkpoint_sequential(
     return run(end, len(parts))(input)
 
 
+def autocast_of_now() -> Any:
+    """A context with this thread's autocast, to be entered once more in backward."""
+    return autocast("cpu", settings.dtype("cpu"), modes.autocast is not None)
+
+
 @contextlib.contextmanager
 def _again(state: Any) -> Iterator[None]:
     """Random numbers from a state, and afterwards as if none had been drawn."""
@@ -105,6 +112,7 @@ class _Part:
 
     def __init__(self, run: Callable[[], Any], state: Any, context: Any, strict: bool) -> None:
         self.run, self.state, self.context, self.strict = run, state, context, strict
+        self.cast = autocast_of_now()
         self.count = 0
         self.types: list[Any] = []
         self.found: dict[int, Tensor] = {}
@@ -118,7 +126,7 @@ class _Part:
         """The saved tensor of a number.  Raises RuntimeError where the second run saved others than the first."""
         if number not in self.found:
             self.found = {}
-            with enable_grad(), _again(self.state), self.context, saved_tensors_hooks(self.keep, self.refuse):
+            with enable_grad(), self.cast, _again(self.state), self.context, saved_tensors_hooks(self.keep, self.refuse):
                 self.run()
             types = [(tuple(x._array.shape), x.dtype) for x in self.found.values()]
             if len(types) != self.count or (self.strict and types != self.types):
@@ -160,7 +168,7 @@ class _Reentrant(Function):
 
     @staticmethod
     def forward(ctx: Any, function: Any, preserve: bool, *args: Any) -> Any:
-        ctx.function = function
+        ctx.function, ctx.cast = function, autocast_of_now()
         ctx.state = get_rng_state() if preserve else None
         ctx.rest = [None if isinstance(x, Tensor) else x for x in args]
         ctx.places = [i for i, x in enumerate(args) if isinstance(x, Tensor)]
@@ -172,7 +180,7 @@ class _Reentrant(Function):
         args = list(ctx.rest)
         for i, x in zip(ctx.places, ctx.saved_tensors, strict=True):
             args[i] = x.detach().requires_grad_(x.requires_grad)
-        with enable_grad(), _again(ctx.state):
+        with enable_grad(), ctx.cast, _again(ctx.state):
             outputs = ctx.function(*args)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         pairs = [(y, g) for y, g in zip(outputs, gradients, strict=True) if isinstance(y, Tensor) and y.requires_grad]

@@ -249,7 +249,8 @@ class Tracer:
         """``owner[name]`` was read as a Python number: a guard.  Raises TraceError where a deferred call would change it."""
         if self.deferred:
             raise TraceError(at_user_line("a hyperparameter is read after a schedule's step in the same traced code"))
-        self.numbers.append((owner, name, value))
+        if all(known is not owner or of != name for known, of, _ in self.numbers):
+            self.numbers.append((owner, name, value))
 
     def defer(self, function: Callable[[], None]) -> None:
         """Call `function` after every run of what is traced, not now."""

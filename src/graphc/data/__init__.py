@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 import graphc.namespace  # noqa: F401  tensors get their methods there
-from graphc.data.dataset import Dataset, Subset, TensorDataset, random_split
-from graphc.data.loader import DataLoader, default_collate
-from graphc.data.sampler import BatchSampler, RandomSampler, SequentialSampler
+from graphc.data.collate import default_collate, default_convert
+from graphc.data.dataloader import DataLoader, _DatasetKind
+from graphc.data.datapipes.functional import IterDataPipe, MapDataPipe, functional_datapipe
+from graphc.data.dataset import (
+    ChainDataset,
+    ConcatDataset,
+    Dataset,
+    IterableDataset,
+    StackDataset,
+    Subset,
+    TensorDataset,
+    random_split,
+)
+from graphc.data.sampler import (
+    BatchSampler,
+    DistributedSampler,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+from graphc.data.worker import get_worker_info
 
 __all__ = [
-    "BatchSampler", "DataLoader", "Dataset", "RandomSampler", "SequentialSampler", "Subset", "TensorDataset", "default_collate",
-    "random_split",
+    "BatchSampler", "ChainDataset", "ConcatDataset", "DataLoader", "Dataset", "DistributedSampler", "IterDataPipe",
+    "IterableDataset", "MapDataPipe", "RandomSampler", "Sampler", "SequentialSampler", "StackDataset", "Subset",
+    "SubsetRandomSampler", "TensorDataset", "WeightedRandomSampler", "_DatasetKind", "default_collate", "default_convert",
+    "functional_datapipe", "get_worker_info", "random_split",
 ]  # fmt: skip

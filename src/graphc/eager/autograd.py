@@ -21,7 +21,7 @@ from graphc.eager.modes import enable_grad, inference_mode, is_grad_enabled, mod
 from graphc.eager.tape import AFTER, BEFORE, CallStep, Node, Packed, Step, edge
 from graphc.eager.tensor import Tensor, place, share
 from graphc.errors import at_user_line
-from graphc.ir.op import Op, Shape, shape_text
+from graphc.ir.op import Op, Shape, casting, shape_text
 from graphc.ops.arguments import cast, constant
 from graphc.ops.movement import summed_to
 
@@ -148,8 +148,9 @@ class _Backward:
         self.found: dict[tuple[int, int], Tensor] = {}
         starts = [edge(x) for x in roots]
         self.needed = None if self.goals is None else _leading_to(self.goals, starts)
-        before = modes.grad
+        before, caster = modes.grad, casting.current()
         modes.grad = create_graph
+        casting.begin(None)  # gradients have the dtypes of what they are gradients of, whatever autocast says
         try:
             for start, seed in zip(starts, seeds, strict=True):
                 assert start is not None
@@ -162,6 +163,7 @@ class _Backward:
                     self.leaves[key] = x, _through_hooks(x, g)
         finally:
             modes.grad = before
+            casting.begin(caster)
         self.captured = [self.gradient_at(goal) for goal in self.goals or ()]
 
     def gradient_at(self, goal: Any) -> Tensor | None:

@@ -21,7 +21,7 @@ from graphc.eager.tensor import Tensor, place, wrap
 from graphc.eager.views import SHARED_ELEMENTS, VIEWS, contiguous_strides
 from graphc.errors import TraceError, at_user_line
 from graphc.ir.host import on_host
-from graphc.ir.op import THROUGH, Composite, Host, Movement, Op, TensorType, set_default_runner, shape_text
+from graphc.ir.op import THROUGH, Composite, Host, Movement, Op, TensorType, casting, set_default_runner, shape_text
 from graphc.ops.arguments import cast, quiet
 from graphc.ops.create import full
 from graphc.ops.movement import expand
@@ -99,7 +99,10 @@ def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
                 break
         if record_it and grad is THROUGH:
             assert isinstance(op.lowering, Composite)
-            return op.lowering.rule(*inputs, **attrs)
+            if modes.autocast is None:
+                return op.lowering.rule(*inputs, **attrs)
+            with casting(None):  # as where nothing is recorded, and the operator is one kernel
+                return op.lowering.rule(*inputs, **attrs)
     outputs: tuple[Tensor, ...] | None = _view(op, inputs[0], attrs) if op in VIEWS else None
     if outputs is None:
         tracer = modes.tracer

@@ -21,7 +21,7 @@ from graphc.eager.replay import replayable
 from graphc.eager.storage import Phantom, array_address
 from graphc.eager.tensor import Tensor, wrap_array
 from graphc.errors import at_user_line
-from graphc.ir.op import Op
+from graphc.ir.op import Op, casting
 from graphc.ops.arguments import cast, constant
 
 Function = Callable[..., Any]
@@ -88,6 +88,7 @@ def public_function(op: Op) -> Function:
     ``inplace=True`` writes over it, where the operator has an in-place form."""
 
     call = _strictly(op)
+    uncast = _uncast(call, op)
 
     def function(*args: Any, out: Any = None, **kwargs: Any) -> Any:
         try:
@@ -95,7 +96,7 @@ def public_function(op: Op) -> Function:
             if kwargs:
                 args = _with_usual_names(op, args, kwargs)
                 inplace = op.inplace and kwargs.pop("inplace", False)
-            result = call(*args, **kwargs)
+            result = (call if out is None else uncast)(*args, **kwargs)
             if inplace:
                 return assign(args[0], result, op.name)
             if type(result) is tuple and op.name in RESULTS:
@@ -128,11 +129,13 @@ def public_method(op: Op, name: str) -> Function:
 def inplace_method(op: Op, name: str) -> Function:
     """`op` as ``name_``: the result replaces the tensor's elements (or, of a view, its shape)."""
 
+    call = _uncast(op, op)
+
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         try:
             if kwargs:
                 args = _with_usual_names(op, args, kwargs)
-            result = op(self, *args, **kwargs)
+            result = call(self, *args, **kwargs)
             if result._storage is self._storage:
                 return self if result is self else reseat(self, result)
             return assign(self, result, name)
@@ -155,6 +158,18 @@ def _strictly(op: Op) -> Function:
         return op(*args, **kwargs)
 
     return call
+
+
+def _uncast(call: Function, op: Op) -> Function:
+    """`call` of `op` as autocast leaves it: what writes into a tensor that is there keeps to that tensor's dtype."""
+    if op.autocast is None:
+        return call
+
+    def uncast(*args: Any, **kwargs: Any) -> Any:
+        with casting(None):
+            return call(*args, **kwargs)
+
+    return uncast
 
 
 def _described(function: Function, op: Op, name: str) -> Function:

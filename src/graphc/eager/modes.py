@@ -12,6 +12,7 @@ import types
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar, cast
 
+from graphc.dtypes import DType
 from graphc.ir.op import note_change
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -21,6 +22,7 @@ class Modes(threading.local):
     """`grad`: operators are recorded on the tape.  `tracer`: who operators go to instead of kernels (a `Tracer`, a level of vmap),
     or None.   `inference`: inside `inference_mode`.   `watchers`: called with every node that is put on the tape.
     `check_nan`: anomaly mode looks for NaN.   `hooks_refused`: the message of who enters `saved_tensors_hooks`, or None.
+    `autocast`: the dtype that lower operators are cast to, or None where autocast is off.
     `readers`: called with every tensor whose elements are read into Python; while there are any, nothing is
     done to tensors but by operators."""
 
@@ -31,6 +33,7 @@ class Modes(threading.local):
     check_nan: bool = True
     hooks_refused: str | None = None
     readers: tuple[Callable[[Any], None], ...] = ()
+    autocast: DType | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)

@@ -55,7 +55,7 @@ def set_printoptions(
 def text(x: Tensor) -> str:
     """The text of a tensor."""
     kind = type(x).__name__
-    prefix = "tensor(" if type(x) is Tensor or kind == "Parameter" else f"{kind}("
+    prefix = "tensor(" if type(x) is Tensor or kind in ("Parameter", "Buffer") else f"{kind}("
     if type(x._array) is Phantom:
         return f"{prefix}..., traced as {x.dtype.short}[{', '.join(map(str, x._array.shape))}])"
     array = x._array.astype(np.float64) if x.dtype.kind == "f" else x._array

@@ -9,6 +9,7 @@ from typing import Any
 
 from graphc import dtypes
 from graphc.dtypes import DType
+from graphc.eager.creation import as_tensor
 from graphc.eager.failures import guarded
 from graphc.eager.tensor import Tensor
 from graphc.errors import at_user_line
@@ -87,6 +88,30 @@ def _assert(condition: Any, message: str) -> None:
     """Raises AssertionError with the message where the condition (a tensor of one element or a bool) is false."""
     if not condition:
         raise AssertionError(message)
+
+
+def _assert_async(condition: Any, message: str = "") -> None:
+    """Raises RuntimeError where the condition (a tensor of one element) is false: at once, there is no queue."""
+    if not condition:
+        raise RuntimeError(at_user_line(message or "Expected Tensor with single nonzero value, but got zero"))
+
+
+def _check_with(error: type[Exception]) -> Any:
+    def check(cond: Any, message: Any = None) -> None:
+        """Raises where `cond` is false; `message` is a function of none."""
+        if not cond:
+            raise error(at_user_line(message() if callable(message) else "Expected cond to be True, but got False."))
+
+    return check
+
+
+_check, _check_index = _check_with(RuntimeError), _check_with(IndexError)
+_check_value, _check_type = _check_with(ValueError), _check_with(TypeError)
+
+
+def _shape_as_tensor(input: Tensor) -> Tensor:
+    """The sizes as an int64 tensor.  [...] -> [number of dims]."""
+    return as_tensor(list(input.shape), dtype=dtypes.int64)
 
 
 Tensor.is_inference = is_inference  # type: ignore[attr-defined]

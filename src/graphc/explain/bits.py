@@ -123,10 +123,9 @@ def run_here(target: str, steps: int, folder: str) -> dict[str, list[str]]:
     Raises RuntimeError where something did not compile: then there is nothing to compare.
     """
     import graphc
-    from graphc.saving import save
 
     build = import_script(target).build
-    save({"inputs": list(build()["inputs"])}, os.path.join(folder, "inputs.gc"))
+    _write_arrays(os.path.join(folder, "inputs"), {f"{i}": _array(x) for i, x in enumerate(build()["inputs"])})
     hashes: dict[str, list[str]] = {}
     for mode in HERE:
         hashes[mode] = []
@@ -140,7 +139,8 @@ def run_here(target: str, steps: int, folder: str) -> dict[str, list[str]]:
                 result = function(*subject.inputs)
                 if mode == "compiled" and call == 0:
                     function.save(os.path.join(folder, f"{column}.gc"), subject.model.state_dict(keep_vars=True))
-                    save(subject.model.state_dict(), os.path.join(folder, f"{column}-state.gc"))
+                    state = {name: _array(tensor) for name, tensor in subject.model.state_dict().items()}
+                    _write_arrays(os.path.join(folder, f"{column}-state"), state)
             compiled = {"module": subject._called, "compiled": function}.get(mode)
             if compiled is not None and compiled.stats()["fallbacks"]:
                 raise RuntimeError(f"{mode} {column} did not compile: {compiled.stats()['fallbacks'][0]}")
@@ -153,7 +153,8 @@ def run_loaded(steps: int, folder: str) -> dict[str, list[str]]:
     """Hashes of the loaded mode.  Nothing of the script is imported, and nothing of graphc that traces or compiles is used."""
     from graphc.artifact import files
 
-    inputs = files.load(os.path.join(folder, "inputs.gc"))["inputs"]
+    named = _read_arrays(os.path.join(folder, "inputs"))
+    inputs = [named[f"{i}"] for i in range(len(named))]
     hashes = []
     for column in COLUMNS:
         program = files.load(os.path.join(folder, f"{column}.gc"))
@@ -162,10 +163,24 @@ def run_loaded(steps: int, folder: str) -> dict[str, list[str]]:
             result = program(*inputs)
         state: dict[str, Any] = {}
         if column == "training":
-            state = files.load(os.path.join(folder, f"{column}-state.gc"))
+            state = _read_arrays(os.path.join(folder, f"{column}-state"))
             state.update((name, array) for name, array in program.state_dict().items() if name in state)
         hashes.append(hash_arrays([*_arrays(result), *(state[name] for name in sorted(state))]))
     return {LOADED: hashes}
+
+
+def _write_arrays(path: str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    from graphc.artifact import weights
+
+    with open(path, "wb") as file:
+        file.write(weights.to_bytes(arrays))
+
+
+def _read_arrays(path: str) -> dict[str, np.ndarray[Any, Any]]:
+    from graphc.artifact import weights
+
+    with open(path, "rb") as file:
+        return weights.from_bytes(file.read())
 
 
 def _calls(column: str, steps: int) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from graphc.errors import at_user_line
 from graphc.nn.module import Module
+from graphc.nn.watched import exchanged
 from graphc.ops.joining import stack
 
 State = Mapping[str, Any]
@@ -36,8 +37,8 @@ def functional_call(
     own = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers(remove_duplicate=False))}
     if strict and set(tensors) != set(own):
         found = (("Unexpected", sorted(set(tensors) - set(own))), ("Missing", sorted(set(own) - set(tensors))))
-        parts = [f"{kind} key(s): {', '.join(names)}." for kind, names in found if names]
-        raise RuntimeError(at_user_line(f"Error(s) in reparametrizing for {type(module).__name__}: {' '.join(parts)}"))
+        parts = [f"\n\t{kind} key(s): {', '.join(map(repr, names))}." for kind, names in found if names]
+        raise RuntimeError(at_user_line(f"Error(s) in reparametrizing for {type(module).__name__}:{''.join(parts)}"))
     tensors = {name: given for name, given in tensors.items() if name in own}
     replaced = dict(tensors)
     if tie_weights:
@@ -48,15 +49,10 @@ def functional_call(
         path, _, last = name.rpartition(".")
         holder = module.get_submodule(path)
         place: Any = holder._parameters if last in holder._parameters else holder._buffers
-        places.append((place, last, place[last], given))
+        places.append((place, last, given))
     positional = () if args is None else args if isinstance(args, tuple) else (args,)
-    try:
-        for place, last, _, given in places:
-            place[last] = given
+    with exchanged(places):
         return module(*positional, **(kwargs or {}))
-    finally:
-        for place, last, before, _ in places:
-            place[last] = before
 
 
 def _merged(dicts: Any) -> dict[str, Any]:

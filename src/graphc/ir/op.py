@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from graphc.dims import Dim
 from graphc.dtypes import DType
@@ -107,6 +107,7 @@ class Host:
     sized_by_data: bool = False
 
 
+Autocast = Literal["lower", "float32", "widest", "keep"]
 LARGEST = 1 << 46  # bytes of one tensor that is worth asking memory for
 
 Lowering = Scalar | Movement | Element | Reduce | Anchor | Composite | Host
@@ -205,9 +206,13 @@ class Op:
     methods     names as Tensor methods; functions: names in the `graphc` namespace; inplace: whether ``name_`` exists.
     renamed     PyTorch's names of arguments that are called otherwise here; ``input`` is the first, ``*`` the positional rest.
     strict      how many leading arguments of the public function must be tensors (composites may pass numbers).
+    autocast    what a call does where autocast is on, before `prepare`: floating tensors (but float64) become the dtype of
+                autocast (``lower``), float32 (``float32``) or the widest among them (``widest``); ``keep``: nothing, nor for the
+                operators it is made of.  None: nothing.  A function of the arguments may choose (and its None is ``keep``).
     """
 
     table: Table
+    autocast: Autocast | Callable[..., Autocast | None] | None = None
 
     def __init__(
         self,
@@ -230,6 +235,7 @@ class Op:
         strict: int = 0,
         renamed: Mapping[str, str] | None = None,
         holomorphic: bool = True,
+        autocast: Autocast | Callable[..., Autocast | None] | None = None,
     ) -> None:
         self.name, self.doc, self.signature = name, doc, signature
         self.infer, self.reference, self.grad, self.lowering = infer, reference, grad, lowering
@@ -237,7 +243,7 @@ class Op:
         self.attrs, self.dtypes, self.samples, self.bad = attrs, tuple(dtypes), tuple(samples), tuple(bad)
         self.methods = (name,) if methods is None else tuple(methods)
         self.functions = (name,) if functions is None else tuple(functions)
-        self.inplace, self.strict, self.holomorphic = inplace, strict, holomorphic
+        self.inplace, self.strict, self.holomorphic, self.autocast = inplace, strict, holomorphic, autocast
         self.renamed: Mapping[str, str] = {} if renamed is None else renamed
         self.__doc__ = doc
         if name in Op.table:
@@ -246,6 +252,8 @@ class Op:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The public function: prepares its arguments and runs on whatever is running operators now."""
+        if self.autocast is not None and _runners.caster is not None:
+            return _runners.caster(self, args, kwargs)
         inputs, attrs = self.prepare(*args, **kwargs)
         return _runners.stack[-1](self, inputs, attrs)
 
@@ -309,9 +317,11 @@ def _nobody(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
 
 
 class _Runners(threading.local):
-    """`stack`: who runs operators in this thread, the current one last.   `defaults`: what every stack begins with."""
+    """`stack`: who runs operators in this thread, the current one last.   `defaults`: what every stack begins with.
+    `caster`: who casts the arguments of a public call and makes it, where autocast is on."""
 
     defaults: tuple[Runner, ...] = (_nobody,)
+    caster: Callable[[Op, tuple[Any, ...], dict[str, Any]], Any] | None = None
 
     def __init__(self) -> None:
         self.stack: list[Runner] = [*_Runners.defaults]
@@ -353,6 +363,30 @@ class running:
         return _runners.stack[-1]
 
 
+class casting:
+    """``with casting(caster):`` public calls of operators that say how they autocast go to `caster` (this thread only); None: to
+    nobody."""
+
+    def __init__(self, caster: Callable[[Op, tuple[Any, ...], dict[str, Any]], Any] | None) -> None:
+        self.caster = caster
+
+    def __enter__(self) -> None:
+        self.before, _runners.caster = _runners.caster, self.caster
+
+    def __exit__(self, *_: object) -> None:
+        _runners.caster = self.before
+
+    @staticmethod
+    def begin(caster: Callable[[Op, tuple[Any, ...], dict[str, Any]], Any] | None) -> None:
+        """Have `caster` cast from now on."""
+        _runners.caster = caster
+
+    @staticmethod
+    def current() -> Callable[[Op, tuple[Any, ...], dict[str, Any]], Any] | None:
+        """Who casts in this thread now."""
+        return _runners.caster
+
+
 # ---- shape rules shared by declarations ---------------------------------------------------------------------------------
 
 
@@ -388,7 +422,7 @@ def canonical_dim(name: str, dim: int, rank: int) -> int:
 
 
 __all__ = [
-    "Anchor", "Bad", "Composite", "Dim", "Element", "Fill", "Host", "LARGEST", "Lowering", "Movement", "ON_HOST", "Op", "Reduce",
-    "Runner", "Sample", "Scalar", "Shape", "Size", "THROUGH", "TensorType", "broadcast_shapes", "canonical_dim",
-    "effective_lowering", "running", "set_default_runner", "shape_text",
+    "Anchor", "Autocast", "Bad", "Composite", "Dim", "Element", "Fill", "Host", "LARGEST", "Lowering", "Movement", "ON_HOST",
+    "Op", "Reduce", "Runner", "Sample", "Scalar", "Shape", "Size", "THROUGH", "TensorType", "broadcast_shapes",
+    "canonical_dim", "casting", "effective_lowering", "running", "set_default_runner", "shape_text",
 ]  # fmt: skip

@@ -5,15 +5,22 @@ Never here: what an operator computes.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from graphc.dtypes import DType
 from graphc.eager.creation import empty
+from graphc.errors import at_user_line
 from graphc.nn import functional as F
 from graphc.nn.init import constant_
 from graphc.nn.module import Module
 from graphc.nn.parameter import Parameter
+
+
+def _marked(text: str, inplace: bool) -> str:
+    """`text` as a layer shows it that overwrites its input, or does not."""
+    return f"{text}, inplace=True" if inplace else text
 
 
 class _Inplace(Module):
@@ -43,12 +50,6 @@ class SiLU(_Inplace):
     """``x * sigmoid(x)``."""
 
     function = F.silu
-
-
-class ReLU6(_Inplace):
-    """x clamped to [0, 6]."""
-
-    function = F.relu6
 
 
 class SELU(_Inplace):
@@ -86,7 +87,132 @@ class ELU(Module):
         return F.elu(input, self.alpha, self.inplace)
 
     def extra_repr(self) -> str:
-        return f"alpha={self.alpha}{', inplace=True' if self.inplace else ''}"
+        return _marked(f"alpha={self.alpha}", self.inplace)
+
+
+class CELU(Module):
+    """``max(0, x) + min(0, alpha * (exp(x / alpha) - 1))``."""
+
+    def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
+        super().__init__()
+        self.alpha, self.inplace = alpha, inplace
+
+    def forward(self, input: Any) -> Any:
+        return F.celu(input, self.alpha, self.inplace)
+
+    def extra_repr(self) -> str:
+        return _marked(f"alpha={self.alpha}", self.inplace)
+
+
+class Hardtanh(Module):
+    """x clamped to [min_val, max_val].  `min_value` and `max_value` are older names of the bounds.
+
+    Raises AssertionError unless max_val is above min_val.
+    """
+
+    def __init__(
+        self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False, min_value: Any = None, max_value: Any = None
+    ) -> None:
+        super().__init__()
+        for name, old in (("min", min_value), ("max", max_value)):
+            if old is not None:
+                text = f"keyword argument `{name}_value` is deprecated and rename to `{name}_val`"
+                warnings.warn(text, FutureWarning, stacklevel=2)
+        self.min_val = min_val if min_value is None else min_value
+        self.max_val = max_val if max_value is None else max_value
+        self.inplace = inplace
+        if not self.max_val > self.min_val:
+            raise AssertionError(at_user_line(f"Hardtanh: max_val {self.max_val} must be above min_val {self.min_val}"))
+
+    def forward(self, input: Any) -> Any:
+        return F.hardtanh(input, self.min_val, self.max_val, self.inplace)
+
+    def extra_repr(self) -> str:
+        return _marked(f"min_val={self.min_val}, max_val={self.max_val}", self.inplace)
+
+
+class ReLU6(Hardtanh):
+    """x clamped to [0, 6]."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__(0.0, 6.0, inplace)
+
+    def extra_repr(self) -> str:
+        return "inplace=True" if self.inplace else ""
+
+
+class Threshold(Module):
+    """x where above `threshold`, else `value`."""
+
+    def __init__(self, threshold: float, value: float, inplace: bool = False) -> None:
+        super().__init__()
+        self.threshold, self.value, self.inplace = threshold, value, inplace
+
+    def forward(self, input: Any) -> Any:
+        return F.threshold(input, self.threshold, self.value, self.inplace)
+
+    def extra_repr(self) -> str:
+        return _marked(f"threshold={self.threshold}, value={self.value}", self.inplace)
+
+
+class RReLU(Module):
+    """x where positive, else a slope times x: drawn from [lower, upper) while training, else their mean (Xu and others 2015)."""
+
+    def __init__(self, lower: float = 1.0 / 8, upper: float = 1.0 / 3, inplace: bool = False) -> None:
+        super().__init__()
+        self.lower, self.upper, self.inplace = lower, upper, inplace
+
+    def forward(self, input: Any) -> Any:
+        return F.rrelu(input, self.lower, self.upper, self.training, self.inplace)
+
+    def extra_repr(self) -> str:
+        return _marked(f"lower={self.lower}, upper={self.upper}", self.inplace)
+
+
+class _Shrink(Module):
+    """What shrinkages share: `lambd`, the half width of what becomes 0."""
+
+    def __init__(self, lambd: float = 0.5) -> None:
+        super().__init__()
+        self.lambd = lambd
+
+    def extra_repr(self) -> str:
+        return f"{self.lambd}"
+
+
+class Hardshrink(_Shrink):
+    """x where its magnitude is above `lambd`, else 0."""
+
+    def forward(self, input: Any) -> Any:
+        return F.hardshrink(input, self.lambd)
+
+
+class Softshrink(_Shrink):
+    """x moved towards 0 by `lambd`, and 0 where it is nearer than that."""
+
+    def forward(self, input: Any) -> Any:
+        return F.softshrink(input, self.lambd)
+
+
+class Tanhshrink(Module):
+    """``x - tanh(x)``."""
+
+    def forward(self, input: Any) -> Any:
+        return F.tanhshrink(input)
+
+
+class Softsign(Module):
+    """``x / (1 + |x|)``."""
+
+    def forward(self, input: Any) -> Any:
+        return F.softsign(input)
+
+
+class LogSigmoid(Module):
+    """``log(1 / (1 + exp(-x)))``."""
+
+    def forward(self, input: Any) -> Any:
+        return F.logsigmoid(input)
 
 
 class LeakyReLU(Module):
@@ -100,7 +226,7 @@ class LeakyReLU(Module):
         return F.leaky_relu(input, self.negative_slope, self.inplace)
 
     def extra_repr(self) -> str:
-        return f"negative_slope={self.negative_slope}{', inplace=True' if self.inplace else ''}"
+        return _marked(f"negative_slope={self.negative_slope}", self.inplace)
 
 
 class PReLU(Module):
@@ -179,29 +305,44 @@ class Sigmoid(Module):
         return F.sigmoid(input)
 
 
-class Softmax(Module):
-    """Exponentials divided by their sum over `dim`.  Without `dim` PyTorch's guess is taken, with its warning."""
+class _OverDim(Module):
+    """What softmax and its kin share: `dim`.  Without it PyTorch's guess is taken, with its warning."""
+
+    function: Callable[..., Any]
 
     def __init__(self, dim: int | None = None) -> None:
         super().__init__()
         self.dim = dim
 
     def forward(self, input: Any) -> Any:
-        return F.softmax(input, dim=self.dim)
+        return type(self).function(input, dim=self.dim)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
 
 
-class LogSoftmax(Module):
-    """Logarithm of softmax over `dim`.  Without `dim` PyTorch's guess is taken, with its warning."""
+class Softmax(_OverDim):
+    """Exponentials divided by their sum over `dim`."""
 
-    def __init__(self, dim: int | None = None) -> None:
-        super().__init__()
-        self.dim = dim
+    function = F.softmax
+
+
+class LogSoftmax(_OverDim):
+    """Logarithm of softmax over `dim`."""
+
+    function = F.log_softmax
+
+
+class Softmin(_OverDim):
+    """Softmax of ``-x`` over `dim`."""
+
+    function = F.softmin
+
+
+class Softmax2d(Module):
+    """Softmax over channels at every place.  [N, C, H, W] or [C, H, W] -> the same.  Raises ValueError for another rank."""
 
     def forward(self, input: Any) -> Any:
-        return F.log_softmax(input, dim=self.dim)
-
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}"
+        if input.ndim not in (3, 4):
+            raise ValueError(at_user_line(f"Softmax2d: expected input to be 3D or 4D, got a {input.ndim}D input instead"))
+        return F.softmax(input, -3)

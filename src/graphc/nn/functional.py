@@ -12,7 +12,14 @@ from graphc.eager.methods import functions
 from graphc.eager.modes import no_grad
 from graphc.eager.replay import offer, replayable
 from graphc.ir.op import Op
+from graphc.nn.fractional import (  # noqa: F401  functions that draw random numbers
+    fractional_max_pool2d,
+    fractional_max_pool2d_with_indices,
+    fractional_max_pool3d,
+    fractional_max_pool3d_with_indices,
+)
 from graphc.nn.heads import multi_head_attention_forward  # noqa: F401
+from graphc.nn.linear_cross_entropy import linear_cross_entropy  # noqa: F401
 from graphc.nn.noise import (  # noqa: F401  functions that draw random numbers
     alpha_dropout,
     dropout,
@@ -91,6 +98,17 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Any:
     if num_classes == -1 and tensor.numel():
         num_classes = int(tensor.max()) + 1
     return _operators["one_hot"](tensor, num_classes)
+
+
+# ---- other names and layouts ---------------------------------------------------------------------------------------
+
+native_channel_shuffle = _operators["channel_shuffle"]
+
+
+def conv_tbc(input: Any, weight: Any, bias: Any, pad: int = 0) -> Any:
+    """conv1d of times first and channels last.  [T, N, C], weight [k, C, O], bias [O] -> [T', N, O]."""
+    convolved = _operators["conv1d"](input.permute(1, 2, 0), weight.permute(2, 1, 0), bias, 1, pad)
+    return convolved.permute(2, 0, 1)
 
 
 # ---- in place ------------------------------------------------------------------------------------------------------

@@ -8,62 +8,79 @@ While traced, hooks run once, as all Python code does; one that keeps a tensor i
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from graphc.eager import dispatch
 from graphc.eager.function import Function
 from graphc.eager.hooks import RemovableHandle
 from graphc.eager.modes import modes
 from graphc.eager.tape import Node
 from graphc.eager.tensor import Tensor
 from graphc.errors import TraceError, at_user_line
+from graphc.nn.watched import Watched
 from graphc.trees import flatten
 
-Hooks = OrderedDict[int, Any]
+Hooks = Watched
+
+# Hooks of every module, by handle.  kind: "pre" and "forward" around calls, "backward_pre", "backward" and "plain_backward" around
+# gradients, "parameter", "buffer" and "module" when one is registered.
+everywhere: Watched = Watched()
 
 
-class Hook(NamedTuple):
-    """A hook of a module.   with_kwargs: it sees keyword arguments.   always: it runs where `forward` fails too."""
+class Everywhere(NamedTuple):
+    """A hook of every module.   always: it runs where `forward` fails too."""
 
+    kind: str
     call: Callable[..., Any]
     with_kwargs: bool = False
     always: bool = False
 
 
-def registered(hooks: Hooks, hook: Hook, prepend: bool = False) -> RemovableHandle:
-    """Put a hook last or first among others."""
-    handle = RemovableHandle(hooks, changed=_changed)
+def of_every_module(kind: str) -> list[Everywhere]:
+    """The hooks of one kind that all modules have, the oldest first."""
+    return [hook for hook in everywhere.values() if hook.kind == kind]
+
+
+def registered(hooks: Hooks, hook: Any, prepend: bool = False, marks: tuple[dict[int, bool], ...] = ()) -> RemovableHandle:
+    """Put a hook last or first among others, and its number into every dict of `marks`."""
+    handle = RemovableHandle(hooks, extra_dict=list(marks))
     hooks[handle.id] = hook
+    for mark in marks:
+        mark[handle.id] = True
     if prepend:
         hooks.move_to_end(handle.id, last=False)
-    _changed()
     return handle
 
 
-def _changed() -> None:
-    dispatch.epoch[0] += 1
-
-
 def call(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A module's call where more than `forward` may have to run."""
+    compiled = module._compiled_call_impl
+    if compiled is not None and modes.tracer is None:
+        return compiled(*args, **kwargs)
+    return around(module, args, kwargs)
+
+
+def around(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """`forward` with every hook of the module around it."""
     ran: set[int] = set()
     output: Any = None
     try:
         args, kwargs = _before(module, args, kwargs)
-        backward = _Backward(module) if module._backward_hooks or module._backward_pre_hooks else None
-        if backward is not None:
+        backward = _Backward(module)
+        if backward.needed:
             args = backward.entered(args)
         output = module.forward(*args, **kwargs)
-        for key, hook in list(module._forward_hooks.items()):
+        for key, hook in _leaving(module):
             ran.add(key)
             output = _after(hook, module, args, kwargs, output)
-        return output if backward is None else backward.left(output)
+        if backward.needed:
+            output = backward.left(output)
+        return backward.observed(output)
     except Exception:
-        for key, hook in list(module._forward_hooks.items()):
+        for key, hook in _leaving(module):
             if hook.always and key not in ran:
                 try:
                     output = _after(hook, module, args, kwargs, output)
@@ -75,11 +92,21 @@ def call(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         raise
 
 
+def _leaving(module: Any) -> list[tuple[int, Everywhere]]:
+    """The hooks after `forward`, with their numbers."""
+    found = [(key, hook) for key, hook in everywhere.items() if hook.kind == "forward"] if everywhere else []
+    with_kwargs, always = module._forward_hooks_with_kwargs, module._forward_hooks_always_called
+    found += [(k, Everywhere("forward", hook, k in with_kwargs, k in always)) for k, hook in module._forward_hooks.items()]
+    return found
+
+
 def _before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments after the hooks before `forward`."""
-    for hook in list(module._forward_pre_hooks.values()):
-        if hook.with_kwargs:
-            changed = _watched(hook.call, module, args, kwargs)
+    entered = [(hook.call, False) for hook in of_every_module("pre")] if everywhere else []
+    entered += [(hook, key in module._forward_pre_hooks_with_kwargs) for key, hook in module._forward_pre_hooks.items()]
+    for hook, with_kwargs in entered:
+        if with_kwargs:
+            changed = _watched(hook, module, args, kwargs)
             if changed is None:
                 continue
             if not isinstance(changed, tuple) or len(changed) != 2:
@@ -87,13 +114,13 @@ def _before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple
                 raise RuntimeError(at_user_line(f"{text} {changed}."))
             args, kwargs = changed
         else:
-            changed = _watched(hook.call, module, args)
+            changed = _watched(hook, module, args)
             if changed is not None:
                 args = changed if isinstance(changed, tuple) else (changed,)
     return args, kwargs
 
 
-def _after(hook: Hook, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+def _after(hook: Everywhere, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
     """The output after one hook."""
     given = (module, args, kwargs, output) if hook.with_kwargs else (module, args, output)
     changed = _watched(hook.call, *given)
@@ -135,8 +162,15 @@ class _Backward:
 
     def __init__(self, module: Any) -> None:
         self.module = module
-        self.hooks = [hook.call for hook in module._backward_hooks.values()]
-        self.pre_hooks = [hook.call for hook in module._backward_pre_hooks.values()]
+        own = list(module._backward_hooks.values())
+        self.hooks: list[Any] = own if module._is_full_backward_hook else []
+        self.plain: list[Any] = own if module._is_full_backward_hook is False else []
+        self.pre_hooks = list(module._backward_pre_hooks.values())
+        if everywhere:
+            self.hooks = [hook.call for hook in of_every_module("backward")] + self.hooks
+            self.pre_hooks = [hook.call for hook in of_every_module("backward_pre")] + self.pre_hooks
+            self.plain = [hook.call for hook in of_every_module("plain_backward")] + self.plain
+        self.needed = bool(self.hooks or self.pre_hooks)
         self.inputs = 0  # positional arguments
         self.given: tuple[Any, ...] | None = None  # gradients of the outputs, once known
         self.waits = False  # whether the node of the arguments calls the hooks
@@ -151,11 +185,8 @@ class _Backward:
         self.waits = bool(self.hooks)
 
         def hook(gradients: tuple[Any, ...], _: tuple[Any, ...]) -> Any:
-            if self.given is None:
-                raise RuntimeError(
-                    "Module backward hook for grad_input is called before the grad_output one. This happens because the gradient "
-                    "in your nn.Module flows to the Module's input without passing through the Module's output."
-                )
+            if self.given is None:  # the gradient came round the output, as through a dict
+                return None
             whole: list[Any] = [None] * self.inputs
             for i, g in zip(places, gradients, strict=True):
                 whole[i] = g
@@ -204,6 +235,16 @@ class _Backward:
             return whole[0]
         return type(output)(*whole) if hasattr(output, "_fields") else tuple(whole)
 
+    def observed(self, output: Any) -> Any:
+        """The output, with the hooks of `register_backward_hook` on the node that made it."""
+        if self.plain:
+            found = flatten(output, lambda x: isinstance(x, Tensor))[0]
+            node = found[0].grad_fn if found else None
+            for hook in self.plain:
+                if node is not None:
+                    node.register_hook(functools.partial(hook, self.module))
+        return output
+
     @staticmethod
     def applied(tensors: list[Tensor]) -> tuple[tuple[Tensor, ...], Node | None]:
         """The tensors behind a node, and the node; None where nothing is recorded."""
@@ -230,4 +271,4 @@ class _Backward:
         return found
 
 
-__all__ = ["Hook", "Hooks", "call", "registered"]
+__all__ = ["Everywhere", "Hooks", "around", "call", "everywhere", "of_every_module", "registered"]

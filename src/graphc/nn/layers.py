@@ -1,4 +1,4 @@
-"""Layers with parameters or shapes: linear, embedding, norms, dropout, flatten.
+"""Layers with parameters or shapes: linear, bilinear, norms over the last dims, flatten.
 
 Enters: sizes.  Leaves: modules with PyTorch's names, defaults and initial distributions.  Never here: what an operator computes.
 """
@@ -11,7 +11,6 @@ from typing import Any
 from graphc.dtypes import DType
 from graphc.eager.creation import empty
 from graphc.eager.tensor import Tensor
-from graphc.errors import at_user_line
 from graphc.nn import functional as F
 from graphc.nn import init
 from graphc.nn.module import Module
@@ -52,39 +51,6 @@ class Linear(Module):
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
-
-
-class Embedding(Module):
-    """Rows of a table chosen by indices.  [...] of integers -> [..., embedding_dim]; the row `padding_idx` gets no gradient."""
-
-    def __init__(
-        self,
-        num_embeddings: int,
-        embedding_dim: int,
-        padding_idx: int | None = None,
-        device: Any = None,
-        dtype: DType | None = None,
-    ) -> None:
-        super().__init__()
-        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
-            raise ValueError(at_user_line("Padding_idx must be within num_embeddings"))
-        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        self.padding_idx = padding_idx if padding_idx is None else padding_idx % num_embeddings
-        self.weight = Parameter(empty(num_embeddings, embedding_dim, dtype=dtype, device=device))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Normal values; zeros in the row `padding_idx`."""
-        init.normal_(self.weight)
-        if self.padding_idx is not None:
-            init.zeros_(self.weight.detach()[self.padding_idx])  # type: ignore[index]
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.embedding(input, self.weight, self.padding_idx)
-
-    def extra_repr(self) -> str:
-        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
-        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
 
 
 class LayerNorm(Module):
@@ -145,8 +111,8 @@ class RMSNorm(Module):
         if self.weight is not None:
             init.ones_(self.weight)
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
@@ -154,29 +120,6 @@ class RMSNorm(Module):
 
 def _shape(normalized_shape: int | list[int] | tuple[int, ...]) -> tuple[int, ...]:
     return (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-
-
-class Dropout(Module):
-    """While training, zeros with probability p and the rest divided by 1 - p.  [...] -> [...]."""
-
-    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
-        super().__init__()
-        if not 0 <= p <= 1:
-            raise ValueError(at_user_line(f"dropout probability has to be between 0 and 1, but got {p}"))
-        self.p, self.inplace = p, inplace
-
-    def forward(self, input: Any) -> Any:
-        return F.dropout(input, self.p, self.training, self.inplace)
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}, inplace={self.inplace}"
-
-
-class Dropout2d(Dropout):
-    """While training, whole channels become zeros with probability p.  [N, C, H, W] -> [N, C, H, W]."""
-
-    def forward(self, input: Any) -> Any:
-        return F.dropout2d(input, self.p, self.training, self.inplace)
 
 
 class Bilinear(Module):
@@ -210,17 +153,6 @@ class Bilinear(Module):
     def extra_repr(self) -> str:
         sizes = f"in1_features={self.in1_features}, in2_features={self.in2_features}, out_features={self.out_features}"
         return f"{sizes}, bias={self.bias is not None}"
-
-
-class CosineSimilarity(Module):
-    """The cosine of the angle between two tensors along `dim`.  [...], [...] -> [...] without dim."""
-
-    def __init__(self, dim: int = 1, eps: float = 1e-8) -> None:
-        super().__init__()
-        self.dim, self.eps = dim, eps
-
-    def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
-        return F.cosine_similarity(x1, x2, self.dim, self.eps)
 
 
 class Flatten(Module):

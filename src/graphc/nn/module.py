@@ -1,7 +1,7 @@
 """`Module`: parameters, buffers and submodules under names, as PyTorch's.
 
-Enters: attributes assigned by subclasses.  Leaves: their names, their state, calls of `forward`.
-Never here: what a layer computes.
+Enters: attributes assigned by subclasses.  Leaves: their names, calls of `forward`, texts.
+Never here: what a layer computes; hooks, state dicts and conversions, which are the three classes that `Module` is made of.
 
 Whatever changes what `forward` would do (an attribute, a registration, train or eval) counts up the epoch that compiled code
 compares on every call.  Assigning the very object that is there already changes nothing.
@@ -9,62 +9,60 @@ compares on every call.  Assigning the very object that is there already changes
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Iterator
+from typing import Any, Self
 
-import numpy as np
-
-from graphc.dtypes import DType, bfloat16, float16, float32, float64
 from graphc.eager import dispatch
-from graphc.eager.conversions import placed
-from graphc.eager.creation import as_tensor
-from graphc.eager.devices import check_device
-from graphc.eager.hooks import RemovableHandle
-from graphc.eager.memory import formatted
-from graphc.eager.modes import modes, no_grad
+from graphc.eager.conversions import typename
+from graphc.eager.modes import modes
 from graphc.eager.tensor import Tensor
 from graphc.errors import TraceError, at_user_line
 from graphc.nn import hooks
-from graphc.nn.hooks import Hooks
-from graphc.nn.parameter import Parameter
+from graphc.nn.module_conversions import Convertible, clear_grad
+from graphc.nn.module_hooks import Hookable, replaced
+from graphc.nn.module_state import Stateful
+from graphc.nn.parameter import Buffer, Parameter
+from graphc.nn.watched import Watched
 
 _ABSENT: Any = object()
+_PLACES = ("_parameters", "_buffers", "_modules")
+# What every module has, beside `training`: PyTorch's names, which programs read and write.
+_HELD: dict[str, Callable[[], Any]] = {
+    "_parameters": Watched, "_buffers": Watched, "_non_persistent_buffers_set": set, "_backward_pre_hooks": Watched,
+    "_backward_hooks": Watched, "_is_full_backward_hook": lambda: None, "_forward_hooks": Watched,
+    "_forward_hooks_with_kwargs": dict, "_forward_hooks_always_called": dict, "_forward_pre_hooks": Watched,
+    "_forward_pre_hooks_with_kwargs": dict, "_state_dict_hooks": Watched, "_state_dict_pre_hooks": Watched,
+    "_load_state_dict_pre_hooks": Watched, "_load_state_dict_post_hooks": Watched, "_modules": Watched,
+}  # fmt: skip
 
 
-class IncompatibleKeys(NamedTuple):
-    """What `load_state_dict` gives: names the module has and the dict lacks, and the other way round."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
-
-    def __repr__(self) -> str:
-        missing, unexpected = self
-        if not missing and not unexpected:
-            return "<All keys matched successfully>"
-        return f"IncompatibleKeys(missing_keys={missing}, unexpected_keys={unexpected})"
-
-
-class Module:
+class Module(Hookable, Stateful, Convertible):
     """What every layer and model is: subclass it, assign parameters and submodules in ``__init__``, write ``forward``."""
 
+    dump_patches: bool = False
     training: bool
+    call_super_init: bool = False
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
     _non_persistent_buffers_set: set[str]
-    _forward_hooks: Hooks
-    _forward_pre_hooks: Hooks
-    _backward_hooks: Hooks
-    _backward_pre_hooks: Hooks
+    _compiled_call_impl: Callable[..., Any] | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Takes no arguments, unless `call_super_init` sends them on to the next class."""
+        if not self.call_super_init:
+            name = type(self).__name__
+            if kwargs:
+                raise TypeError(at_user_line(f"{name}.__init__() got an unexpected keyword argument '{next(iter(kwargs))}'"))
+            if args:
+                text = f"{name}.__init__() takes 1 positional argument but {len(args) + 1} were given"
+                raise TypeError(at_user_line(text))
         own = self.__dict__
         own["training"] = True
-        own["_parameters"], own["_buffers"], own["_modules"] = {}, {}, {}
-        own["_non_persistent_buffers_set"] = set()
-        own["_forward_hooks"], own["_forward_pre_hooks"] = OrderedDict(), OrderedDict()
-        own["_backward_hooks"], own["_backward_pre_hooks"] = OrderedDict(), OrderedDict()
+        for held, make in _HELD.items():
+            own[held] = make()
+        if self.call_super_init:
+            super().__init__(*args, **kwargs)
 
     # ---- calling
 
@@ -74,44 +72,32 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """`forward`, with the hooks around it."""
-        if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks:
+        if (
+            self._forward_hooks
+            or self._forward_pre_hooks
+            or self._backward_hooks
+            or self._backward_pre_hooks
+            or hooks.everywhere
+            or self._compiled_call_impl is not None
+        ):
             return hooks.call(self, args, kwargs)
         return self.forward(*args, **kwargs)
 
-    def register_forward_hook(
-        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False, always_call: bool = False
-    ) -> RemovableHandle:
-        """Call ``hook(module, args, output)`` after `forward`; what it gives, if anything, replaces the output.
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile calls of this module in place: `graphc.compile`, with its arguments."""
+        from graphc.compiled import compile
 
-        prepend: before the hooks that there are.   with_kwargs: ``hook(module, args, kwargs, output)``.   always_call: also where
-        `forward` or another hook raised.
-        """
-        return hooks.registered(self._forward_hooks, hooks.Hook(hook, with_kwargs, always_call), prepend)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return hooks.around(self, args, kwargs)
 
-    def register_forward_pre_hook(
-        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
-    ) -> RemovableHandle:
-        """Call ``hook(module, args)`` before `forward`; what it gives, if anything, replaces the arguments.
-
-        prepend: before the hooks that there are.   with_kwargs: ``hook(module, args, kwargs)``, giving None or (args, kwargs).
-        """
-        return hooks.registered(self._forward_pre_hooks, hooks.Hook(hook, with_kwargs), prepend)
-
-    def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
-        """Call ``hook(module, grad_input, grad_output)`` when gradients of the arguments are known; a tuple that it gives replaces
-        them."""
-        return hooks.registered(self._backward_hooks, hooks.Hook(hook), prepend)
-
-    register_backward_hook = register_full_backward_hook
-
-    def register_full_backward_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
-        """Call ``hook(module, grad_output)`` before gradients go through the module; a tuple that it gives replaces them."""
-        return hooks.registered(self._backward_pre_hooks, hooks.Hook(hook), prepend)
+        call.__name__ = type(self).__name__
+        call.__wrapped__ = type(self).forward  # type: ignore[attr-defined]  # where compiled code looks for what forward reads
+        self._compiled_call_impl = compile(call, *args, **kwargs)
 
     # ---- attributes
 
     def __getattr__(self, name: str) -> Any:
-        for place in ("_parameters", "_buffers", "_modules"):
+        for place in _PLACES:
             held = self.__dict__.get(place)
             if held is not None and name in held:
                 return held[name]
@@ -120,25 +106,32 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         own = self.__dict__
         if "_parameters" not in own:
-            if isinstance(value, Parameter | Module):
-                kind = "parameters" if isinstance(value, Parameter) else "module"
+            if isinstance(value, Parameter | Module | Buffer):
+                kind = "parameters" if isinstance(value, Parameter) else "module" if isinstance(value, Module) else "buffer"
                 raise AttributeError(f"cannot assign {kind} before Module.__init__() call")
             object.__setattr__(self, name, value)
         elif isinstance(value, Parameter):
-            self._forget(name, "_parameters")
+            _forget(self, name, "_parameters")
             self.register_parameter(name, value)
-        elif isinstance(value, Module):
-            self._forget(name, "_modules")
-            self.add_module(name, value)
         elif name in own["_parameters"]:
             _require(value is None, value, f"as parameter '{name}' (graphc.nn.Parameter or None expected)")
             self.register_parameter(name, None)
+        elif isinstance(value, Module):
+            _forget(self, name, "_modules")
+            self.add_module(name, value)
         elif name in own["_modules"]:
             _require(value is None, value, f"as child module '{name}' (graphc.nn.Module or None expected)")
             self.add_module(name, None)
+        elif isinstance(value, Buffer):
+            _forget(self, name, "_buffers")
+            self.register_buffer(name, value, getattr(value, "persistent", True))
         elif name in own["_buffers"]:
-            _require(value is None or isinstance(value, Tensor), value, f"as buffer '{name}' (graphc.Tensor or None expected)")
-            _put(own["_buffers"], name, value)
+            _require(
+                value is None or isinstance(value, Tensor),
+                value,
+                f"as buffer '{name}' (graphc.nn.Buffer, graphc.Tensor or None expected)",
+            )
+            _put(own["_buffers"], name, replaced("buffer", self, name, value))
         else:
             if own.get(name, _ABSENT) is not value:
                 _check_outlives_trace(name, value)
@@ -150,41 +143,33 @@ class Module:
             object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:
-        dispatch.epoch[0] += 1
-        for place in (self._parameters, self._buffers, self._modules):
-            if name in place:
-                del place[name]  # type: ignore[attr-defined]
+        for held in _PLACES:
+            if name in self.__dict__[held]:
+                del self.__dict__[held][name]
                 self._non_persistent_buffers_set.discard(name)
                 return
         object.__delattr__(self, name)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*object.__dir__(self), *self._parameters, *self._buffers, *self._modules})
-
-    def _forget(self, name: str, kept: str) -> None:
-        """Whatever else is called `name` gives way to an entry of `kept`."""
-        self.__dict__.pop(name, None)
-        for place in {"_parameters", "_buffers", "_modules"} - {kept}:
-            self.__dict__[place].pop(name, None)
-        self._non_persistent_buffers_set.discard(name)
+        dispatch.epoch[0] += 1
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter.  Raises KeyError for a bad or taken name, TypeError for what is not a `Parameter` or None."""
-        self._check_name("parameter", name, self._parameters)
+        _check_name(self, "parameter", name, "_parameters")
         fits = param is None or isinstance(param, Parameter)
-        _require(fits, param, f"to parameter '{name}' (graphc.nn.Parameter or None required)")
+        _require(fits, param, f"object to parameter '{name}' (graphc.nn.Parameter or None required)")
         if param is not None and not param.is_leaf:
             raise ValueError(at_user_line(f"Cannot assign non-leaf Tensor to parameter '{name}'"))
-        _put(self._parameters, name, param)
+        _put(self._parameters, name, replaced("parameter", self, name, param))
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Add a tensor that is state but not a parameter; only a persistent one is in `state_dict`.
 
         Raises KeyError for a bad or taken name, TypeError for what is not a tensor or None.
         """
-        self._check_name("buffer", name, self._buffers)
-        _require(tensor is None or isinstance(tensor, Tensor), tensor, f"to buffer '{name}' (graphc.Tensor or None required)")
-        _put(self._buffers, name, tensor)
+        _check_name(self, "buffer", name, "_buffers")
+        _require(
+            tensor is None or isinstance(tensor, Tensor), tensor, f"object to buffer '{name}' (graphc.Tensor or None required)"
+        )
+        _put(self._buffers, name, replaced("buffer", self, name, tensor))
         if persistent:
             self._non_persistent_buffers_set.discard(name)
         else:
@@ -192,31 +177,25 @@ class Module:
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Add a submodule.  Raises KeyError for a bad or taken name, TypeError for what is not a `Module` or None."""
-        self._check_name("module", name, self._modules)
-        _require(module is None or isinstance(module, Module), module, f"to module '{name}' (graphc.nn.Module or None required)")
-        _put(self._modules, name, module)
+        _check_name(self, "module", name, "_modules")
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(at_user_line(f"{typename(module)} is not a Module subclass"))
+        _put(self._modules, name, replaced("module", self, name, module))
 
-    register_module = add_module
-
-    def _check_name(self, kind: str, name: str, place: Mapping[str, Any]) -> None:
-        if "_parameters" not in self.__dict__:
-            raise AttributeError(f"cannot assign {kind} before Module.__init__() call")
-        if not isinstance(name, str):
-            raise TypeError(at_user_line(f"{kind} name should be a string. Got {type(name).__name__}"))
-        if name == "":
-            raise KeyError(f'{kind} name can\'t be empty string ""')
-        if "." in name:
-            raise KeyError(f'{kind} name can\'t contain ".", got: {name}')
-        if name not in place and hasattr(self, name):
-            raise KeyError(f"attribute '{name}' already exists")
+    def register_module(self, name: str, module: Module | None) -> None:
+        """`add_module`."""
+        self.add_module(name, module)
 
     # ---- names
 
-    def _named(self, place: str, prefix: str, recurse: bool, remove_duplicate: bool) -> Iterator[tuple[str, Any]]:
+    def _named_members(
+        self, get_members_fn: Callable[[Any], Any], prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Any]]:
+        """What ``get_members_fn(module)`` lists as (name, value), of this module and of those below, with dotted names."""
         seen: set[int] = set()
         modules = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate) if recurse else ((prefix, self),)
         for path, module in modules:
-            for name, value in module.__dict__[place].items():
+            for name, value in get_members_fn(module):
                 if value is None or id(value) in seen:
                     continue
                 if remove_duplicate:
@@ -226,13 +205,15 @@ class Module:
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Parameter]]:
-        return self._named("_parameters", prefix, recurse, remove_duplicate)
+        """Parameters with their dotted names, each once (or once a name)."""
+        return self._named_members(lambda module: module._parameters.items(), prefix, recurse, remove_duplicate)
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
     def named_buffers(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
-        return self._named("_buffers", prefix, recurse, remove_duplicate)
+        """Buffers with their dotted names, each once (or once a name)."""
+        return self._named_members(lambda module: module._buffers.items(), prefix, recurse, remove_duplicate)
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
         return (buffer for _, buffer in self.named_buffers(recurse=recurse))
@@ -262,65 +243,51 @@ class Module:
             if module is not None:
                 yield from module.named_modules(memo, f"{prefix}.{name}" if prefix else name, remove_duplicate)
 
-    def modules(self) -> Iterator[Module]:
-        return (module for _, module in self.named_modules())
+    def modules(self, remove_duplicate: bool = True) -> Iterator[Module]:
+        """This module and all below it, each once (or once a name)."""
+        return (module for _, module in self.named_modules(remove_duplicate=remove_duplicate))
 
     def get_submodule(self, target: str) -> Module:
         """The submodule at a dotted path.  Raises AttributeError."""
         module: Module = self
         for name in target.split(".") if target else ():
-            found = module._modules.get(name)
-            if found is None:
-                raise AttributeError(f"{type(module).__name__} has no submodule `{name}`")
+            found = _held(module, name)
+            if not isinstance(found, Module):
+                raise AttributeError(at_user_line(f"`{name}` is not an nn.Module"))
             module = found
         return module
 
-    # ---- state
+    def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
+        """Put a module at a dotted path.  strict: only where there is one already.
 
-    def state_dict(self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False) -> dict[str, Any]:
-        """Parameters and persistent buffers by name, on the same memory, off the tape unless `keep_vars`."""
-        destination = OrderedDict() if destination is None else destination
-        for name, tensor in self._own_state(prefix):
-            destination[name] = tensor if keep_vars else tensor.detach()
-        for name, module in self._modules.items():
-            if module is not None:
-                module.state_dict(destination=destination, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
-        return destination
-
-    def _own_state(self, prefix: str) -> Iterator[tuple[str, Tensor]]:
-        for name, tensor in (*self._parameters.items(), *self._buffers.items()):
-            if tensor is not None and name not in self._non_persistent_buffers_set:
-                yield prefix + name, tensor
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
-        """Copy tensors (or anything NumPy reads as an array) into the parameters and buffers of the same names.
-
-        Raises RuntimeError for missing or unexpected names (where `strict`) and for shapes that differ, TypeError for what is not a
-        mapping.  Differs from torch: where it raises, nothing has been copied.
+        Raises ValueError for no path or no module, AttributeError for a path that leads to no module.
         """
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(at_user_line(f"Expected state_dict to be dict-like, got {type(state_dict)}."))
-        own = self.state_dict(keep_vars=True)
-        missing = [name for name in own if name not in state_dict]
-        unexpected = [name for name in state_dict if name not in own]
-        errors = []
-        if strict and missing:
-            errors.append(f"Missing key(s) in state_dict: {_quoted(missing)}. ")
-        if strict and unexpected:
-            errors.append(f"Unexpected key(s) in state_dict: {_quoted(unexpected)}. ")
-        given = {name: _as_tensor(state_dict[name]) for name in own if name in state_dict}
-        errors += [
-            f"size mismatch for {name}: copying a param with shape {tensor.shape} from checkpoint, "
-            f"the shape in current model is {own[name].shape}."
-            for name, tensor in given.items()
-            if tensor.shape != own[name].shape
-        ]
-        if errors:
-            raise RuntimeError("\n\t".join([f"Error(s) in loading state_dict for {type(self).__name__}:", *errors]))
-        with no_grad():
-            for name, tensor in given.items():
-                own[name].copy_(tensor)
-        return IncompatibleKeys(missing, unexpected)
+        if not target:
+            raise ValueError(at_user_line("Cannot set the submodule without a target name!"))
+        if not isinstance(module, Module):
+            raise ValueError(at_user_line(f"`module` is not an nn.Module, found {type(module)}"))
+        path, _, name = target.rpartition(".")
+        owner = self.get_submodule(path)
+        if (strict or hasattr(owner, name)) and not isinstance(_held(owner, name), Module):
+            raise AttributeError(at_user_line(f"`{name}` is not an nn.Module"))
+        setattr(owner, name, module)
+
+    def get_parameter(self, target: str) -> Parameter:
+        """The parameter at a dotted path.  Raises AttributeError."""
+        path, _, name = target.rpartition(".")
+        found = _held(self.get_submodule(path), name)
+        if not isinstance(found, Parameter):
+            raise AttributeError(at_user_line(f"`{name}` is not an nn.Parameter"))
+        return found
+
+    def get_buffer(self, target: str) -> Tensor:
+        """The buffer at a dotted path.  Raises AttributeError."""
+        path, _, name = target.rpartition(".")
+        owner = self.get_submodule(path)
+        found = _held(owner, name)
+        if name not in owner._buffers:
+            raise AttributeError(at_user_line(f"`{name}` is not a buffer"))
+        return found  # type: ignore[no-any-return]
 
     # ---- changing everything below
 
@@ -328,11 +295,13 @@ class Module:
         """Set training mode here and below.  Raises ValueError for what is not a bool."""
         if not isinstance(mode, bool):
             raise ValueError(at_user_line("training mode is expected to be boolean"))
-        for module in self.modules():
-            module.training = mode
+        self.training = mode
+        for module in self.children():
+            module.train(mode)
         return self
 
     def eval(self) -> Self:
+        """`train(False)`."""
         return self.train(False)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -354,55 +323,32 @@ class Module:
         fn(self)
         return self
 
-    def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Convert floating parameters, their gradients and floating buffers to a dtype, and those of the right rank to a memory
-        format, in place: the forms of ``Tensor.to``.  The device can only be the CPU.
+    # ---- copies
 
-        Raises TypeError for a dtype that is not floating, AssertionError or RuntimeError for another device.
-        """
-        given = placed("to", args, kwargs)
-        check_device(given.get("device"))
-        format = given.get("memory_format")
-        if format is not None:
-            for tensor in (*self.parameters(), *self.buffers()):
-                if tensor.ndim in (4, 5):
-                    tensor.data = formatted(tensor.detach(), format)
-        dtype = given.get("dtype")
-        return self if dtype is None else self._convert(dtype)
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what was compiled."""
+        state = self.__dict__.copy()
+        state.pop("_compiled_call_impl", None)
+        return state
 
-    def cpu(self) -> Self:
-        """This module: all memory is the CPU's."""
-        return self
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for held, make in _HELD.items():  # what an older pickle lacks
+            if held not in self.__dict__:
+                self.__dict__[held] = make()
 
-    def cuda(self, device: Any = None) -> Self:
-        """Raises AssertionError: there is no CUDA runtime."""
-        check_device("cuda")
-        return self
-
-    def _convert(self, dtype: DType) -> Self:
-        if not dtype.is_floating_point:
-            raise TypeError(at_user_line(f"nn.Module.to only accepts floating point dtypes, but got desired dtype={dtype}"))
-        dispatch.epoch[0] += 1
-        for tensor in (*self.parameters(), *self.buffers()):
-            if tensor.is_floating_point() and tensor.dtype is not dtype:
-                grad, tensor.grad = tensor.grad, None
-                tensor.data = tensor.detach().to(dtype)  # type: ignore[attr-defined]
-                tensor.grad = None if grad is None else grad.to(dtype)  # type: ignore[attr-defined]
-        return self
-
-    def float(self) -> Self:
-        return self._convert(float32)
-
-    def double(self) -> Self:
-        return self._convert(float64)
-
-    def half(self) -> Self:
-        return self._convert(float16)
-
-    def bfloat16(self) -> Self:
-        return self._convert(bfloat16)
+    def _replicate_for_data_parallel(self) -> Self:
+        """A shallow copy with places of its own for what it holds."""
+        replica = self.__new__(type(self))
+        replica.__dict__.update(self.__dict__)
+        for place in _PLACES:
+            replica.__dict__[place] = self.__dict__[place].copy()
+        return replica
 
     # ---- printing
+
+    def _get_name(self) -> str:
+        return type(self).__name__
 
     def extra_repr(self) -> str:
         """What stands between the parentheses before the submodules."""
@@ -413,23 +359,42 @@ class Module:
         lines = extra.split("\n") if extra else []
         children = [f"({name}): {indented(repr(module))}" for name, module in self._modules.items()]
         if not children and len(lines) <= 1:
-            return f"{type(self).__name__}({extra})"
-        return "\n  ".join([f"{type(self).__name__}(", *lines, *children]) + "\n)"
+            return f"{self._get_name()}({extra})"
+        return "\n  ".join([f"{self._get_name()}(", *lines, *children]) + "\n)"
 
-
-def clear_grad(tensor: Tensor, set_to_none: bool) -> None:
-    """Forget a tensor's gradient, or make it zeros (off the tape)."""
-    if set_to_none or tensor.grad is None:
-        tensor.grad = None
-        return
-    if tensor.grad.requires_grad:
-        tensor.grad = tensor.grad.detach()
-    tensor.grad.zero_()  # type: ignore[attr-defined]
+    def __dir__(self) -> list[str]:
+        names = {*object.__dir__(self), *self._parameters, *self._buffers, *self._modules}
+        return sorted(name for name in names if not name[:1].isdigit())
 
 
 def indented(text: str) -> str:
     """All lines but the first moved right by two."""
     return text.replace("\n", "\n  ")
+
+
+def _forget(module: Module, name: str, kept: str) -> None:
+    """Whatever else of a module is called `name` gives way to an entry of `kept`."""
+    own = module.__dict__
+    if name in own:
+        object.__delattr__(module, name)
+    for place in _PLACES:
+        if place != kept and name in own[place]:
+            del own[place][name]
+    own["_non_persistent_buffers_set"].discard(name)
+
+
+def _check_name(module: Module, kind: str, name: str, place: str) -> None:
+    """Raise AttributeError, TypeError or KeyError for what cannot be the name of a new entry of `place`."""
+    if "_parameters" not in module.__dict__:
+        raise AttributeError(f"cannot assign {kind} before Module.__init__() call")
+    if not isinstance(name, str):
+        raise TypeError(at_user_line(f"{kind} name should be a string. Got {type(name).__name__}"))
+    if name == "":
+        raise KeyError(f'{kind} name can\'t be empty string ""')
+    if "." in name:
+        raise KeyError(f'{kind} name can\'t contain "."' + (f", got: {name}" if kind == "module" else ""))
+    if name not in module.__dict__[place] and hasattr(module, name):
+        raise KeyError(f"attribute '{name}' already exists")
 
 
 def _put(place: dict[str, Any], name: str, value: Any) -> None:
@@ -450,15 +415,14 @@ def _check_outlives_trace(name: str, value: Any) -> None:
 
 def _require(condition: bool, value: Any, role: str) -> None:
     if not condition:
-        raise TypeError(at_user_line(f"cannot assign '{type(value).__name__}' {role}"))
+        raise TypeError(at_user_line(f"cannot assign '{typename(value)}' {role}"))
 
 
-def _quoted(names: list[str]) -> str:
-    return ", ".join(f'"{name}"' for name in names)
+def _held(owner: Module, name: str) -> Any:
+    """An attribute.  Raises AttributeError."""
+    if not hasattr(owner, name):
+        raise AttributeError(at_user_line(f"{owner._get_name()} has no attribute `{name}`"))
+    return getattr(owner, name)
 
 
-def _as_tensor(value: Any) -> Any:
-    return value if isinstance(value, Tensor) else as_tensor(np.asarray(value))
-
-
-__all__ = ["IncompatibleKeys", "Module", "clear_grad", "indented"]
+__all__ = ["Module", "clear_grad", "indented"]

@@ -12,6 +12,7 @@ from graphc.eager.creation import empty, ones, tensor, zeros
 from graphc.eager.modes import no_grad
 from graphc.eager.tensor import Tensor
 from graphc.errors import at_user_line
+from graphc.ir.op import Op
 from graphc.nn import functional as F
 from graphc.nn import init
 from graphc.nn.module import Module
@@ -22,17 +23,19 @@ class _ChannelNorm(Module):
     """Parameters and running statistics of batch and instance norms.  `_ranks`: how many dims the input may have."""
 
     _ranks: tuple[int, ...] = ()
+    _version = 2  # of the state: from here on `num_batches_tracked` is in it
 
     def __init__(
         self,
         num_features: int,
-        eps: float,
-        momentum: float | None,
-        affine: bool,
-        track_running_stats: bool,
-        device: Any,
-        dtype: DType | None,
-        bias: bool,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Any = None,
+        dtype: DType | None = None,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
@@ -60,8 +63,18 @@ class _ChannelNorm(Module):
         if self.bias is not None:
             init.zeros_(self.bias)
 
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *lists: Any, **named_lists: Any
+    ) -> None:
+        """A state from before `num_batches_tracked` leaves that as it is."""
+        name = prefix + "num_batches_tracked"
+        if local_metadata.get("version", 1) < 2 and self.track_running_stats and name not in state_dict:
+            here = self.num_batches_tracked
+            state_dict[name] = tensor(0, dtype=int64) if here is None else here
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *lists, **named_lists)
+
     def _check_input_dim(self, input: Tensor) -> None:
-        if input.ndim not in self._ranks:
+        if self._ranks and input.ndim not in self._ranks:
             wanted = " or ".join(f"{r}D" for r in self._ranks)
             raise ValueError(at_user_line(f"expected {wanted} input (got {input.ndim}D input)"))
 
@@ -70,6 +83,9 @@ class _ChannelNorm(Module):
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, bias={self.bias is not None}, "
             f"track_running_stats={self.track_running_stats}"
         )
+
+
+_NormBase = _ChannelNorm  # PyTorch's name
 
 
 class _BatchNorm(_ChannelNorm):
@@ -85,7 +101,7 @@ class _BatchNorm(_ChannelNorm):
         *,
         bias: bool = True,
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
@@ -178,7 +194,7 @@ class _InstanceNorm(_ChannelNorm):
         *,
         bias: bool = True,
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
 
     def forward(self, input: Any) -> Any:
         self._check_input_dim(input)
@@ -265,6 +281,31 @@ class LocalResponseNorm(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+
+
+class CrossMapLRN2d(Module):
+    """The input divided by a power of the mean square of neighbouring channels.  [N, C, H, W] -> the same.
+
+    Raises ValueError for another rank.  As in PyTorch the first channel counts for every later one, however far.  Differs from
+    torch: the gradient is that of these values.
+    """
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, input: Any) -> Any:
+        if input.ndim != 4:
+            raise ValueError(at_user_line(f"CrossMapLRN2d: Expected input to be 4D, got {input.ndim}D instead."))
+        reach, channels = (self.size - 1) // 2, input.shape[1]
+        squares = input * input
+        near = [squares[:, max(0, c - reach) : c + reach + 1].sum(1) for c in range(channels)]
+        summed = [near[c] + squares[:, 0] if c > reach else near[c] for c in range(channels)]
+        scale = Op.table["stack"](summed, 1) * (self.alpha / self.size) + self.k
+        return input * scale**-self.beta
 
     def extra_repr(self) -> str:
         return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"

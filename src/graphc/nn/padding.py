@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphc.errors import at_user_line
 from graphc.nn import functional as F
 from graphc.nn.convolution import Sizes, each_dim
 from graphc.nn.module import Module
@@ -29,7 +30,7 @@ class _Pad(Module):
         return f"{self.padding}"
 
 
-class _ConstantPad(_Pad):
+class _ConstantPadNd(_Pad):
     def __init__(self, padding: Sizes, value: float) -> None:
         super().__init__(padding)
         self.value = value
@@ -41,25 +42,27 @@ class _ConstantPad(_Pad):
         return f"padding={self.padding}, value={self.value}"
 
 
-class ConstantPad1d(_ConstantPad):
+class ConstantPad1d(_ConstantPadNd):
     """The last dim grown with `value`."""
 
     _dims = 1
 
 
-class ConstantPad2d(_ConstantPad):
+class ConstantPad2d(_ConstantPadNd):
     """The last two dims grown with `value`."""
 
     _dims = 2
 
 
-class ConstantPad3d(_ConstantPad):
+class ConstantPad3d(_ConstantPadNd):
     """The last three dims grown with `value`."""
 
     _dims = 3
 
 
-class _ZeroPad(_ConstantPad):
+class ZeroPad1d(ConstantPad1d):
+    """The last dim grown with zeros."""
+
     def __init__(self, padding: Sizes) -> None:
         super().__init__(padding, 0.0)
 
@@ -67,73 +70,96 @@ class _ZeroPad(_ConstantPad):
         return f"{self.padding}"
 
 
-class ZeroPad1d(_ZeroPad):
-    """The last dim grown with zeros."""
+class ZeroPad2d(ConstantPad2d):
+    """The last two dims grown with zeros."""
+
+    def __init__(self, padding: Sizes) -> None:
+        super().__init__(padding, 0.0)
+
+    def extra_repr(self) -> str:
+        return f"{self.padding}"
+
+
+class ZeroPad3d(ConstantPad3d):
+    """The last three dims grown with zeros."""
+
+    def __init__(self, padding: Sizes) -> None:
+        super().__init__(padding, 0.0)
+
+    def extra_repr(self) -> str:
+        return f"{self.padding}"
+
+
+class _ReflectionPadNd(_Pad):
+    _mode = "reflect"
+
+
+class ReflectionPad1d(_ReflectionPadNd):
+    """The last dim grown with its mirror image."""
 
     _dims = 1
 
 
-class ZeroPad2d(_ZeroPad):
-    """The last two dims grown with zeros."""
+class ReflectionPad2d(_ReflectionPadNd):
+    """The last two dims grown with their mirror images."""
 
     _dims = 2
 
 
-class ZeroPad3d(_ZeroPad):
-    """The last three dims grown with zeros."""
+class ReflectionPad3d(_ReflectionPadNd):
+    """The last three dims grown with their mirror images."""
 
     _dims = 3
 
 
-class ReflectionPad1d(_Pad):
-    """The last dim grown with its mirror image."""
-
-    _dims, _mode = 1, "reflect"
+class _ReplicationPadNd(_Pad):
+    _mode = "replicate"
 
 
-class ReflectionPad2d(_Pad):
-    """The last two dims grown with their mirror images."""
-
-    _dims, _mode = 2, "reflect"
-
-
-class ReflectionPad3d(_Pad):
-    """The last three dims grown with their mirror images."""
-
-    _dims, _mode = 3, "reflect"
-
-
-class ReplicationPad1d(_Pad):
+class ReplicationPad1d(_ReplicationPadNd):
     """The last dim grown with its outermost elements."""
 
-    _dims, _mode = 1, "replicate"
+    _dims = 1
 
 
-class ReplicationPad2d(_Pad):
+class ReplicationPad2d(_ReplicationPadNd):
     """The last two dims grown with their outermost elements."""
 
-    _dims, _mode = 2, "replicate"
+    _dims = 2
 
 
-class ReplicationPad3d(_Pad):
+class ReplicationPad3d(_ReplicationPadNd):
     """The last three dims grown with their outermost elements."""
 
-    _dims, _mode = 3, "replicate"
+    _dims = 3
 
 
-class CircularPad1d(_Pad):
+class _CircularPadNd(_Pad):
+    _mode = "circular"
+
+    def _check_input_dim(self, input: Any) -> None:
+        n = self._dims
+        if input.ndim not in (n + 1, n + 2):
+            raise ValueError(at_user_line(f"{type(self).__name__}: expected {n + 1}D or {n + 2}D input (got {input.ndim}D input)"))
+
+    def forward(self, input: Any) -> Any:
+        self._check_input_dim(input)
+        return super().forward(input)
+
+
+class CircularPad1d(_CircularPadNd):
     """The last dim grown with its other end."""
 
-    _dims, _mode = 1, "circular"
+    _dims = 1
 
 
-class CircularPad2d(_Pad):
+class CircularPad2d(_CircularPadNd):
     """The last two dims grown with their other ends."""
 
-    _dims, _mode = 2, "circular"
+    _dims = 2
 
 
-class CircularPad3d(_Pad):
+class CircularPad3d(_CircularPadNd):
     """The last three dims grown with their other ends."""
 
-    _dims, _mode = 3, "circular"
+    _dims = 3

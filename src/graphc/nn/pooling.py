@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphc.eager.tensor import Tensor
+from graphc.errors import at_user_line
 from graphc.nn import functional as F
 from graphc.nn.convolution import Sizes, each_dim
 from graphc.nn.module import Module
 
 
-class _MaxPool(Module):
+class _MaxPoolNd(Module):
     _dims = 0
 
     def __init__(
@@ -47,25 +49,25 @@ class _MaxPool(Module):
         )
 
 
-class MaxPool1d(_MaxPool):
+class MaxPool1d(_MaxPoolNd):
     """Largest elements of windows.  [N, C, L] -> [N, C, L'], and where they are with return_indices."""
 
     _dims = 1
 
 
-class MaxPool2d(_MaxPool):
+class MaxPool2d(_MaxPoolNd):
     """Largest elements of windows.  [N, C, H, W] -> [N, C, H', W'], and where they are with return_indices."""
 
     _dims = 2
 
 
-class MaxPool3d(_MaxPool):
+class MaxPool3d(_MaxPoolNd):
     """Largest elements of windows.  [N, C, D, H, W] -> [N, C, D', H', W'], and where they are with return_indices."""
 
     _dims = 3
 
 
-class _MaxUnpool(Module):
+class _MaxUnpoolNd(Module):
     _dims = 0
 
     def __init__(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0) -> None:
@@ -82,26 +84,42 @@ class _MaxUnpool(Module):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
-class MaxUnpool1d(_MaxUnpool):
+class MaxUnpool1d(_MaxUnpoolNd):
     """What MaxPool1d left, put back among zeros.  [N, C, L], indices -> [N, C, L']."""
 
     _dims = 1
 
 
-class MaxUnpool2d(_MaxUnpool):
+class MaxUnpool2d(_MaxUnpoolNd):
     """What MaxPool2d left, put back among zeros.  [N, C, H, W], indices -> [N, C, H', W']."""
 
     _dims = 2
 
 
-class MaxUnpool3d(_MaxUnpool):
+class MaxUnpool3d(_MaxUnpoolNd):
     """What MaxPool3d left, put back among zeros.  [N, C, D, H, W], indices -> [N, C, D', H', W']."""
 
     _dims = 3
 
 
-class AvgPool1d(Module):
+class _AvgPoolNd(Module):
+    """What average pools share: windows, and what they divide by."""
+
+    _dims = 0
+    kernel_size: Any
+    stride: Any
+    padding: Any
+    ceil_mode: bool
+    count_include_pad: bool
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class AvgPool1d(_AvgPoolNd):
     """Means of windows.  [N, C, L] -> [N, C, L']."""
+
+    _dims = 1
 
     def __init__(
         self,
@@ -118,12 +136,9 @@ class AvgPool1d(Module):
     def forward(self, input: Any) -> Any:
         return F.avg_pool1d(input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
 
-    def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
-
-class _AvgPool(Module):
-    _dims = 0
+class _DividedAvgPool(_AvgPoolNd):
+    """Average pools that may divide by another number."""
 
     def __init__(
         self,
@@ -144,23 +159,20 @@ class _AvgPool(Module):
         how = (self.ceil_mode, self.count_include_pad, self.divisor_override)
         return pool(input, self.kernel_size, self.stride, self.padding, *how)
 
-    def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
-
-class AvgPool2d(_AvgPool):
+class AvgPool2d(_DividedAvgPool):
     """Means of windows.  [N, C, H, W] -> [N, C, H', W']."""
 
     _dims = 2
 
 
-class AvgPool3d(_AvgPool):
+class AvgPool3d(_DividedAvgPool):
     """Means of windows.  [N, C, D, H, W] -> [N, C, D', H', W']."""
 
     _dims = 3
 
 
-class _LPPool(Module):
+class _LPPoolNd(Module):
     _dims = 0
 
     def __init__(self, norm_type: float, kernel_size: Sizes, stride: Sizes | None = None, ceil_mode: bool = False) -> None:
@@ -175,25 +187,25 @@ class _LPPool(Module):
         return f"norm_type={self.norm_type}, kernel_size={self.kernel_size}, stride={self.stride}, ceil_mode={self.ceil_mode}"
 
 
-class LPPool1d(_LPPool):
+class LPPool1d(_LPPoolNd):
     """Power sums of windows, to the power 1 / norm_type.  [N, C, L] -> [N, C, L']."""
 
     _dims = 1
 
 
-class LPPool2d(_LPPool):
+class LPPool2d(_LPPoolNd):
     """Power sums of windows, to the power 1 / norm_type.  [N, C, H, W] -> [N, C, H', W']."""
 
     _dims = 2
 
 
-class LPPool3d(_LPPool):
+class LPPool3d(_LPPoolNd):
     """Power sums of windows, to the power 1 / norm_type.  [N, C, D, H, W] -> [N, C, D', H', W']."""
 
     _dims = 3
 
 
-class _AdaptiveAvgPool(Module):
+class _AdaptiveAvgPoolNd(Module):
     _dims = 0
 
     def __init__(self, output_size: Any) -> None:
@@ -208,25 +220,25 @@ class _AdaptiveAvgPool(Module):
         return f"output_size={self.output_size}"
 
 
-class AdaptiveAvgPool1d(_AdaptiveAvgPool):
+class AdaptiveAvgPool1d(_AdaptiveAvgPoolNd):
     """Means of windows that share a dim out among output_size places.  [N, C, L] -> [N, C, L']."""
 
     _dims = 1
 
 
-class AdaptiveAvgPool2d(_AdaptiveAvgPool):
+class AdaptiveAvgPool2d(_AdaptiveAvgPoolNd):
     """Means of windows that share two dims out among output_size places; None keeps a dim.  [N, C, H, W] -> [N, C, H', W']."""
 
     _dims = 2
 
 
-class AdaptiveAvgPool3d(_AdaptiveAvgPool):
+class AdaptiveAvgPool3d(_AdaptiveAvgPoolNd):
     """Means of windows that share three dims out among output_size places.  [N, C, D, H, W] -> [N, C, D', H', W']."""
 
     _dims = 3
 
 
-class _AdaptiveMaxPool(Module):
+class _AdaptiveMaxPoolNd(Module):
     _dims = 0
 
     def __init__(self, output_size: Any, return_indices: bool = False) -> None:
@@ -241,19 +253,64 @@ class _AdaptiveMaxPool(Module):
         return f"output_size={self.output_size}"
 
 
-class AdaptiveMaxPool1d(_AdaptiveMaxPool):
+class AdaptiveMaxPool1d(_AdaptiveMaxPoolNd):
     """Largest elements of windows that share a dim out among output_size places.  [N, C, L] -> [N, C, L']."""
 
     _dims = 1
 
 
-class AdaptiveMaxPool2d(_AdaptiveMaxPool):
+class AdaptiveMaxPool2d(_AdaptiveMaxPoolNd):
     """Largest elements of windows that share two dims out among output_size places.  [N, C, H, W] -> [N, C, H', W']."""
 
     _dims = 2
 
 
-class AdaptiveMaxPool3d(_AdaptiveMaxPool):
+class AdaptiveMaxPool3d(_AdaptiveMaxPoolNd):
     """Largest elements of windows that share three dims out among output_size places.  [N, C, D, H, W] -> [N, C, D', H', W']."""
+
+    _dims = 3
+
+
+class _FractionalMaxPool(Module):
+    _dims = 0
+
+    def __init__(
+        self,
+        kernel_size: Sizes,
+        output_size: Sizes | None = None,
+        output_ratio: float | tuple[float, ...] | None = None,
+        return_indices: bool = False,
+        _random_samples: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        name, n = type(self).__name__, self._dims
+        self.kernel_size, self.return_indices = each_dim(kernel_size, n), return_indices
+        self.register_buffer("_random_samples", _random_samples)
+        self.output_size = output_size if output_size is None else each_dim(output_size, n)
+        self.output_ratio = output_ratio if output_ratio is None else each_dim(output_ratio, n)
+        if output_size is None and output_ratio is None:
+            raise ValueError(at_user_line(f"{name} requires specifying either an output size, or a pooling ratio"))
+        if output_size is not None and output_ratio is not None:
+            raise ValueError(at_user_line(f"{name}: only one of output_size and output_ratio may be specified"))
+        if self.output_ratio is not None and not all(0 < ratio < 1 for ratio in self.output_ratio):
+            raise ValueError(at_user_line(f"{name}: output_ratio must be between 0 and 1 (got {output_ratio})"))
+
+    def forward(self, input: Any) -> Any:
+        pool = getattr(F, f"fractional_max_pool{self._dims}d")
+        how = (self.output_size, self.output_ratio, self.return_indices)
+        return pool(input, self.kernel_size, *how, _random_samples=self._random_samples)
+
+
+class FractionalMaxPool2d(_FractionalMaxPool):
+    """Largest elements of windows at random places (Graham 2014).  [N, C, H, W] -> [N, C, H', W'].
+
+    Raises ValueError unless exactly one of output_size and output_ratio says how many windows there are.
+    """
+
+    _dims = 2
+
+
+class FractionalMaxPool3d(_FractionalMaxPool):
+    """`FractionalMaxPool2d` over three dims.  [N, C, D, H, W] -> [N, C, D', H', W']."""
 
     _dims = 3

@@ -32,10 +32,13 @@ def batch_norm(
     """Mean 0 and variance 1 of every channel over the batch, times weight plus bias.  [N, C, ...] -> [N, C, ...].
 
     While training the batch's own statistics serve, and move the running ones by `momentum` (the variance unbiased); else the
-    running ones.  Raises ValueError where a channel has a single value to learn from, RuntimeError for statistics that do not fit.
+    running ones.  Raises ValueError where a channel has a single value to learn from or eps is not positive,
+    RuntimeError for statistics that do not fit.
     """
     if training and input.ndim >= 2 and 0 < input.numel() == input.shape[1]:  # type: ignore[attr-defined]
         raise ValueError(at_user_line(f"Expected more than 1 value per channel when training, got input size {list(input.shape)}"))
+    if training and eps <= 0:
+        raise ValueError(at_user_line(f"batch_norm eps must be positive during training, but got {eps}"))
     try:
         if input.ndim == 1 and input.shape[0] == 0:
             return clone(input)  # type: ignore[no-any-return]

@@ -48,6 +48,7 @@ from graphc.ops import (
     random,
     rearranging,
     rectifiers,
+    recurrent,
     reduce,
     reinterpret,
     resample,
@@ -114,6 +115,7 @@ __all__ = [
     "random",
     "rearranging",
     "rectifiers",
+    "recurrent",
     "reduce",
     "reinterpret",
     "resample",
@@ -131,3 +133,8 @@ __all__ = [
     "views",
     "windows",
 ]
+
+
+def load_library(path: str) -> None:
+    """Raises OSError: operators are declared here, and no compiled library holds any."""
+    raise OSError(f"ops.load_library: {path}: graphc has no operators in compiled libraries; see graphc.library.custom_op")

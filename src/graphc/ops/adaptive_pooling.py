@@ -277,6 +277,7 @@ def _public(name: str, n: int, doc: str, rule: Any, samples: Any, functions: tup
         ),
         methods=(),
         functions=functions,
+        autocast="float32" if n == 3 else None,
     )
 
 

@@ -13,7 +13,17 @@ from graphc.dims import Dim
 from graphc.dtypes import bool_, float32, int64
 from graphc.ir.op import THROUGH, Bad, Composite, Op, TensorType, broadcast_shapes
 from graphc.ops.activation import total
-from graphc.ops.arguments import constant, in_compute_dtype, is_zero, number, of_type, require_floating, rounded, tensor
+from graphc.ops.arguments import (
+    constant,
+    gradient_in_compute_dtype,
+    in_compute_dtype,
+    is_zero,
+    number,
+    of_type,
+    require_floating,
+    rounded,
+    tensor,
+)
 from graphc.ops.arithmetic import add, div, mul, sub
 from graphc.ops.arrangement import repeat_interleave
 from graphc.ops.comparison import eq, le, where
@@ -107,20 +117,40 @@ def _weights(scores: Any) -> Any:
     return div(e, where(eq(denominator, 0), constant(1, scores.dtype), denominator))
 
 
-def _attention(
-    query: Any, key: Any, value: Any, *rest: Any, masked: bool, dropout_p: float, is_causal: bool, scale: float | None
-) -> Any:
+def _scored(query: Any, key: Any, mask: tuple[Any, ...], is_causal: bool, scale: float | None) -> tuple[Any, Any]:
+    """(softmax of the masked scores, what the scores were multiplied by)."""
     factor = rsqrt(constant(query.shape[-1], query.dtype)) if scale is None else scale
     scores = mul(matmul.run(query, swapped(key)), factor)
     lowest = constant(float("-inf"), scores.dtype)
     if is_causal:
         scores = where(_causal(query.shape[-2], key.shape[-2]), scores, lowest)
-    if masked:
-        scores = where(rest[0], scores, lowest) if rest[0].dtype is bool_ else add(scores, rest[0])
-    weights = _weights(scores)
+    for m in mask:
+        scores = where(m, scores, lowest) if m.dtype is bool_ else add(scores, m)
+    return _weights(scores), factor
+
+
+def _plain(query: Any, key: Any, value: Any, *mask: Any, is_causal: bool, scale: float | None) -> Any:
+    return matmul.run(_scored(query, key, mask, is_causal, scale)[0], value)
+
+
+def _plain_grad(
+    g: Any, out: Any, query: Any, key: Any, value: Any, *mask: Any, is_causal: bool, scale: float | None
+) -> tuple[Any, ...]:
+    """The weights are computed again: they are many times the size of everything else."""
+    weights, factor = _scored(query, key, mask, is_causal, scale)
+    weighted = mul(matmul.run(g, swapped(value)), weights)
+    g_masked = weighted if is_zero(weights.shape[-1]) else sub(weighted, mul(weights, total(weighted, weights.ndim - 1)))
+    g_scores = mul(g_masked, factor)
+    g_mask = (None if m.dtype is bool_ else g_masked for m in mask)
+    return matmul.run(g_scores, key), matmul.run(swapped(g_scores), query), matmul.run(swapped(weights), g), *g_mask
+
+
+def _attention(
+    query: Any, key: Any, value: Any, *rest: Any, masked: bool, dropout_p: float, is_causal: bool, scale: float | None
+) -> Any:
     if not dropout_p:
-        return matmul.run(weights, value)
-    weights, state = dropped(rest[-1], weights, dropout_p)
+        return attention.run(query, key, value, *rest, is_causal=is_causal, scale=scale)
+    weights, state = dropped(rest[-1], _scored(query, key, rest[:masked], is_causal, scale)[0], dropout_p)
     return matmul.run(weights, value), state
 
 
@@ -156,6 +186,25 @@ def _reference(
 _QKV = (fill(2, 3, 4), fill(2, 5, 4), fill(2, 5, 6))
 _MASK = fill(3, 5, low=0, high=2, dtype=bool_, grad=False)
 
+attention = Op(
+    "attention",
+    doc="softmax(query @ key.T * scale + mask) @ value, without dropout.  [..., n, e], [..., m, e], [..., m, v] -> [..., n, v].",
+    signature="(query, key, value, *mask, is_causal, scale)",
+    prepare=lambda *given: (given[:-2], dict(zip(("is_causal", "scale"), given[-2:], strict=True))),
+    infer=lambda *types, **how: _infer(*types, masked=len(types) > 3, dropout_p=0.0, **how),
+    reference=rounded(
+        lambda xp, *arrays, **how: _reference(xp, *arrays, masked=len(arrays) > 3, dropout_p=0.0, **how),
+    ),
+    grad=gradient_in_compute_dtype(_plain_grad),
+    lowering=Composite(in_compute_dtype(_plain)),
+    attrs=("is_causal", "scale"),
+    dtypes=FLOATING,
+    samples=(call(*_QKV, False, 0.5), call(*_QKV, fill(2, 3, 5), True, 0.5), call(*_QKV, _MASK, False, 0.3)),
+    bad=(Bad((fill(3, 4), fill(3, 5), fill(3, 4), False, 1.0), RuntimeError, "query and key must have one feature size"),),
+    methods=(),
+    functions=(),
+)
+
 scaled_dot_product_attention = Op(
     _NAME,
     doc=(
@@ -169,6 +218,7 @@ scaled_dot_product_attention = Op(
     grad=THROUGH,
     lowering=Composite(in_compute_dtype(_attention)),
     attrs=("masked", "dropout_p", "is_causal", "scale"),
+    autocast="lower",
     dtypes=FLOATING,
     samples=(
         call(*_QKV),

@@ -33,6 +33,7 @@ from graphc.ir.op import (
     running,
 )
 from graphc.ops.movement import expand, flip, permute, reshape, slice_, squeeze, summed_to, unsqueeze
+from graphc.ops.recurrent import step_by_step
 
 PREFIX = "batched"
 
@@ -125,6 +126,9 @@ class Batch:
             return self.results(op.run(x.value, **_MOVED[op](self.size, x, **attrs)), True)
         if isinstance(lowering, Reduce):
             return self.results(op.run(inputs[0].value, **{**attrs, "dim": attrs["dim"] + 1}), True)
+        if isinstance(lowering, Anchor) and lowering.nest.startswith("recurrent"):  # its steps, each over the batch
+            with self.running():
+                return step_by_step(op)(*inputs, **attrs)
         if isinstance(lowering, Anchor):
             return self.results(self.anchored(op, lowering.nest, inputs, attrs), True)
         if isinstance(lowering, Host) and lowering.sized_by_data:

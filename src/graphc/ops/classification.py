@@ -163,7 +163,9 @@ def _class_targets(name: str, x: Any, target: Any, weight: Any) -> tuple[Any, ..
     """(x, integer target[, weight]), checked.  Raises RuntimeError or ValueError."""
     dim = class_dim(x.ndim)
     if x.ndim == 0 or tuple(target.shape) != (*x.shape[:dim], *x.shape[dim + 1 :]):
-        raise ValueError(f"{name}: target must be of the shape of x without dim {dim}: {of_type(x)} and {of_type(target)}")
+        batched = x.ndim > 1 and target.ndim > 0 and target.shape[0] == x.shape[0]
+        kind = RuntimeError if batched else ValueError  # PyTorch's
+        raise kind(f"{name}: target must be of the shape of x without dim {dim}: {of_type(x)} and {of_type(target)}")
     return x, target, *_class_weight(name, x, weight)
 
 
@@ -224,6 +226,7 @@ def _bad_classes(name: str) -> tuple[Bad, ...]:
     return (
         Bad((fill(3, 4), places(9, 3, low=6)), IndexError, "target class out of range"),
         Bad((fill(3, 4), places(4, 2)), ValueError, f"{name}: target must be of the shape of x without dim 1"),
+        Bad((fill(3, 4), places(4, 3, 4)), RuntimeError, f"{name}: target must be of the shape of x without dim 1"),
         Bad((fill(3, 4), places(4, 3), fill(3)), RuntimeError, f"{name}: weight must be one"),
         Bad((fill(3, 4), places(4, 3)), ValueError, f"{name}: reduction must be", BAD_REDUCTION),
     )
@@ -254,6 +257,7 @@ nll_loss = Op(
     ),
     methods=(),
     functions=("nn.functional.nll_loss",),
+    autocast="float32",
 )
 
 
@@ -283,6 +287,8 @@ def _cross_entropy_prepare(
         raise RuntimeError(
             f"{name}: target must be class indices, or probabilities of the shape of x: {of_type(x)} and {of_type(target)}"
         )
+    if ignore_index >= 0:
+        raise RuntimeError(f"{name}: ignore_index {ignore_index} is not supported for a floating point target")
     return (x, cast(target, x.dtype), *_class_weight(name, x, weight)), attrs
 
 
@@ -425,4 +431,5 @@ cross_entropy = Op(
     ),
     methods=(),
     functions=("nn.functional.cross_entropy",),
+    autocast="float32",
 )

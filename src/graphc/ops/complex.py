@@ -146,6 +146,7 @@ view_as_complex: Op = Op(
         Bad((fill(2, dtype=bool_),), RuntimeError, "view_as_complex is only supported for float and double tensors"),
     ),
     methods=(),
+    autocast="float32",
 )
 
 
@@ -238,6 +239,7 @@ polar = Shorthand(
     samples=(call(fill(3, 4, low=0.1), fill(3, 4)), call(fill(2, 1, low=0.1), fill(3)), call(fill(low=0.1), fill())),
     bad=(Bad((fill(2), fill(2, dtype=bool_)), RuntimeError, "polar: Expected both inputs to be Float or Double"),),
     methods=(),
+    autocast="float32",
 )
 
 

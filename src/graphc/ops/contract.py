@@ -103,6 +103,7 @@ matmul = Routed(
         Bad((fill(2, 3), fill(3, 4, dtype=bool_)), RuntimeError, "matmul: expected both operands to have one dtype"),
     ),
     functions=("matmul", "linalg.matmul"),
+    autocast="lower",
 )
 
 
@@ -129,6 +130,7 @@ def _ranked(name: str, doc: str, ranks: tuple[int, int], samples: Any, bad: Any)
         samples=samples,
         bad=bad,
         renamed={"mat2": "other", "vec": "other", "tensor": "other"},
+        autocast="lower" if ranks[1] > 1 else "keep",
     )
 
 
@@ -189,6 +191,7 @@ outer = Shorthand(
     methods=("outer", "ger"),
     functions=("outer", "ger"),
     renamed={"vec2": "other"},
+    autocast="keep",
 )
 
 
@@ -239,6 +242,7 @@ def _with_addend(name: str, product_of: Any, doc: str, samples: Any, dtypes: Any
             **dict.fromkeys(("mat1", "mat", "vec1", "batch1"), "first"),
             **dict.fromkeys(("mat2", "vec", "vec2", "batch2"), "second"),
         },
+        autocast="lower" if "mm" in name else "keep",
     )
 
 
@@ -354,4 +358,5 @@ linear = Op(
     ),
     methods=(),
     functions=("nn.functional.linear",),
+    autocast="lower",
 )

@@ -158,6 +158,7 @@ def _declared(n: int, transposed: bool) -> Shorthand:
         ),
         methods=(),
         functions=(name, f"nn.functional.{name}"),
+        autocast="lower",
     )
 
 

@@ -260,4 +260,5 @@ ctc_loss = Shorthand(
     ),
     methods=(),
     functions=("nn.functional.ctc_loss",),
+    autocast="float32",
 )

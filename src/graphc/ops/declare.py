@@ -11,7 +11,7 @@ from typing import Any
 
 from graphc.dtypes import DType, bfloat16, bool_, complex64, complex128, float16, float32, float64, int8, int16, int32, int64, uint8
 from graphc.ir.graph import Builder, Value
-from graphc.ir.op import THROUGH, Composite, Fill, Op, Sample, TensorType
+from graphc.ir.op import THROUGH, Composite, Fill, Op, Sample, TensorType, casting
 
 FLOATING = (float32, float64, float16, bfloat16)
 NARROW = (int8, int16, uint8)  # the op-table tests give them fewer samples
@@ -54,7 +54,8 @@ class Routed(Op):
         self.route = route
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.route(self, *args, **kwargs)
+        caster = None if self.autocast is None else casting.current()
+        return self.route(self, *args, **kwargs) if caster is None else caster(self, args, kwargs)
 
 
 class Shorthand(Op):
@@ -82,6 +83,9 @@ class Shorthand(Op):
         self._rule, self._opened_directly = rule, prepare is None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        caster = None if self.autocast is None else casting.current()
+        if caster is not None:
+            return caster(self, args, kwargs)
         if self._opened_directly:
             return self._rule(*args, **kwargs)
         inputs, attrs = self.prepare(*args, **kwargs)

@@ -266,6 +266,7 @@ trace = Shorthand(
     dtypes=EVERY,
     samples=(call(fill(3, 4)), call(fill(33, 33)), call(fill(0, 2))),
     bad=(Bad((fill(2, 2, 2),), RuntimeError, "trace: expected a matrix"),),
+    autocast="float32",
 )
 
 

@@ -411,6 +411,7 @@ cdist = Op(
         Bad((fill(3, 4), fill(3, 4), -1), RuntimeError, "cdist: only supports non-negative p"),
     ),
     methods=(),
+    autocast="float32",
 )
 
 

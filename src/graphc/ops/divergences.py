@@ -11,7 +11,7 @@ from typing import Any
 
 from graphc.errors import warn
 from graphc.ir.loops import Expr
-from graphc.ir.op import Bad, broadcast_shapes
+from graphc.ir.op import Autocast, Bad, broadcast_shapes
 from graphc.ops.arguments import cast, constant, gradient_in_compute_dtype, is_tensor, number, of_type, require_floating, tensor
 from graphc.ops.arithmetic import add, div, maximum, mul, square, sub
 from graphc.ops.comparison import gt, where
@@ -30,7 +30,14 @@ _ROWS = (call(fill(3, 4), fill(3, 4)), call(fill(33), fill(33), reduction="none"
 
 
 def loss(
-    name: str, doc: str, rule: Callable[..., Any], samples: tuple[Any, ...], bad: tuple[Bad, ...] = (), arguments: int = 2
+    name: str,
+    doc: str,
+    rule: Callable[..., Any],
+    samples: tuple[Any, ...],
+    bad: tuple[Bad, ...] = (),
+    arguments: int = 2,
+    *,
+    autocast: Autocast | None = "float32",
 ) -> Shorthand:
     """A loss written in other operators, in ``nn.functional``; its last argument is `reduction`."""
     return Shorthand(
@@ -48,6 +55,7 @@ def loss(
         ),
         methods=(),
         functions=(f"nn.functional.{name}",),
+        autocast=autocast,
     )
 
 
@@ -228,7 +236,7 @@ def _gaussian_nll_loss(x: Any, target: Any, var: Any, full: bool = False, eps: f
     if tuple(var.shape) != tuple(x.shape):
         if tuple(x.shape[:-1]) == tuple(var.shape):
             var = unsqueeze.run(var, dim=var.ndim)
-        elif not (var.ndim == x.ndim and tuple(x.shape[:-1]) == tuple(var.shape[:-1]) and var.shape[-1] == 1):
+        elif not (var.ndim == x.ndim and [v for s, v in zip(x.shape, var.shape, strict=True) if s != v] == [1]):
             raise ValueError(f"{name}: var is of incorrect size: {of_type(x)} and {of_type(var)}")
     var = raised(var, eps)
     losses = mul(add(log(var), div(square(sub(x, target)), var)), 0.5)
@@ -237,13 +245,15 @@ def _gaussian_nll_loss(x: Any, target: Any, var: Any, full: bool = False, eps: f
 
 gaussian_nll_loss = loss(
     "gaussian_nll_loss",
-    "(log(var) + (x - target)**2 / var) / 2, var at least eps.  [..., n], [..., n], [..., n] or [..., 1] or [...] -> [].",
+    "(log(var) + (x - target)**2 / var) / 2, var at least eps.  [..., n], [..., n], [..., n], [...] or one dim 1 -> [].",
     _gaussian_nll_loss,
     (
         call(fill(3, 4), fill(3, 4), fill(3, 4, low=0.5)),
         call(fill(3, 4), fill(3, 4), fill(3, low=0.5), True, reduction="none"),
+        call(fill(3, 4), fill(3, 4), fill(1, 4, low=0.5)),
         call(fill(3, 4), fill(3, 4), 0.5),
     ),
     (Bad((fill(3, 4), fill(3, 4), fill(4, low=0.5)), ValueError, "gaussian_nll_loss: var is of incorrect size"),),
     arguments=3,
+    autocast=None,
 )

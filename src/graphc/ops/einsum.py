@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from graphc.dims import product
 from graphc.dtypes import promote_types
-from graphc.ir.op import Bad, Op, Size
+from graphc.ir.op import Autocast, Bad, Op, Size
 from graphc.ops.arguments import cast, is_tensor, of_type, one_dim, tensor, tensors
 from graphc.ops.arithmetic import add, mul
 from graphc.ops.contract import matmul, matrices
@@ -217,6 +217,12 @@ def _einsum(*operands: Any, equation: str) -> Any:
     return permute.run(last.x, dims=tuple(map(last.labels.index, output)))
 
 
+def _products(equation: Any, *operands: Any) -> Autocast:
+    """How a call autocasts: sums of one operand have no products."""
+    given = operands[0] if len(operands) == 1 and isinstance(operands[0], list | tuple) else operands
+    return "lower" if len(given) > 1 else "keep"
+
+
 einsum = Shorthand(
     "einsum",
     doc="Sums of products over named dims: an equation such as 'bij,bjk->bik', with '...', repeated letters and an implicit "
@@ -244,6 +250,7 @@ einsum = Shorthand(
         Bad((fill(3), "a"), RuntimeError, "einsum: a subscript must be an int"),
     ),
     methods=(),
+    autocast=_products,
 )
 
 # ---- products along dims -------------------------------------------------------------------------------------------
@@ -274,6 +281,7 @@ def _tensordot(x: Any, other: Any, dims: Any = 2) -> Any:
 
 tensordot = Shorthand(
     "tensordot",
+    autocast="lower",
     doc="Products summed over `dims`: how many last dims of x and first of other, or a pair of lists of dims.",
     rule=_tensordot,
     dtypes=NUMERIC,
@@ -314,6 +322,7 @@ def _vdot(x: Any, other: Any) -> Any:
 
 vdot = Shorthand(
     "vdot",
+    autocast="keep",
     doc="Inner product of two vectors, the first conjugated.  [k], [k] -> [].",
     rule=_vdot,
     dtypes=NUMERIC,
@@ -385,4 +394,5 @@ bilinear = Shorthand(
     bad=(Bad((fill(3, 4), fill(3, 5), fill(2, 5, 4)), RuntimeError, "bilinear: weight must be"),),
     methods=(),
     functions=("nn.functional.bilinear", "bilinear"),
+    autocast="keep",
 )

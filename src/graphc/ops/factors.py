@@ -348,6 +348,7 @@ qr: Op = Op(
     ),
     methods=(),
     functions=("linalg.qr",),
+    autocast="float32",
 )
 
 # ---- eigenvalues ---------------------------------------------------------------------------------------------------
@@ -399,6 +400,7 @@ eigh: Op = Op(
     bad=(*bad_matrices("linalg.eigh"), Bad((fill(3, 3), "M"), RuntimeError, "linalg.eigh: Expected UPLO argument")),
     methods=(),
     functions=("linalg.eigh",),
+    autocast="float32",
 )
 
 
@@ -441,6 +443,7 @@ eig: Op = Op(
     bad=bad_matrices("linalg.eig"),
     methods=(),
     functions=("linalg.eig",),
+    autocast="float32",
 )
 
 # ---- singular values -----------------------------------------------------------------------------------------------
@@ -517,6 +520,7 @@ svd: Op = Op(
     ),
     methods=(),
     functions=("linalg.svd",),
+    autocast="float32",
 )
 
 

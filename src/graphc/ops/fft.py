@@ -351,6 +351,7 @@ def _transform(kind: str, suffix: str) -> Op:
         ),
         methods=(),
         functions=(public,),
+        autocast="float32",
     )
 
 

@@ -276,6 +276,7 @@ grid_sample = Op(
     ),
     methods=(),
     functions=("nn.functional.grid_sample",),
+    autocast="float32",
 )
 
 
@@ -295,6 +296,7 @@ def _grid_sampler(name: str, rank: int) -> Shorthand:
         samples=(call(*((fill(2, 2, 4, 5), _GRID) if rank == 4 else (fill(1, 2, 3, 4, 2), _VOLUME)), 0, 1, False),),
         bad=(Bad((fill(2, 2, 4), _GRID, 0, 0, False), RuntimeError, f"{name}: expected a {rank}D input"),),
         methods=(),
+        autocast="float32",
     )
 
 

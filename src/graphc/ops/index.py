@@ -175,6 +175,7 @@ index_copy = _written(
         Bad((fill(3), 0, places(3, 2), fill(3)), RuntimeError, "index_copy: source .* does not fit"),
         Bad((fill(3), 0, places(9, 4, low=5), fill(4)), IndexError, "index .* is out of bounds"),
     ),
+    autocast="widest",
 )
 
 

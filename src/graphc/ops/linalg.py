@@ -62,6 +62,7 @@ cholesky = shorthand(
     _EMPTY,
     _CHOLESKY_BAD,
     "linalg.cholesky",
+    autocast="float32",
 )
 shorthand(
     "linalg_cholesky_ex",
@@ -70,6 +71,7 @@ shorthand(
     _EMPTY,
     _CHOLESKY_BAD,
     "linalg.cholesky_ex",
+    autocast="float32",
 )
 shorthand(
     "cholesky",
@@ -79,6 +81,7 @@ shorthand(
     _CHOLESKY_BAD[:2],
     "cholesky",
     methods=("cholesky",),
+    autocast="float32",
 )
 
 
@@ -120,6 +123,7 @@ cholesky_solve: Op = Op(
     samples=(call(fill(3, 2), fill(3, 3, low=0.5, grad=False)),),
     bad=(Bad((fill(3, 2), 1.0), TypeError, "argument 'A' must be a Tensor"),),
     renamed={"input2": "L"},
+    autocast="float32",
 )
 
 
@@ -142,6 +146,7 @@ shorthand(
     (call(fill(3, 3, low=0.5, grad=False)),),
     bad_matrices("cholesky_inverse")[:1],
     methods=("cholesky_inverse",),
+    autocast="float32",
 )
 
 # ---- lu ------------------------------------------------------------------------------------------------------------
@@ -237,6 +242,7 @@ shorthand(
     _WIDE_AND_TALL,
     bad_matrices("lu", square=False),
     methods=("lu",),
+    autocast="float32",
 )
 _PIVOTS = fill(3, dtype=int32, low=3, high=4)
 shorthand(
@@ -261,6 +267,7 @@ shorthand(
     (call(fill(3, 2), fill(3, 3, low=0.5), _PIVOTS),),
     (Bad((1, fill(3), 1), RuntimeError, "at least 2"),),
     methods=("lu_solve",),
+    autocast="float32",
 )
 
 # ---- qr, eigenvalues, singular values ------------------------------------------------------------------------------
@@ -293,6 +300,7 @@ shorthand(
     _APART,
     bad_matrices("linalg.qr", False)[:2],
     methods=("qr",),
+    autocast="float32",
 )
 shorthand(
     "linalg_eigvals",
@@ -301,6 +309,7 @@ shorthand(
     _APART,
     bad_matrices("linalg.eig"),
     "linalg.eigvals",
+    autocast="float32",
 )
 shorthand(
     "linalg_eigvalsh",
@@ -309,6 +318,7 @@ shorthand(
     _APART,
     bad_matrices("linalg.eigh"),
     "linalg.eigvalsh",
+    autocast="float32",
 )
 shorthand(
     "linalg_svdvals",
@@ -317,6 +327,7 @@ shorthand(
     _APART,
     bad_matrices("linalg.svd", False),
     "linalg.svdvals",
+    autocast="float32",
 )
 shorthand(
     "svd",
@@ -325,6 +336,7 @@ shorthand(
     _APART,
     bad_matrices("linalg.svd", False)[:2],
     methods=("svd",),
+    autocast="float32",
 )
 
 # ---- solutions -----------------------------------------------------------------------------------------------------
@@ -406,6 +418,7 @@ shorthand(
     (*_PAIR, call(fill(3, 3), fill(3)), call(fill(3, 3), fill(2, 3), left=False)),
     _NO_MATRIX,
     "linalg.solve",
+    autocast="float32",
 )
 shorthand(
     "linalg_solve_ex",
@@ -422,6 +435,7 @@ shorthand(
     _ONE,
     bad_matrices("linalg.inv_ex"),
     "linalg.inv_ex",
+    autocast="float32",
 )
 shorthand(
     "solve_triangle",
@@ -438,6 +452,7 @@ shorthand(
     (call(fill(3, 2), fill(3, 3, low=0.5)),),
     _NO_MATRIX,
     methods=("triangular_solve",),
+    autocast="float32",
 )
 shorthand(
     "linalg_lstsq",
@@ -447,6 +462,7 @@ shorthand(
     (call(fill(4, 3), fill(4, 2)), call(fill(2, 3, 3), fill(2, 3, 1)), call(fill(4, 3), fill(4))),
     _NO_MATRIX,
     "linalg.lstsq",
+    autocast="float32",
 )
 
 # ---- determinants, pseudoinverse, rank, condition ------------------------------------------------------------------
@@ -531,6 +547,7 @@ shorthand(
     (call(fill(3, 3)), call(fill(4, 3))),
     bad_matrices("linalg.pinv", False)[:2],
     methods=("pinverse",),
+    autocast="float32",
 )
 shorthand(
     "matrix_rank",
@@ -540,6 +557,7 @@ shorthand(
     bad_matrices("linalg.matrix_rank", False),
     "linalg.matrix_rank",
     grad=None,
+    autocast="float32",
 )
 shorthand(
     "linalg_cond",
@@ -548,4 +566,5 @@ shorthand(
     (call(fill(3, 3, grad=False)), call(fill(2, 3, 3), "fro")),
     bad_matrices("linalg.cond", False),
     "linalg.cond",
+    autocast="float32",
 )

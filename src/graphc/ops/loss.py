@@ -145,11 +145,10 @@ def _regression(
             return (losses * weight).sum() / weight.sum()
         return reduced_array(xp, losses * weight, reduction)
 
-    keywords = "".join(f", {k}={v!r}" for k, v in defaults.items())
     return Op(
         name,
         doc=f"{doc}  [...] , [...] -> [] or broadcast.",
-        signature=f"(x, target{keywords})",
+        signature="(x, target{})".format("".join(f", {k}={v!r}" for k, v in defaults.items())),
         prepare=_regression_prepare(name, defaults, tuple(extra), positive),
         infer=infer,
         reference=rounded(array),
@@ -169,6 +168,7 @@ def _regression(
         ),
         methods=(),
         functions=(f"nn.functional.{name}",),
+        autocast="float32",
     )
 
 
@@ -329,4 +329,5 @@ binary_cross_entropy_with_logits = Op(
     ),
     methods=(),
     functions=("nn.functional.binary_cross_entropy_with_logits", "binary_cross_entropy_with_logits"),
+    autocast="float32",
 )

@@ -221,6 +221,7 @@ multilabel_soft_margin_loss = loss(
         call(fill(3, 4), fill(3, 4, low=0.0, high=1.0)),
         call(fill(3, 4), fill(3, 4, low=0.0, high=1.0), fill(4, **FIXED), reduction="none"),
     ),
+    autocast=None,
 )
 
 # ---- embeddings ----------------------------------------------------------------------------------------------------
@@ -332,4 +333,5 @@ triplet_margin_with_distance_loss = loss(
     _triplet_margin_with_distance_loss,
     (call(fill(3, 4), fill(3, 4), fill(3, 4)), call(fill(3, 4), fill(3, 4), fill(3, 4), swap=True)),
     arguments=3,
+    autocast=None,
 )

@@ -1,6 +1,7 @@
 """Normalisation over the last dims: layer_norm and rms_norm.
 
-Enters: floating tensors of one dtype.  Leaves: operators.  Never here: running statistics.
+Enters: floating tensors of one dtype; weights may be float32 beside a 16-bit float.
+Leaves: operators.  Never here: running statistics.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def _normalized(name: str, x: Any, normalized_shape: Any) -> Shape:
 def _infer(name: str) -> Any:
     def infer(x: TensorType, *parameters: TensorType, normalized_shape: Shape, eps: float) -> TensorType:
         for p in parameters:
-            if p.dtype is not x.dtype or p.shape != normalized_shape:
+            if p.dtype not in (x.dtype, x.dtype.compute) or p.shape != normalized_shape:  # float32 beside 16 bits: autocast
                 shown = ", ".join(map(str, (x, *parameters)))
                 raise RuntimeError(f"{name}: weight and bias must be {x.dtype.short}{shape_text(normalized_shape)}: {shown}")
         return x

@@ -217,6 +217,7 @@ pad = Shorthand(
     ),
     methods=(),
     functions=("nn.functional.pad",),
+    autocast=lambda input, pad, mode="constant", value=None: "float32" if mode in ("reflect", "replicate") else None,
 )
 
 

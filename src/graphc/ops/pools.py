@@ -81,10 +81,28 @@ def _avg(name: str, n: int) -> Any:
 
 
 def _declared(
-    name: str, doc: str, rule: Any, samples: Any, bad: Any, functions: tuple[str, ...], dtypes: Any = FLOATING
+    name: str,
+    doc: str,
+    rule: Any,
+    samples: Any,
+    bad: Any,
+    functions: tuple[str, ...],
+    dtypes: Any = FLOATING,
+    *,
+    wide: bool = False,
 ) -> Shorthand:
+    """`wide`: autocast has it in float32."""
     return Shorthand(
-        name, doc=doc, rule=rule, reference=None, dtypes=dtypes, samples=samples, bad=bad, methods=(), functions=functions
+        name,
+        doc=doc,
+        rule=rule,
+        reference=None,
+        dtypes=dtypes,
+        samples=samples,
+        bad=bad,
+        methods=(),
+        functions=functions,
+        autocast="float32" if wide else None,
     )
 
 
@@ -119,6 +137,7 @@ avg_pool1d, avg_pool2d, avg_pool3d = (
         _pool_samples(n),
         _bad(f"avg_pool{n}d", n),
         (*((f"avg_pool{n}d",) if n == 1 else ()), f"nn.functional.avg_pool{n}d"),
+        wide=n == 3,
     )
     for n in (1, 2, 3)
 )
@@ -158,6 +177,7 @@ max_pool1d, max_pool2d, max_pool3d = (
         _bad(f"max_pool{n}d", n),
         (f"max_pool{n}d", f"nn.functional.max_pool{n}d"),
         NUMERIC,
+        wide=n == 3,
     )
     for n in (1, 2, 3)
 )
@@ -170,6 +190,7 @@ max_pool1d_with_indices, max_pool2d_with_indices, max_pool3d_with_indices = (
         _bad(f"max_pool{n}d_with_indices", n),
         (*((f"max_pool{n}d_with_indices",) if n == 1 else ()), f"nn.functional.max_pool{n}d_with_indices"),
         NUMERIC,
+        wide=n == 3,
     )
     for n in (1, 2, 3)
 )
@@ -257,6 +278,7 @@ max_unpool1d, max_unpool2d, max_unpool3d = (
         (Bad((fill(2, *(2,) * n), places(4, 2, *(1,) * n), 2), RuntimeError, f"max_unpool{n}d: expected indices of the shape"),),
         (f"nn.functional.max_unpool{n}d",),
         NUMERIC,
+        wide=True,
     )
     for n in (1, 2, 3)
 )

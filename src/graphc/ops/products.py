@@ -62,6 +62,7 @@ matrix_power = Shorthand(
         Bad((fill(3, 3), 1.5), TypeError, "linalg.matrix_power: argument 'n' must be an int"),
     ),
     functions=("linalg.matrix_power", "matrix_power"),
+    autocast=lambda A, n: "lower" if n > 1 else "keep",
 )
 
 
@@ -126,6 +127,7 @@ multi_dot = Shorthand(
     ),
     methods=(),
     functions=("linalg.multi_dot",),
+    autocast="lower",
 )
 
 # ---- of vectors ----------------------------------------------------------------------------------------------------
@@ -194,6 +196,7 @@ vecdot = Shorthand(
     bad=(Bad((fill(3), 1.0), TypeError, "linalg.vecdot: argument 'y'"),),
     methods=(),
     functions=("linalg.vecdot",),
+    autocast="lower",
 )
 
 
@@ -252,6 +255,7 @@ householder_product = Shorthand(
     bad=(Bad((fill(2, 3), fill(2)), RuntimeError, "linalg.householder_product: input.shape"),),
     methods=("orgqr",),
     functions=("linalg.householder_product", "orgqr"),
+    autocast="float32",
 )
 ormqr = Shorthand(
     "ormqr",
@@ -260,6 +264,7 @@ ormqr = Shorthand(
     dtypes=DTYPES,
     samples=(call(fill(4, 3), fill(3), fill(4, 2)), call(fill(3, 3), fill(2), fill(2, 3), left=False)),
     bad=(Bad((fill(3), fill(2), fill(3, 2)), RuntimeError, "ormqr: The input tensor A must have at least 2 dimensions"),),
+    autocast="float32",
 )
 
 
@@ -280,6 +285,7 @@ geqrf = Op(
     dtypes=DTYPES,
     samples=(call(fill(3, 3)), call(fill(2, 4, 3)), call(fill(2, 4))),
     bad=bad_matrices("geqrf", False)[:2],
+    autocast="float32",
 )
 
 # ---- over several dims ---------------------------------------------------------------------------------------------
@@ -322,6 +328,7 @@ tensorinv = Shorthand(
     bad=(Bad((fill(2, 3, 5),), RuntimeError, "linalg.tensorinv: Expected self to satisfy"),),
     methods=(),
     functions=("linalg.tensorinv",),
+    autocast="float32",
 )
 tensorsolve = Shorthand(
     "tensorsolve",
@@ -332,4 +339,5 @@ tensorsolve = Shorthand(
     bad=(Bad((fill(2, 3, 5), fill(2, 3)), RuntimeError, "linalg.tensorsolve: Expected self to satisfy"),),
     methods=(),
     functions=("linalg.tensorsolve",),
+    autocast="float32",
 )

@@ -126,6 +126,7 @@ def _quantile(name: str) -> Shorthand:
             Bad((fill(3, dtype=int64), 0.5), RuntimeError, f"{name}: input tensor must be either float or double"),
             Bad((fill(3), 0.5), RuntimeError, f"{name}: interpolation must be one of", {"interpolation": "cubic"}),
         ),
+        autocast="float32",
     )
 
 

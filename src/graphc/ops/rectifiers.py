@@ -324,6 +324,7 @@ prelu = Shorthand(
     samples=(call(fill(3, 4), fill(4)), call(fill(2, 3, 5), fill(1)), call(fill(5), fill())),
     bad=(Bad((fill(3, 4), fill(3)), RuntimeError, "prelu: weight must be one number or one a channel"),),
     functions=("prelu", "nn.functional.prelu"),
+    autocast="lower",
 )
 
 

@@ -277,6 +277,7 @@ prod = _reduction(
     "prod",
     signature="(x, dim=None, keepdim=False, *, dtype=None)",
     prepare=_prepare_with_dtype("prod", _integers_to_int64),
+    autocast="float32",
     grad=_prod_grad,
     dtypes=EVERY_COMPLEX,
     samples=(*SHAPES, *EMPTY),

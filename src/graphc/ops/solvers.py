@@ -123,6 +123,7 @@ inv: Op = Op(
     bad=bad_matrices("linalg.inv"),
     methods=("inverse",),
     functions=("linalg.inv", "inverse"),
+    autocast="float32",
 )
 
 # ---- solutions -----------------------------------------------------------------------------------------------------

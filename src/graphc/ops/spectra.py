@@ -156,6 +156,7 @@ stft = Shorthand(
         Bad((fill(8), 4, 0), RuntimeError, "stft: expected hop_length > 0", {"return_complex": True}),
         Bad((fill(2, 2, 8), 4), RuntimeError, "stft: expected a 1D or 2D tensor", {"return_complex": True}),
     ),
+    autocast="float32",
 )
 istft = Shorthand(
     "istft",

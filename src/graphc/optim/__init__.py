@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import graphc.namespace  # noqa: F401  tensors get their methods there
-from graphc.optim import lr_scheduler
-from graphc.optim.adam import Adam, AdamW
+from graphc.optim import lr_scheduler, swa_utils
+from graphc.optim.adafactor import Adafactor
+from graphc.optim.adagrad import Adadelta, Adagrad, RMSprop
+from graphc.optim.adam import Adam, Adamax, AdamW, NAdam, RAdam
+from graphc.optim.asgd import ASGD
+from graphc.optim.lbfgs import LBFGS
+from graphc.optim.muon import Muon
 from graphc.optim.optimizer import Optimizer
+from graphc.optim.rprop import Rprop
 from graphc.optim.sgd import SGD
+from graphc.optim.sparse_adam import SparseAdam
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "lr_scheduler"]
+__all__ = [
+    "ASGD", "LBFGS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Muon", "NAdam", "Optimizer", "RAdam",
+    "RMSprop", "Rprop", "SparseAdam", "lr_scheduler", "swa_utils",
+]  # fmt: skip

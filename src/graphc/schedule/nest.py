@@ -22,6 +22,7 @@ from graphc.ir.op import Anchor, broadcast_shapes
 from graphc.schedule.lower import COLUMN_TILE, Context, Launch, finish, store_copy
 from graphc.schedule.partition import Group, is_stored
 from graphc.schedule.pull import Block, Position, Puller, cast, delinear
+from graphc.schedule.recurrent import recurrent, recurrent_backward
 
 TILE_ROWS = 6
 PANEL_BYTES = 64  # one panel of columns: two 32-byte vectors, or four of 16
@@ -401,4 +402,11 @@ def _put_in_order(group: Group, node: Node, step: Callable[..., Expr], context: 
     return finish(puller, For("p", extent, "parallel", body), extent, work, group, "put: in order")
 
 
-_NESTS: dict[str, Callable[[Group, Context], list[Launch]]] = {"matmul": _matmul, "scan": _scan, "scatter": _scatter, "put": _put}
+_NESTS: dict[str, Callable[[Group, Context], list[Launch]]] = {
+    "matmul": _matmul,
+    "scan": _scan,
+    "scatter": _scatter,
+    "put": _put,
+    "recurrent": recurrent,
+    "recurrent_backward": recurrent_backward,
+}

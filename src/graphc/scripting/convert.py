@@ -139,7 +139,7 @@ class _Conversion:
         while wanted:
             name = wanted.pop()
             function = inspect.getattr_static(kind, name, None)
-            if name in made._methods or not isinstance(function, types.FunctionType) or name in vars(Module) and name != "forward":
+            if name in made._methods or not isinstance(function, types.FunctionType) or hasattr(Module, name) and name != "forward":
                 continue
             code = made._methods[name] = self.code(function)
             for node in code.attributes_of(code.parameters[0]):

@@ -1,0 +1,1 @@
+"""Models whose published weights the examples load."""

@@ -1,0 +1,25 @@
+"""`GradScaler` for the CPU by its deprecated name.  Never here: what a scaler does (`graphc.amp`)."""
+
+from __future__ import annotations
+
+from graphc import amp
+from graphc.errors import warn
+
+
+class GradScaler(amp.GradScaler):
+    """``graphc.amp.GradScaler('cpu', ...)``.  Warns that this name is deprecated."""
+
+    def __init__(
+        self,
+        init_scale: float = 2.0**16,
+        growth_factor: float = 2.0,
+        backoff_factor: float = 0.5,
+        growth_interval: int = 2000,
+        enabled: bool = True,
+    ) -> None:
+        message = "`graphc.cpu.amp.GradScaler(args...)` is deprecated. Please use `graphc.amp.GradScaler('cpu', args...)` instead."
+        warn(message, FutureWarning)
+        super().__init__("cpu", init_scale, growth_factor, backoff_factor, growth_interval, enabled)
+
+
+__all__ = ["GradScaler"]

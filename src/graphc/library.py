@@ -1,0 +1,89 @@
+"""Operators of the user's own, under the names of ``torch.library``: Python functions with gradients of their own.
+
+Enters: functions of tensors.  Leaves: callables that record their gradient rule on the tape and trace as what they compute.
+Never here: compiled libraries, dispatch by device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from graphc.autograd import Function
+from graphc.errors import at_user_line
+
+_operators: dict[str, CustomOpDef] = {}
+
+
+class CustomOpDef:
+    """A function as an operator.  `register_autograd` gives it a gradient; without one it is differentiated as what it computes is."""
+
+    def __init__(self, name: str, fn: Callable[..., Any]) -> None:
+        self._name, self._function = name, fn
+        self._rule: type[Function] | None = None
+        self.__name__, self.__doc__ = name.rpartition("::")[2], fn.__doc__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(*args, **kwargs) if self._rule is None else self._rule.apply(*args, **kwargs)
+
+    def register_fake(self, fn: Callable[..., Any], /) -> Callable[..., Any]:
+        """`fn`: shapes are inferred from what the operator computes."""
+        return fn
+
+    register_kernel = lambda self, *_, **__: lambda fn: fn  # noqa: E731  one kernel serves the one device
+
+    def register_autograd(self, backward: Callable[..., Any], /, *, setup_context: Callable[..., Any] | None = None) -> None:
+        """The gradient rule: ``backward(ctx, *grads)`` gives one gradient an argument; ``setup_context(ctx, inputs, output)`` before."""
+        function, keep = self._function, setup_context or (lambda ctx, inputs, output: None)
+        names = {"forward": staticmethod(function), "setup_context": staticmethod(keep), "backward": staticmethod(backward)}
+        self._rule = type(self.__name__, (Function,), names)
+
+    def __repr__(self) -> str:
+        return f"<CustomOpDef({self._name})>"
+
+
+def custom_op(name: str, fn: Callable[..., Any] | None = None, /, *, mutates_args: str | Iterable[str] = (), **_: Any) -> Any:
+    """A function as an operator of that name (``namespace::name``).  Also a decorator.
+
+    mutates_args: accepted; what the function writes is seen anyway.   Raises ValueError for a name without a namespace.
+    """
+    if name.count("::") != 1:
+        raise ValueError(at_user_line(f"custom_op(name, ...): expected a name of the form namespace::name, got {name}"))
+
+    def made(function: Callable[..., Any]) -> CustomOpDef:
+        _operators[name] = CustomOpDef(name, function)
+        return _operators[name]
+
+    return made if fn is None else made(fn)
+
+
+def _operator(op: str | CustomOpDef) -> CustomOpDef:
+    if isinstance(op, CustomOpDef):
+        return op
+    if op not in _operators:
+        raise RuntimeError(at_user_line(f"library: there is no operator {op}; custom_op makes one"))
+    return _operators[op]
+
+
+def register_fake(op: str | CustomOpDef, func: Callable[..., Any] | None = None, /, **_: Any) -> Any:
+    """The function: shapes are inferred from what the operator computes.  Also a decorator.  Raises RuntimeError for no operator."""
+    _operator(op)
+    return (lambda fn: fn) if func is None else func
+
+
+def register_autograd(
+    op: str | CustomOpDef, backward: Callable[..., Any], /, *, setup_context: Callable[..., Any] | None = None, **_: Any
+) -> None:
+    """`CustomOpDef.register_autograd`.  Raises RuntimeError for no operator."""
+    _operator(op).register_autograd(backward, setup_context=setup_context)
+
+
+class Library:
+    """Operators by schema and device, which there are none of."""
+
+    def __init__(self, ns: str, kind: str, dispatch_key: str = "") -> NoReturn:
+        """Raises NotImplementedError: `custom_op` makes operators."""
+        raise NotImplementedError(at_user_line(f"library.Library({ns!r}, {kind!r}): use graphc.library.custom_op"))
+
+
+__all__ = ["CustomOpDef", "Library", "custom_op", "register_autograd", "register_fake"]

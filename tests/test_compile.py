@@ -11,7 +11,7 @@ import pytest
 
 import graphc
 from graph_cases import assert_same_bits
-from graphc.errors import CompileWarning
+from graphc.errors import CompileWarning, TraceError
 from graphc.ir.op import Op
 from graphc.trees import flatten
 
@@ -497,3 +497,24 @@ def test_a_recycled_result_keeps_nothing_that_was_done_to_its_array() -> None:
             spoil(f(x).numpy())
         results = [f(x) for _ in range(6)]
         assert all(tuple(y.shape) == (8,) and y.numpy().flags.writeable for y in results)
+
+
+def test_pytorchs_options_are_taken() -> None:
+    x = graphc.arange(6.0).reshape(2, 3)
+
+    @graphc.compile(mode="reduce-overhead", dynamic=False, backend="inductor", fullgraph=True)
+    def double(x: Any) -> Any:
+        return x * 2
+
+    assert double(x).tolist() == (x * 2).tolist() and double.stats()["compiles"] + double.stats()["cache_hits"] == 1
+
+    def by_elements(x: Any) -> Any:
+        return x * 2 if x.sum() > 0 else x
+
+    assert graphc.compile(by_elements, disable=True) is by_elements
+    with pytest.raises(TraceError, match="the elements of a tensor are not known while"):
+        graphc.compile(by_elements, fullgraph=True)(x)
+    with pytest.raises(RuntimeError, match="Unrecognized mode=quick, should be one of: default"):
+        graphc.compile(by_elements, mode="quick")
+    with pytest.raises(TypeError, match="backend must be a name, got function"):
+        graphc.compile(by_elements, backend=by_elements)

@@ -47,8 +47,8 @@ class Compiled:
     save(path): the program of the last call as one file.   stats() -> counts and seconds.
     """
 
-    def __init__(self, target: Callable[..., Any], options: Options, use_cache: bool = True) -> None:
-        self._target, self._options, self._use_cache = target, options, use_cache
+    def __init__(self, target: Callable[..., Any], options: Options, use_cache: bool = True, fullgraph: bool = False) -> None:
+        self._target, self._options, self._use_cache, self._fullgraph = target, options, use_cache, fullgraph
         self._variants: dict[Any, Variant] = {}
         self._programs: dict[str, tuple[Built, Program]] = {}
         self._stats: dict[str, Any] = {"compiles": 0, "traces": 0, "cache_hits": 0, "fallbacks": [], "compile_seconds": 0.0}
@@ -90,7 +90,9 @@ class Compiled:
         return self._target(*args, **kwargs)
 
     def _fall_back(self, reason: str) -> None:
-        """Record why a call runs eagerly; warn of each reason once."""
+        """Record why a call runs eagerly; warn of each reason once.  Raises TraceError where no call may (`fullgraph`)."""
+        if self._fullgraph:
+            raise TraceError(reason)
         if reason not in self._stats["fallbacks"]:
             self._stats["fallbacks"].append(reason)
             name = getattr(self._target, "__name__", type(self._target).__name__)
@@ -197,17 +199,40 @@ class Compiled:
         )
 
 
-def compile(target: Callable[..., Any] | None = None, *, lanes: int | None = None, use_cache: bool = True) -> Any:
+MODES = ("default", "lite", "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune")  # PyTorch's; there is one way here
+
+
+def compile(
+    target: Callable[..., Any] | None = None,
+    *,
+    fullgraph: bool = False,
+    dynamic: bool | None = None,
+    backend: str = "inductor",
+    mode: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    disable: bool = False,
+    lanes: int | None = None,
+    use_cache: bool = True,
+) -> Any:
     """A function or module that runs as native code: same arguments, same results, same bits.
 
     Traced on the first call and again for every new combination of dtypes, shapes, structure, grad mode or module state.  Also a
-    decorator.  lanes: vector width of the generated code in elements (the results do not depend on it).
-    use_cache: whether compiled objects are kept on disk.
+    decorator.
 
-    Raises TypeError for a target that cannot be called.
+    fullgraph: raise TraceError where a call could not be compiled, instead of running it eagerly with a `CompileWarning`.
+    disable: give `target` itself.   dynamic, backend, mode, options: PyTorch's, which change nothing: there is one compiler, which
+    makes a program for each combination of shapes.   lanes: vector width of the generated code in elements (the results do not
+    depend on it).   use_cache: whether compiled objects are kept on disk.
+
+    Raises TypeError for a target that cannot be called or a backend that is a function, RuntimeError for a mode that PyTorch does
+    not have.
     """
+    if not isinstance(backend, str):
+        raise TypeError(at_user_line(f"compile: graphc is the one backend; backend must be a name, got {type(backend).__name__}"))
+    if mode is not None and mode not in MODES:
+        raise RuntimeError(at_user_line(f"Unrecognized mode={mode}, should be one of: {', '.join(MODES)}"))
     if target is None:
-        return functools.partial(compile, lanes=lanes, use_cache=use_cache)
+        return functools.partial(compile, fullgraph=fullgraph, disable=disable, lanes=lanes, use_cache=use_cache)
     if not callable(target):
         raise TypeError(at_user_line(f"compile: expected a function or module, got {type(target).__name__}"))
-    return Compiled(target, Options() if lanes is None else Options(lanes=lanes), use_cache)
+    return target if disable else Compiled(target, Options() if lanes is None else Options(lanes=lanes), use_cache, fullgraph)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import types
 from typing import Any
 
-from graphc.amp.autocast_mode import is_autocast_enabled
 from graphc.eager.devices import device
 from graphc.errors import OutOfMemoryError, at_user_line
 
@@ -85,6 +84,6 @@ def get_device_module(device_: Any = None, /, **named: Any) -> types.ModuleType:
 
 __all__ = [
     "OutOfMemoryError", "are_deterministic_algorithms_enabled", "get_device_module", "get_float32_matmul_precision",
-    "get_num_interop_threads", "get_num_threads", "is_autocast_enabled", "is_deterministic_algorithms_warn_only_enabled",
+    "get_num_interop_threads", "get_num_threads", "is_deterministic_algorithms_warn_only_enabled",
     "set_float32_matmul_precision", "set_flush_denormal", "set_num_threads", "use_deterministic_algorithms",
 ]  # fmt: skip

@@ -388,7 +388,7 @@ class _Region:
             out = node.outputs[0]
             var = row.let(cast(Var(name, out.dtype.compute), out.dtype))
             row.memo[out, self.index_of(out, axis_index)] = var
-        self.reload_later(kept, axis_index)
+        self.reload_later(kept)
 
     def reduced_operand(self, node: Node, axis_index: dict[int, Size], inner: Block) -> Expr:
         assert self.group.reduced is not None
@@ -424,7 +424,7 @@ class _Region:
         self.cost[value] = 0.5
         self.later.append((value, self.output_load(place)))
 
-    def reload_later(self, kept: list[tuple[Value, str]], axis_index: dict[int, Size]) -> None:
+    def reload_later(self, kept: list[tuple[Value, str]]) -> None:
         """Later passes read what this one stored."""
         for value, load in self.later:
             self.puller.reload[value] = load
@@ -432,8 +432,7 @@ class _Region:
         for value, name in kept:
             self.cost[value] = 0.5
             if name:
-                position = axis_index[self.group.reduced]  # type: ignore[index]
-                self.puller.reload[value] = _scratch(name, position, value)
+                self.puller.reload[value] = _spilled(name, self.axes(value).index(self.group.reduced), value)
             else:
                 self.puller.reload[value] = self.output_load(value)
 
@@ -533,7 +532,7 @@ class _Columns:
             if at_phase == phase and region.is_full(value) and value in region.outputs:
                 region.store(value, self.axis_index, inner)
                 if region.worth_keeping(value, phase):
-                    region.reload_later([(value, "")], self.axis_index)
+                    region.reload_later([(value, "")])
         if not inner.statements:
             return []
         loop = For("r", minimum(BLOCK, self.length - block_start) if blocked else self.length, "serial", (self.vector(inner),))
@@ -587,6 +586,11 @@ class _Columns:
 
 def _scratch(name: str, position: Size, value: Value) -> Callable[[Position], Expr]:
     return lambda index: Load(name, position, value.dtype)
+
+
+def _spilled(name: str, dim: int, value: Value) -> Callable[[Position], Expr]:
+    """A row kept in scratch: whoever reads one place of it (``x[:, 0]``) stands outside the loop over its dim."""
+    return lambda index: Load(name, index[dim], value.dtype)
 
 
 def _small(size: Size) -> bool:

@@ -200,14 +200,18 @@ def test_states_that_trade_places_do_so_through_a_copy() -> None:
 
 def test_one_place_of_a_row_that_is_kept_in_scratch() -> None:
     """Columns of a row that is kept are read outside the loop over it: as in the gradient of ``(x / x.sum(-1, True))[:, 0]``."""
-    check("""graph @f(%x: f32[3, 2], %total: f32[3, 1], %quotient: f32[3, 2]) {
-      %0 = div(%x, %total) : f32[3, 2]
-      %1 = mul(%0, %quotient) : f32[3, 2]
-      %2 = sum(%1, dims=(1,), keepdim=true) : f32[3, 1]
-      %3 = expand(%2, shape=(3, 2)) : f32[3, 2]
-      %4 = sub(%0, %3) : f32[3, 2]
-      %5 = slice(%4, starts=(0, 0), stops=(3, 1), steps=(1, 1)) : f32[3, 1]
-      %6 = slice(%4, starts=(0, 1), stops=(3, 2), steps=(1, 1)) : f32[3, 1]
-      %7 = mul(%5, %6) : f32[3, 1]
-      return %7
+    check("""graph @f(%total: f32[3, 1], %quotient: f32[3, 2], %g: f32[3]) {
+      %0 = full(value=0, shape=(3, 2), dtype=f32) : f32[3, 2]
+      %1 = reshape(%g, shape=(3, 1)) : f32[3, 1]
+      %2 = slice_scatter(%0, %1, starts=(0, 0), stops=(3, 1), steps=(1, 1)) : f32[3, 2]
+      %3 = div(%2, %total) : f32[3, 2]
+      %4 = mul(%3, %quotient) : f32[3, 2]
+      %5 = sum(%4, dims=(1,), keepdim=false) : f32[3]
+      %6 = reshape(%5, shape=(3, 1)) : f32[3, 1]
+      %7 = expand(%6, shape=(3, 2)) : f32[3, 2]
+      %8 = sub(%3, %7) : f32[3, 2]
+      %9 = slice(%8, starts=(0, 0), stops=(3, 1), steps=(1, 1)) : f32[3, 1]
+      %10 = squeeze(%9, dims=(1,)) : f32[3]
+      %11 = mul(%10, %g) : f32[3]
+      return %11
     }""")

@@ -135,9 +135,9 @@ def bound(
     exact = (*key, tuple(a.shape for a in arrays))
     found = _programs.get(exact)
     if found is None and not specialised:
-        found = _programs.get(key, key)
-        if found is key:
-            found = _programs[key] = _generic(op, arrays, shapes, distinct, attrs, types)
+        if key not in _programs:
+            _programs[key] = _generic(op, arrays, shapes, distinct, attrs, types)
+        found = _programs[key]
     if found is None:
         found = _programs[exact] = _static(op, arrays, attrs)
     assert isinstance(found, _OneNode)

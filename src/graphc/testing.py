@@ -207,14 +207,17 @@ def make_tensor(
     if not least < most:
         raise ValueError(f"make_tensor: low must be less than high, got {least} and {most}")
     if kind in "biu":
-        result: Any = randint(int(least), int(most), sizes).to(dtype)
+        whole: Any = randint(int(least), int(most), sizes)
+        result = whole.to(dtype)
     elif kind == "c":
         part = float32 if dtype is complex64 else float64
-        real, imaginary = (rand(sizes, dtype=part) * (most - least) + least for _ in range(2))
+        parts: list[Any] = [rand(sizes, dtype=part) for _ in range(2)]
+        real, imaginary = (x * (most - least) + least for x in parts)
         result = real + 1j * imaginary
     else:
         wide = float64 if dtype is float64 else float32
-        result = (rand(sizes, dtype=wide) * (most - least) + least).to(dtype)
+        drawn: Any = rand(sizes, dtype=wide)
+        result = (drawn * (most - least) + least).to(dtype)
     if exclude_zero:
         result = result.masked_fill(result == 0, 1)
     return result.requires_grad_(requires_grad)

@@ -155,7 +155,8 @@ def test_samples(name: str) -> None:
 
 
 GRADIENTS = [
-    "Normal", "Laplace", "Uniform", "Exponential", "Gamma", "Beta", "Dirichlet", "MultivariateNormal", "LogNormal", "Gumbel", "Weibull",
+    "Normal", "Laplace", "Uniform", "Exponential", "Gamma", "Beta", "Dirichlet", "MultivariateNormal", "LogNormal", "Gumbel",
+    "Weibull",
 ]  # fmt: skip
 
 
@@ -322,8 +323,12 @@ MADE: dict[str, Callable[[Any], Any]] = {
     **{name: lambda c, name=name: getattr(c, name) for name in CONSTRAINTS},
 }
 MATRICES = [
-    [[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.5], [0.5, 2.0]], [[0.6, 0.0], [0.6, 0.8]], [[0.0, 1.0], [2.0, -1.0]], [[1.0, 0.0], [0.3, 0.0]],
-]  # fmt: skip
+    [[1.0, 0.0], [0.0, 1.0]],
+    [[1.0, 0.5], [0.5, 2.0]],
+    [[0.6, 0.0], [0.6, 0.8]],
+    [[0.0, 1.0], [2.0, -1.0]],
+    [[1.0, 0.0], [0.3, 0.0]],
+]
 
 
 @pytest.mark.parametrize("name", MADE)

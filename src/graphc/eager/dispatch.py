@@ -268,14 +268,19 @@ def assign(x: Tensor, y: Tensor, name: str, fresh: bool = True) -> Tensor:
     if tracer is not None:
         tracer.write(x, y)
     else:
-        flags = x._array.flags
-        if not flags.writeable or not flags.c_contiguous and overlaps(x._array.shape, x._array.strides):
+        if not has_own_elements(x._array):
             raise RuntimeError(f"{name}: {SHARED_ELEMENTS}")
         np.copyto(x._array, y._array)
     x._storage.version += 1
     if recorded:
         rebase(x, y, fresh)
     return x
+
+
+def has_own_elements(array: Any) -> bool:
+    """Whether elements can be written to, and each has a place of its own."""
+    flags = array.flags
+    return flags.writeable and (flags.c_contiguous or not overlaps(array.shape, array.strides))
 
 
 def keep_original(x: Tensor, y: Tensor) -> None:

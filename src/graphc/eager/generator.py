@@ -159,13 +159,15 @@ def randn(*size: Any, generator: Generator | None = None, dtype: DType | None = 
 
 
 @creation
-def randint(low: int, high: Any = None, size: Any = None, *, generator: Generator | None = None, dtype: DType = int64) -> Tensor:
-    """Integers in [low, high): ``randint(high, size)`` or ``randint(low, high, size)``."""
+def randint(low: Any = None, high: Any = None, size: Any = None, *, generator: Generator | None = None, dtype: DType = int64) -> Tensor:
+    """Integers in [low, high): ``randint(high, size)`` or ``randint(low, high, size)``; low is 0 where it is not given."""
     if size is None and high is not None:
         low, high, size = 0, low, high
+    elif high is None:
+        low, high = 0, low
     if size is None:
         raise TypeError("randint: missing argument 'size'")
-    return draw(generator, "randint", low, high, size, dtype)
+    return draw(generator, "randint", 0 if low is None else low, high, size, dtype)
 
 
 @creation

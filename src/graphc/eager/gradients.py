@@ -112,12 +112,18 @@ def _joined(program: Program) -> tuple[Steps, tuple[int | None, ...]] | None:
     types = program.types
     numbered = [(*step, made) for step, made in zip(program.steps, program.made, strict=True)]
     computed = [step for step in numbered if step[0] not in VIEWS and step[0].name not in _CHEAP]
-    size = sum(product(types[i].shape) for i in {i for step in computed for i in step[2]})  # type: ignore[misc]
-    if len(computed) < 2 or size < JOINED_ELEMENTS or any(type(step[0].lowering) is Host for step in computed):
+    size = sum(product(types[i].shape) for i in {i for step in computed for i in step[2]})
+    if (
+        len(computed) < 2
+        or not isinstance(size, int)
+        or size < JOINED_ELEMENTS
+        or any(type(step[0].lowering) is Host for step in computed)
+    ):
         return None
     if any(t.dtype.kind == "c" for t in types.values()):
         return None
-    last, read = [], set()  # views that only results need: they stay views
+    last: list[Any] = []  # views that only results need: they stay views
+    read: set[int] = set()
     for step in reversed(numbered):
         if step[0] in VIEWS and read.isdisjoint(step[3]):
             last.insert(0, step)
@@ -139,8 +145,12 @@ def _joined(program: Program) -> tuple[Steps, tuple[int | None, ...]] | None:
     name = "joined_" + "_".join(dict.fromkeys(step[0].name for step in computed))
     op = Joined(name, tuple([types[i] for i in inputs]), tuple([types[i] for i in outputs]), rule)
     renumbered = {i: program.count + k for k, i in enumerate((*outputs, *(i for step in last for i in step[3])))}
-    place = lambda i: renumbered.get(i, i)
-    steps: Steps = [(op, {}, inputs), *((op, attrs, tuple(map(place, slots))) for op, attrs, slots, _ in last)]
+
+    def place(slot: int) -> int:
+        return renumbered.get(slot, slot)
+
+    steps: Steps = [(op, {}, inputs)]
+    steps += [(view, attrs, tuple([place(i) for i in slots])) for view, attrs, slots, _ in last]
     return steps, tuple([None if i is None else place(i) for i in program.results])
 
 

@@ -162,17 +162,25 @@ class Tensor:
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
+        if not isinstance(value, bool):
+            raise RuntimeError(at_user_line("requires_grad must be a bool"))
         self.requires_grad_(value)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
-        """Set whether operators on this leaf are recorded.  Raises RuntimeError for no leaf, and for integers and bools."""
+        """Set whether operators on this leaf are recorded.
+
+        Raises TypeError for what is no bool, RuntimeError for no leaf, and for integers and bools.
+        """
+        if not isinstance(requires_grad, bool):
+            shown = type(requires_grad).__name__
+            raise TypeError(at_user_line(f"requires_grad_(): argument 'requires_grad' (position 1) must be bool, not {shown}"))
         if requires_grad and self.dtype.kind not in "fc":
             raise RuntimeError(at_user_line(
                 f"only Tensors of floating point and complex dtype can require gradients, not {self.dtype}"
             ))  # fmt: skip
         if not requires_grad and self.grad_fn is not None:
             raise RuntimeError(at_user_line("you can only change requires_grad flags of leaf variables; use detach()"))
-        self._requires_grad = bool(requires_grad) or self._grad_fn is not None
+        self._requires_grad = requires_grad or self._grad_fn is not None
         return self
 
     @property

@@ -11,6 +11,7 @@ from typing import Any
 from graphc.dtypes import DType
 from graphc.eager.creation import empty
 from graphc.eager.tensor import Tensor
+from graphc.errors import at_user_line
 from graphc.nn import functional as F
 from graphc.nn import init
 from graphc.nn.module import Module
@@ -123,7 +124,10 @@ def _shape(normalized_shape: int | list[int] | tuple[int, ...]) -> tuple[int, ..
 
 
 class Bilinear(Module):
-    """``input1 @ weight[o] @ input2 + bias[o]`` for every o.  [..., in1], [..., in2] -> [..., out]."""
+    """``input1 @ weight[o] @ input2 + bias[o]`` for every o.  [..., in1], [..., in2] -> [..., out].
+
+    Raises ValueError where `in1_features` is not positive.
+    """
 
     def __init__(
         self,
@@ -135,6 +139,8 @@ class Bilinear(Module):
         dtype: DType | None = None,
     ) -> None:
         super().__init__()
+        if in1_features <= 0:
+            raise ValueError(at_user_line(f"in1_features must be > 0, but got (in1_features={in1_features})"))
         self.in1_features, self.in2_features, self.out_features = in1_features, in2_features, out_features
         self.weight = Parameter(empty(out_features, in1_features, in2_features, dtype=dtype, device=device))
         self.register_parameter("bias", Parameter(empty(out_features, dtype=dtype, device=device)) if bias else None)

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from graphc.eager import dispatch
 from graphc.eager.creation import as_tensor
 from graphc.eager.hooks import RemovableHandle
-from graphc.eager.modes import no_grad
+from graphc.eager.modes import modes, no_grad
 from graphc.eager.tensor import Tensor
 from graphc.errors import at_user_line
 from graphc.nn.hooks import Hooks, registered
@@ -79,7 +80,7 @@ class _Loading:
 
     def finish(self) -> None:
         """Make the last copies.  Raises RuntimeError for a tensor that cannot be written to."""
-        for step in self.waiting:
+        for step in sorted(self.waiting, key=_is_possible):  # what fails comes first: copies to go back to would cost memory
             try:
                 _put(step)
             except Exception as error:
@@ -91,6 +92,12 @@ class _Loading:
         """Put back what was there."""
         for step in reversed(self.undo):
             _put(step)
+
+
+def _is_possible(step: _Step) -> bool:
+    """Whether the tensor that is there, if it has memory, can be written to."""
+    present = getattr(step.module, step.name)
+    return step.assign or is_lazy(present) or modes.tracer is not None or dispatch.has_own_elements(present._array)
 
 
 @no_grad()

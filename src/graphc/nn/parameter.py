@@ -18,13 +18,12 @@ from graphc.errors import at_user_line
 class Parameter(Tensor):
     """A leaf tensor on the memory of `data`, which modules register when it is assigned to one of their attributes.
 
-    Raises TypeError where `data` is not a tensor, RuntimeError where it is not floating and `requires_grad` is set.
+    Raises TypeError where `data` is not a tensor or `requires_grad` no bool, RuntimeError where data that requires it is not floating.
     """
 
     def __new__(cls, data: Tensor | None = None, requires_grad: bool = True) -> Parameter:
         parameter = share(_checked("Parameter", data), cls)
-        if requires_grad:
-            parameter.requires_grad_()
+        parameter.requires_grad_(requires_grad)
         assert isinstance(parameter, cls)
         return parameter
 

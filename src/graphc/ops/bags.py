@@ -33,6 +33,8 @@ def _checked(x: Any, weight: Any, offsets: Any, mode: str, scaled: bool, sparse:
         raise ValueError(f"{_NAME}: offsets has to be {wanted}")
     if offsets is not None and offsets.ndim != 1:
         raise ValueError(f"{_NAME}: offsets has to be a 1D Tensor, got {of_type(offsets)}")
+    if offsets is not None and offsets.dtype.kind not in "iu":
+        raise RuntimeError(f"{_NAME}: expected integers as offsets, got {of_type(offsets)}")
     if mode not in ("sum", "mean", "max"):
         raise ValueError(f"{_NAME}: mode has to be one of sum, mean or max, got {mode!r}")
     if mode == "max" and (scaled or sparse):

@@ -146,9 +146,26 @@ class Batch:
             return op.run(aligned(x, rank), aligned(y, rank), **attrs)
         if nest == "put":
             return self.put(op, inputs, **attrs)
+        if nest.startswith("depthwise"):
+            return self.depthwise(op, inputs, attrs)
         if "dim" not in attrs:
             raise RuntimeError(f"vmap: {op.name}: no rule to run it over a batch")
         return op.run(*[self.whole(x) for x in inputs], **{**attrs, "dim": attrs["dim"] + 1})
+
+    def depthwise(self, op: Op, inputs: Sequence[Example], attrs: dict[str, Any]) -> Any:
+        """Channels do not meet in a depthwise convolution, so those of every example stand beside each other."""
+        given = []
+        for x in inputs:
+            whole = self.whole(x)
+            if x.ndim == 4:  # an image: its channels come second
+                whole = permute.run(whole, dims=(1, 0, 2, 3, 4))
+            at = x.ndim - 3
+            shape = tuple(whole.shape)
+            given.append(reshape.run(whole, shape=(*shape[:at], shape[at] * shape[at + 1], *shape[at + 2 :])))
+        out = op.run(*given, **attrs)
+        at, shape = out.ndim - 3, tuple(out.shape)
+        out = reshape.run(out, shape=(*shape[:at], self.size, shape[at] // self.size, *shape[at + 1 :]))
+        return permute.run(out, dims=(1, 0, 2, 3, 4)) if at else out
 
     def put(self, op: Op, inputs: Sequence[Example], dims: tuple[int, ...], at: int, accumulate: bool) -> Any:
         """`index_put`: where the places differ between examples, the example's number is one index more, in front of them."""

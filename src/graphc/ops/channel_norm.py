@@ -163,11 +163,23 @@ def _norm_input(g: Any, x: Any, *weight: Any, groups: Size, over_batch: bool, ep
     g, x = wide(g), wide(x)
     dims = _dims(over_batch)
     y, scale, _, _ = _standardised(_grouped(x, groups), dims, eps)
+    if over_batch and groups == x.shape[1]:
+        return _whole_channels(_grouped(g, groups), x, y, scale, tuple(map(wide, weight)))
     g = _grouped(g, groups)
     weighted = mul(g, _by_channel(wide(weight[0]), x, groups)) if weight else g
     centre = sub(weighted, mean_of(weighted, dims, True))
     gx = mul(sub(centre, mul(y, mean_of(mul(weighted, y), dims, True))), scale)
     return reshape.run(gx, shape=tuple(x.shape)), _per_channel_sum(mul(g, y), x), _per_channel_sum(g, x)
+
+
+def _whole_channels(g: Any, x: Any, y: Any, scale: Any, weight: tuple[Any, ...]) -> tuple[Any, Any, Any]:
+    """Where a mean is of one channel, its weight can wait: the sums for weight and bias are those that the input needs."""
+    g_weight, g_bias = _per_channel_sum(mul(g, y), x), _per_channel_sum(g, x)
+    count = constant(element_count(y, (0, 2)), y.dtype)
+    along, across = (reshape.run(div(total, count), shape=(1, x.shape[1], 1)) for total in (g_weight, g_bias))
+    factor = mul(scale, reshape.run(weight[0], shape=(1, x.shape[1], 1))) if weight else scale
+    gx = mul(sub(sub(g, across), mul(y, along)), factor)
+    return reshape.run(gx, shape=tuple(x.shape)), g_weight, g_bias
 
 
 def _norm_input_reference(xp: Any, g: Any, x: Any, *weight: Any, groups: int, over_batch: bool, eps: float) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ Never here: the public conv1d .. conv_transpose3d (`convolutions`); tiling.
 
 A convolution is a matmul of the weight with `windows` of the padded input, which are movement: their columns exist only as the
 panels that the matmul packs (implicit GEMM; Chetlur and others, "cuDNN: Efficient primitives for deep learning", 2014).  One
-that is depthwise (one channel a group) is a product and a sum over the window.  The gradient of the input is a convolution with the
+that is depthwise (one channel a group) is `depthwise`, or a product and a sum over the window where that is too large.  The gradient of the input is a convolution with the
 flipped weight where no stride lies between, else a matmul whose columns are put back by `overlap_add`.
 """
 
@@ -21,6 +21,7 @@ from graphc.ops.arguments import constant, in_compute_dtype, rounded, same_dtype
 from graphc.ops.arithmetic import add, mul
 from graphc.ops.contract import matmul, swapped
 from graphc.ops.declare import EVERY, FLOATING, call, fill
+from graphc.ops.depthwise import depthwise, depthwise_input, depthwise_weight, fits
 from graphc.ops.elementwise import Prepared, elementwise
 from graphc.ops.joining import pad_constant
 from graphc.ops.movement import flip, permute, reshape, slice_, slice_scatter
@@ -94,6 +95,10 @@ def _convolution(x: Any, weight: Any, *bias: Any, stride: Ints, before: Ints, af
     if 0 in (*shape, *weight.shape, *x.shape):
         out = constant(0, x.dtype, shape)
         return add.run(out, reshape.run(bias[0], shape=(shape[1], *(1,) * len(places)))) if bias else out
+    if _has_nest(weight, groups, places, stride, dilation):
+        how = {"stride": _flat(stride, 1), "before": _flat(before, 0), "dilation": _flat(dilation, 1)}
+        out = depthwise.run(_as_image(x), _as_kernels(weight), places=_flat(places, 1), **how)
+        return _biased(reshape.run(out, shape=shape), bias, (shape[1], *(1,) * len(places)))
     x = _padded(x, before, after)
     if groups > 1 and weight.shape[1] == 1:
         return reshape.run(_depthwise(x, weight, stride, dilation, *bias), shape=shape)
@@ -105,6 +110,27 @@ def _convolution(x: Any, weight: Any, *bias: Any, stride: Ints, before: Ints, af
     weights = reshape.run(weight, shape=(1, groups, rows, depth))
     out = _biased(matmul.run(weights, columns), bias, (groups, rows, 1))
     return reshape.run(out, shape=shape)
+
+
+def _flat(sizes: Any, missing: int) -> Ints:
+    """One or two numbers as two: a line is an image of one row."""
+    return (*(missing,) * (2 - len(sizes)), *sizes)
+
+
+def _as_image(x: Any) -> Any:
+    return reshape.run(x, shape=(*x.shape[:2], *_flat(x.shape[2:], 1)))
+
+
+def _as_kernels(weight: Any) -> Any:
+    return reshape.run(weight, shape=(weight.shape[0], *_flat(weight.shape[2:], 1)))
+
+
+def _has_nest(weight: Any, groups: int, places: Any, stride: Ints, dilation: Ints) -> bool:
+    """Whether the convolution is one of those that `depthwise` is for."""
+    kernel = weight.shape[2:]
+    if groups == 1 or weight.shape[1] != 1 or len(kernel) > 2:
+        return False
+    return fits(places[-1], _flat(kernel, 1), _flat(stride, 1), _flat(dilation, 1))
 
 
 def _biased(out: Any, bias: tuple[Any, ...], shape: Ints) -> Any:
@@ -243,8 +269,13 @@ def _convolution_input(
     result = (g.shape[0], channels, *shape)
     if 0 in (*g.shape, *weight.shape, *result):
         return constant(0, g.dtype, result)
-    depthwise = weight.shape[1] == 1 and groups > 1
-    if depthwise or all(s == 1 for s in stride):
+    if _has_nest(weight, groups, g.shape[2:], stride, dilation):
+        how = {"stride": _flat(stride, 1), "before": _flat(before, 0), "dilation": _flat(dilation, 1)}
+        each = depthwise_input.run(_as_image(g), _as_kernels(weight), shape=_flat(shape, 1), **how)
+        if weight.shape[0] == groups:
+            return reshape.run(each, shape=result)
+        return reduce_sum.run(reshape.run(each, shape=(g.shape[0], groups, weight.shape[0] // groups, *shape)), dim=2)
+    if (weight.shape[1] == 1 and groups > 1) or all(s == 1 for s in stride):
         return _by_flipped_weight(g, weight, shape, stride, before, dilation, groups)
     kernel, places, n = tuple(weight.shape[2:]), tuple(g.shape[2:]), len(shape)
     columns = reshape.run(g, shape=(g.shape[0], groups, g.shape[1] // groups, math.prod(places)))
@@ -350,6 +381,10 @@ def _convolution_weight(g: Any, x: Any, kernel: Ints, stride: Ints, before: Ints
     result = (g.shape[1], inner, *kernel)
     if 0 in (*g.shape, *x.shape, *result):
         return constant(0, g.dtype, result)
+    weight_type = TensorType(x.dtype, result)
+    if _has_nest(weight_type, groups, g.shape[2:], stride, dilation):
+        how = {"stride": _flat(stride, 1), "before": _flat(before, 0), "dilation": _flat(dilation, 1)}
+        return reshape.run(depthwise_weight.run(_as_image(g), _as_image(x), kernel=_flat(kernel, 1), **how), shape=result)
     x = _padded(x, before, after)
     used = (d * (k - 1) + 1 + s * (p - 1) for d, k, s, p in zip(dilation, kernel, stride, g.shape[2:], strict=True))
     x = slice_.run(x, starts=(0,) * (n + 2), stops=(*x.shape[:2], *used), steps=(1,) * (n + 2))

@@ -22,6 +22,9 @@ from graphc.ops.expressions import size as size_value
 from graphc.ops.movement import Index, expand, reshape, slice_
 from graphc.ops.views import part
 
+# More tensors than this are joined in groups first: a kernel nests a select for each.
+_AT_ONCE = 32
+
 # ---- cat -----------------------------------------------------------------------------------------------------------
 
 
@@ -35,7 +38,12 @@ def _cat_prepare(tensors_: Any, dim: Any = 0) -> Prepared:
         if x.ndim == 0:
             raise RuntimeError(f"cat: zero-dimensional tensor (at position {i}) cannot be concatenated")
     inputs = promoted("cat", kept, [f"tensors[{i}]" for i in range(len(kept))])
-    return inputs, {"dim": one_dim("cat", dim, kept[0].ndim)}
+    place = one_dim("cat", dim, kept[0].ndim)
+    if len(inputs) > _AT_ONCE:
+        _cat_infer(*map(type_of, inputs), dim=place)  # an error shows the tensors as they were given
+    while len(inputs) > _AT_ONCE:
+        inputs = [cat.run(*inputs[i : i + _AT_ONCE], dim=place) for i in range(0, len(inputs), _AT_ONCE)]
+    return inputs, {"dim": place}
 
 
 def _cat_infer(*types: TensorType, dim: int) -> TensorType:

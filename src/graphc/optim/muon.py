@@ -88,7 +88,14 @@ class Muon(Optimizer):
 
 
 def orthogonalized(x: Any, coefficients: tuple[float, float, float], steps: int, eps: float) -> Any:
-    """About the nearest matrix to `x` with singular values of 1.  [m, n] -> [m, n] in bfloat16."""
+    """About the nearest matrix to `x` with singular values of 1.  [m, n] -> [m, n] in bfloat16.
+
+    Raises ValueError for 100 steps or more, and for other than three coefficients.
+    """
+    if steps >= 100:
+        raise ValueError(at_user_line("Number of steps must be less than 100 for computational efficiency"))
+    if len(coefficients) != 3:
+        raise ValueError(at_user_line("Coefficients must be a tuple of exactly 3 values"))
     a, b, c = coefficients
     x = x.to(bfloat16)
     is_tall = x.shape[0] > x.shape[1]

@@ -292,7 +292,7 @@ class Optimizer:
         for key, value in state_dict["state"].items():
             if key in members:
                 p, group = members[key]
-                loaded[p] = {name: self.loaded(p, group, name, v) for name, v in value.items()}
+                loaded[p] = self.loaded(p, group, "", value)
             else:
                 loaded[key] = value
         for own, new in zip(self.param_groups, groups, strict=True):
@@ -306,12 +306,13 @@ class Optimizer:
             hook(self)
 
     def loaded(self, p: Any, group: Mapping[str, Any], name: str, value: Any) -> Any:
-        """What a loaded part of the state of parameter `p` becomes here: tensors get its dtype, other things stay as they are.
+        """What the loaded state of parameter `p`, or a part of it called `name`, becomes here: tensors get its dtype, other things
+        stay as they are.
 
         Raises ValueError where a subclass knows that it cannot be its state.
         """
         if isinstance(value, Mapping):
-            return {k: self.loaded(p, group, name, v) for k, v in value.items()}
+            return {k: self.loaded(p, group, k, v) for k, v in value.items()}
         if isinstance(value, list | tuple):
             return type(value)(self.loaded(p, group, name, v) for v in value)
         if name == "step" and isinstance(value, int | float):

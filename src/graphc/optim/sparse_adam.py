@@ -26,8 +26,9 @@ class SparseAdam(Optimizer):
         maximize: bool = False,
     ) -> None:
         check_rate(lr)
-        if not eps > 0.0:
-            raise ValueError(at_user_line(f"Invalid epsilon value: {eps}"))
+        for name, value in (("learning rate", lr), ("epsilon value", eps)):
+            if not value > 0.0:
+                raise ValueError(at_user_line(f"Invalid {name}: {value}"))
         check_betas(betas)
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "maximize": maximize})
 

@@ -40,7 +40,7 @@ from graphc.ir.loops import (
     walk,
 )
 from graphc.ir.op import Reduce, Scalar
-from graphc.schedule.partition import Axes, Group, Source, resolve
+from graphc.schedule.partition import Axes, Group, Source, is_stored, resolve
 from graphc.schedule.pull import Block, Checks, Position, Puller, cast, delinear, free_symbols
 from graphc.schedule.tiles import TILE, read_across, tiles
 
@@ -168,9 +168,7 @@ class _Region:
                 self.phase_of[out] = phase + 1 if reduces else phase
                 self.cost[out] = 0.5 if reduces else self.node_cost(node) + sum(self.cost.get(b, 0.0) for b in set(bases))
         passes = [q for _, q in self.reduces] + [q for v, q in self.phase_of.items() if v in self.outputs and self.is_full(v)]
-        if not self.group.members:
-            passes.append(0)
-        self.passes = max(passes, default=-1) + 1
+        self.passes = max(passes, default=-1 if self.group.members else 0) + 1
         self.work_per_element = 1.0 + sum(self.node_cost(n) for n in self.group.members)
 
     @staticmethod
@@ -207,11 +205,8 @@ class _Region:
                 source = self.context.source(value)
                 if source.base in self.group.value_axes or not source.base.shape:
                     continue
-                last = len(source.base.shape) - 1
-                for dim, base_dim in enumerate(source.dims):
-                    if base_dim == last:
-                        offset = len(out_axes) - len(source.dims)
-                        vote((out_axes[dim + offset],))
+                for dim in source.inner:
+                    vote((out_axes[dim + len(out_axes) - len(source.dims)],))
         return votes
 
     def operand_template(self, node: Node) -> Axes:
@@ -243,8 +238,10 @@ class _Region:
         if self.is_flat(count_axes):
             total = product(group.axes)
             flat, loops = self.chunked(total)
-            index = delinear(flat, tuple(group.axes))
-            return self.store_all(dict(enumerate(index)), loops, "pointwise")
+            index = dict(enumerate(delinear(flat, tuple(group.axes))))
+            if count_axes and self.places_do_not_show():  # then offsets need not be put together again from their parts
+                index = {**dict.fromkeys(index, 0), count_axes[-1]: flat}
+            return self.store_all(index, loops, "pointwise")
         inner = max(count_axes, key=lambda a: (votes.get(a, 0), a), default=None)
         if inner is None:
             return self.store_all(dict.fromkeys(range(len(group.axes)), 0), [("p", 1), ("v", 1)], "pointwise")
@@ -265,6 +262,11 @@ class _Region:
         axis_index = dict(zip(outer, delinear(p if chunks == 1 else p // chunks, outer_sizes), strict=True))
         axis_index[inner] = block * CHUNK + Dim.symbol("v", 0, below=extent)
         return self.store_all(axis_index, [("p", rows * chunks), ("v", extent)], "pointwise")
+
+    def places_do_not_show(self) -> bool:
+        """Whether no element is made from its index."""
+        bases = (self.context.source(v).base for node in self.group.members for v in node.inputs)
+        return all(is_stored(base) or product(base.shape) == 1 for base in bases)
 
     def read(self) -> Iterator[Axes]:
         """The axes that each buffer walks which elementwise members read or, where there are none, which is copied."""

@@ -19,6 +19,7 @@ from graphc.dtypes import DType, bool_, int64
 from graphc.ir.graph import Node, Value
 from graphc.ir.loops import K_BLOCK, Alloc, Call, Check, Const, Expr, For, Index, Let, Load, Size, Stmt, Store, identity
 from graphc.ir.op import Anchor, broadcast_shapes
+from graphc.schedule.depthwise import depthwise, depthwise_input, depthwise_weight
 from graphc.schedule.lower import COLUMN_TILE, Context, Launch, finish, store_copy
 from graphc.schedule.partition import Group, is_stored
 from graphc.schedule.pull import Block, Position, Puller, cast, delinear
@@ -407,6 +408,9 @@ _NESTS: dict[str, Callable[[Group, Context], list[Launch]]] = {
     "scan": _scan,
     "scatter": _scatter,
     "put": _put,
+    "depthwise": depthwise,
+    "depthwise_input": depthwise_input,
+    "depthwise_weight": depthwise_weight,
     "recurrent": recurrent,
     "recurrent_backward": recurrent_backward,
 }

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphc.dims import Dim
+from graphc.dims import Dim, coefficient
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.loops import Size
 from graphc.ir.op import Anchor, Element, Host, Movement, Reduce, Scalar
@@ -30,13 +30,15 @@ MINIMUM_ROWS = 8
 
 @dataclass(eq=False)
 class Group:
-    """Nodes that become one kernel, or one host node (its `anchor`).  `outputs`: its values that others read, in node order."""
+    """Nodes that become one kernel, or one host node (its `anchor`).  `outputs`: its values that others read, in node order.
+    `operand_axes`: the axes that operands of its elementwise members walk."""
 
     axes: list[Size]
     reduced: int | None = None
     anchor: Node | None = None
     members: list[Node] = field(default_factory=list)
     value_axes: dict[Value, Axes] = field(default_factory=dict)
+    operand_axes: dict[Value, Axes] = field(default_factory=dict)
     outputs: list[Value] = field(default_factory=list)
     reads: set[Value] = field(default_factory=set)
     order: int = 0
@@ -85,16 +87,18 @@ def is_stored(value: Value) -> bool:
 @dataclass(frozen=True)
 class Source:
     """What an operand really reads: `base` seen through movement.  `dims[d]`: the base dim that operand dim d walks (None: not
-    one).  `regular`: every base dim is walked by one operand dim or has size 1."""
+    one).  `regular`: every base dim is walked by one operand dim or has size 1.  `inner`: operand dims along which neighbours in
+    the base are neighbours in memory."""
 
     base: Value
     dims: tuple[int | None, ...]
     regular: bool
+    inner: tuple[int, ...]
 
 
 def resolve(value: Value) -> Source:
     """Look through movement nodes by running their index rules on symbols."""
-    symbols = [Dim.symbol(f"d{i}") for i in range(len(value.shape))]
+    symbols = [Dim.symbol(f"d{i}", 0, below=size) for i, size in enumerate(value.shape)]
     index: tuple[Size, ...] = tuple(symbols)
     base = value
     while base.node is not None and isinstance(base.node.lowering, Movement):
@@ -111,7 +115,12 @@ def resolve(value: Value) -> Source:
             dims[at] = base_dim
         elif expression != 0:
             regular = False
-    return Source(base, tuple(dims), regular)
+    if regular:
+        return Source(base, tuple(dims), True, tuple(d for d, at in enumerate(dims) if at == len(base.shape) - 1))
+    offset: Size = 0
+    for i, size in zip(index, base.shape, strict=True):
+        offset = offset * size + i
+    return Source(base, tuple(dims), False, tuple(d for d in range(len(symbols)) if coefficient(offset, f"d{d}") == 1))
 
 
 def partition(graph: Graph) -> Partition:
@@ -173,6 +182,8 @@ class _Partitioner:
             source = self.source(value)
             group = self.group_of.get(source.base)
             if group is None:
+                if isinstance(node.lowering, Reduce):  # a sum beside one that reads the same elements costs no pass of its own
+                    found.extend(g for g in self.groups if g.reduced is not None and value in g.operand_axes and g not in found)
                 continue
             if not source.regular:
                 reasons[value] = "its elements are read in another order"
@@ -197,6 +208,11 @@ class _Partitioner:
 
     def add_member(self, group: Group, node: Node) -> None:
         group.members.append(node)
+        if isinstance(node.lowering, Scalar):
+            axes = group.value_axes[node.outputs[0]]
+            for value in node.inputs:
+                there = axes[len(axes) - len(value.shape) :]
+                group.operand_axes[value] = tuple(None if d == 1 else a for a, d in zip(there, value.shape, strict=True))
         for output in node.outputs:
             self.group_of[output] = group
         for value in node.inputs:
@@ -223,7 +239,7 @@ class _Partitioner:
         source = self.source(value)
         base_axes = group.value_axes.get(source.base)
         if base_axes is None:
-            return None
+            return group.operand_axes.get(value) if source.base not in self.group_of else None
         return tuple(None if d is None else base_axes[d] for d in source.dims)
 
     def scalar_axes(self, group: Group, node: Node) -> Axes | str:
@@ -346,6 +362,8 @@ class _Partitioner:
             group.reduced = mapping[other.reduced]
         for value, axes in other.value_axes.items():
             group.value_axes[value] = self.mapped(axes, mapping)
+        for value, axes in other.operand_axes.items():
+            group.operand_axes[value] = self.mapped(axes, mapping)
         members = {*group.members, *other.members}
         group.members = [n for n in self.graph.nodes if n in members]
         for value in list(other.value_axes):
@@ -408,6 +426,8 @@ class _Partitioner:
     # ---- outputs and order -----------------------------------------------------------------------------------------
 
     def collect_outputs(self) -> None:
+        from graphc.schedule.again import compute_again
+
         wanted: set[Value] = set()
         self.find_reshaped()
         for value in (*self.graph.outputs, *(new for _, new in self.graph.updates)):
@@ -423,6 +443,7 @@ class _Partitioner:
                 for value in group.anchor.inputs:
                     if not is_stored(value):
                         self.copy_group(value)
+        compute_again(self.graph, self.groups, wanted, lambda value: self.source(value).base)
         for group in self.groups:
             wanted |= group.reads
         for group in self.groups:

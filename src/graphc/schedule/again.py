@@ -1,0 +1,103 @@
+"""Cheap values are computed again where they are read, so that they need no memory.
+
+Enters: the groups of a partition.  Leaves: the same groups, some nodes members of several.  Never here: which nodes are fused.
+
+A value is computed again if a few simple scalar functions give it, every kernel that reads it has it element by element, and none of
+them then reads more memory than before.  A node computed twice gives the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from graphc.dims import product
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.loops import FUNCTIONS, Call, Expr, Var
+from graphc.ir.op import Scalar
+from graphc.schedule.partition import MEMBER_LIMIT, Axes, Group, is_stored
+
+_COSTLY = frozenset({"div", "sqrt", "idiv"})
+MOST_CALLS = 4  # scalar functions in a node that is cheap
+
+
+def compute_again(graph: Graph, groups: list[Group], kept: set[Value], base_of: Callable[[Value], Value]) -> None:
+    """Put cheap nodes into every group that reads them; those in `kept` are stored in any case.  Groups without use are gone."""
+    readers: dict[Value, list[Group]] = {}
+    for group in groups:
+        for value in group.reads:
+            readers.setdefault(value, []).append(group)
+    for node in reversed(graph.nodes):
+        value = node.outputs[0]
+        reading = readers.get(value, [])
+        if not reading or value in kept or not _is_cheap(node):
+            continue
+        home = next((g for g in groups if g.anchor is None and value in g.value_axes), None)
+        places = [_axes_in(group, value, node, base_of) for group in reading]
+        if home is None or None in places:
+            continue
+        for group, axes in zip(reading, places, strict=True):
+            assert axes is not None
+            _join(graph, group, node, axes, base_of)
+            for base in group.reads:
+                if group not in readers.setdefault(base, []):
+                    readers[base].append(group)
+        del readers[value]
+        if not any(v in readers or v in kept for n in home.members for v in n.outputs):
+            groups.remove(home)
+            for reading_home in readers.values():
+                if home in reading_home:
+                    reading_home.remove(home)
+
+
+def _is_cheap(node: Node) -> bool:
+    lowering = node.lowering
+    if not isinstance(lowering, Scalar) or lowering.check is not None:
+        return False
+    if isinstance(lowering.rule, str):
+        return lowering.rule in FUNCTIONS and lowering.rule not in _COSTLY
+    return _calls(lowering.rule(*(Var("x", v.dtype.compute) for v in node.inputs), **node.attrs)) <= MOST_CALLS
+
+
+def _calls(expr: Expr) -> int:
+    """How many simple functions an expression calls; many where one is costly."""
+    if not isinstance(expr, Call):
+        return 0
+    own = 1 if expr.fn in FUNCTIONS and expr.fn not in _COSTLY else MOST_CALLS + 1
+    return own + sum(map(_calls, expr.args))
+
+
+def _axes_in(group: Group, value: Value, node: Node, base_of: Callable[[Value], Value]) -> Axes | None:
+    """The axes of `value` in a group that reads it; None where it cannot be computed there, or not without more reading."""
+    axes = group.operand_axes.get(value)
+    if group.anchor is not None or axes is None or len(group.members) >= MEMBER_LIMIT:
+        return None
+    for member in group.members:
+        for operand in member.inputs:
+            if base_of(operand) is value and (operand is not value or not isinstance(member.lowering, Scalar)):
+                return None
+    wanted = {a for a in group.kept() if not (isinstance(group.axes[a], int) and group.axes[a] == 1)}
+    if not wanted <= set(axes):
+        return None
+    size = product(value.shape)
+    if not isinstance(size, int):
+        return None
+    large = {base for base in map(base_of, node.inputs) if _is_large(base, size)} - group.reads
+    return axes if len(large) <= 1 else None
+
+
+def _is_large(base: Value, size: int) -> bool:
+    own = product(base.shape)
+    return not isinstance(own, int) or 2 * own >= size
+
+
+def _join(graph: Graph, group: Group, node: Node, axes: Axes, base_of: Callable[[Value], Value]) -> None:
+    members = {*group.members, node}
+    group.members = [n for n in graph.nodes if n in members]
+    group.value_axes[node.outputs[0]] = axes
+    for operand in node.inputs:
+        there: Sequence[int | None] = axes[len(axes) - len(operand.shape) :]
+        group.operand_axes[operand] = tuple(None if d == 1 else a for a, d in zip(there, operand.shape, strict=True))
+        base = base_of(operand)
+        if is_stored(base) and base not in group.value_axes:
+            group.reads.add(base)
+    group.reads.discard(node.outputs[0])

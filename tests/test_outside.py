@@ -66,25 +66,25 @@ def test_an_operator_of_ones_own_has_its_gradient() -> None:
     triple(y).sum().backward()
     assert y.grad.tolist() == [10.0, 20.0]
     np.testing.assert_array_equal(graphc.compile(triple)(x.detach()).numpy(), [3.0, 6.0])
-    with pytest.raises(ValueError, match="expected a name of the form namespace::name, got triple"):
+    with pytest.raises(ValueError, match=r"expected a name of the form namespace::name, got triple"):
         library.custom_op("triple", triple)
-    with pytest.raises(RuntimeError, match="there is no operator mine::other"):
+    with pytest.raises(RuntimeError, match=r"there is no operator mine::other"):
         library.register_fake("mine::other")
-    with pytest.raises(NotImplementedError, match="use graphc.library.custom_op"):
+    with pytest.raises(NotImplementedError, match=r"use graphc.library.custom_op"):
         library.Library("mine", "DEF")
 
 
 def test_what_is_not_here_says_so() -> None:
     assert not distributed.is_available() and not distributed.is_initialized() and not onnx.is_in_onnx_export()
-    with pytest.raises(RuntimeError, match="distributed.get_rank: graphc runs in one process"):
+    with pytest.raises(RuntimeError, match=r"distributed.get_rank: graphc runs in one process"):
         distributed.get_rank()
-    with pytest.raises(AttributeError, match="has no attribute 'anything'"):
+    with pytest.raises(AttributeError, match=r"has no attribute 'anything'"):
         _ = distributed.anything
-    with pytest.raises(NotImplementedError, match="graphc writes no ONNX"):
+    with pytest.raises(NotImplementedError, match=r"graphc writes no ONNX"):
         onnx.export(None, None)
-    with pytest.raises(NotImplementedError, match="use graphc.compile"):
+    with pytest.raises(NotImplementedError, match=r"use graphc.compile"):
         fx.symbolic_trace(None)
-    with pytest.raises(OSError, match="no operators in compiled libraries"):
+    with pytest.raises(OSError, match=r"no operators in compiled libraries"):
         graphc.ops.load_library("lib.so")
     assert fx.wrap("len") == "len"
 

@@ -57,7 +57,7 @@ def test_options_of_a_comparison() -> None:
     assert_close(ONE, ONE * 1.1, rtol=0.2, atol=0.0)
     assert_close(ONE * float("nan"), ONE * float("nan"), equal_nan=True)
     assert_close(ONE, ONE.double(), check_dtype=False)
-    with pytest.raises(AssertionError, match="^that is it$"):
+    with pytest.raises(AssertionError, match=r"^that is it$"):
         assert_close(ONE, ONE + 1, msg="that is it")
     with pytest.raises(AssertionError, match=r"^see: Tensor-likes are not close!"):
         assert_close(ONE, ONE + 1, msg=lambda text: f"see: {text}")
@@ -88,7 +88,7 @@ def test_operators_on_lists_of_tensors() -> None:
     graphc._foreach_copy_(b, a)
     graphc._foreach_zero_(a)
     assert b[0].tolist() == [2.25, 4.0625] and first.tolist() == [0.0, 0.0]
-    with pytest.raises(RuntimeError, match="_foreach_add: Tensor lists must have the same number of tensors, got 2 and 1"):
+    with pytest.raises(RuntimeError, match=r"_foreach_add: Tensor lists must have the same number of tensors, got 2 and 1"):
         graphc._foreach_add(a, b[:1])
     with pytest.raises(AttributeError, match="_foreach_nothing"):
         graphc._foreach_nothing(a)

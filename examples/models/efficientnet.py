@@ -12,7 +12,15 @@ from graphc import nn
 SIZE, CLASSES, STEM, HEAD = 224, 1000, 32, 1280
 EPSILON = 1e-3  # of every batch norm
 # blocks, kernel, stride of the first block, expansion, channels out
-STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320))
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
 
 
 class SameConv2d(nn.Conv2d):

@@ -1,6 +1,6 @@
 """all-MiniLM-L6-v2: sentences as points, close where their meanings are.
 
-A BERT encoder of 6 layers x 384, with the parameter names of the published file, so that ``graphc.safetensors.load_model`` reads it.
+A BERT encoder of 6 layers x 384, with the parameter names of the published file, which ``graphc.safetensors.load_model`` reads.
 A sentence's embedding is the mean of its tokens' states, at length one; the product of two embeddings says how alike they are.
 """
 

@@ -73,7 +73,7 @@ class ReduceOp:
     SUM, AVG, PRODUCT, MIN, MAX, BAND, BOR, BXOR = range(8)
 
 
-class group:  # noqa: N801  PyTorch's name
+class group:
     """Process groups that are always there: none."""
 
     WORLD = None

@@ -1,6 +1,6 @@
 """``torch.fx`` as far as programs only mention it: marks for its tracer, and the types that they ask about.
 
-Enters: functions.  Leaves: the same functions.  Never here: symbolic tracing of modules into Python code (`graphc.compile` makes graphs).
+Enters: functions.  Leaves: the same functions.  Never here: symbolic tracing into Python code (`graphc.compile` makes graphs).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pretrained weights by address and models by ``hubconf.py``, under the names of ``torch.hub``.
 
-Enters: addresses, folders.  Leaves: files in the cache folder, what they hold, what a hubconf makes.  Never here: code from the network:
-only a folder on this machine is a source of models.
+Enters: addresses, folders.  Leaves: files in the cache folder, what they hold, what a hubconf makes.  Never here: code from the
+network: only a folder on this machine is a source of models.
 """
 
 from __future__ import annotations

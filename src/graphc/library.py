@@ -16,7 +16,7 @@ _operators: dict[str, CustomOpDef] = {}
 
 
 class CustomOpDef:
-    """A function as an operator.  `register_autograd` gives it a gradient; without one it is differentiated as what it computes is."""
+    """A function as an operator, differentiated as what it computes is unless `register_autograd` gives it a rule."""
 
     def __init__(self, name: str, fn: Callable[..., Any]) -> None:
         self._name, self._function = name, fn
@@ -30,10 +30,10 @@ class CustomOpDef:
         """`fn`: shapes are inferred from what the operator computes."""
         return fn
 
-    register_kernel = lambda self, *_, **__: lambda fn: fn  # noqa: E731  one kernel serves the one device
+    register_kernel = lambda self, *_, **__: lambda fn: fn
 
     def register_autograd(self, backward: Callable[..., Any], /, *, setup_context: Callable[..., Any] | None = None) -> None:
-        """The gradient rule: ``backward(ctx, *grads)`` gives one gradient an argument; ``setup_context(ctx, inputs, output)`` before."""
+        """The rule: ``backward(ctx, *grads)`` gives a gradient each; ``setup_context(ctx, inputs, output)`` runs before."""
         function, keep = self._function, setup_context or (lambda ctx, inputs, output: None)
         names = {"forward": staticmethod(function), "setup_context": staticmethod(keep), "backward": staticmethod(backward)}
         self._rule = type(self.__name__, (Function,), names)
@@ -66,7 +66,10 @@ def _operator(op: str | CustomOpDef) -> CustomOpDef:
 
 
 def register_fake(op: str | CustomOpDef, func: Callable[..., Any] | None = None, /, **_: Any) -> Any:
-    """The function: shapes are inferred from what the operator computes.  Also a decorator.  Raises RuntimeError for no operator."""
+    """The function: shapes are inferred from what the operator computes.  Also a decorator.
+
+    Raises RuntimeError for no operator.
+    """
     _operator(op)
     return (lambda fn: fn) if func is None else func
 

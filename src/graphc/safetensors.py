@@ -93,6 +93,7 @@ class Slice:
         self._array, self._dtype = weights.array_of(data, name, item), item.dtype
 
     def get_shape(self) -> list[int]:
+        """The tensor's sizes."""
         return list(self._array.shape)
 
     def get_dtype(self) -> str:

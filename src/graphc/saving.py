@@ -44,11 +44,11 @@ def save(
     """Write tensors and plain values as a file that ``torch.load(weights_only=True)`` reads; safetensors where the path ends so.
 
     obj: a state dict, or nested dicts, lists, tuples and sets of tensors, parameters, NumPy arrays, numbers, strings, bytes,
-    dtypes, devices and None; for safetensors, a dict of tensors.  Tensors that share memory are written once and share it again
-    when loaded.  A path is replaced as a whole or not at all.  (A compiled function or script is written by its own ``save``.)
+    dtypes, devices and None, and modules; for safetensors, a dict of tensors.  Tensors that share memory are written once and
+    share it again when loaded.  A path is replaced as a whole or not at all.  (A compiled function or script is written by its own ``save``.)
 
     Raises TypeError naming the place of anything else, ValueError for what contains itself, OSError.
-    Differs from torch: no other Python objects, so no modules; the pickle's protocol is 2; `pickle_module` is not used.
+    Differs from torch: no other Python objects; the pickle's protocol is 2; `pickle_module` is not used.
     """
     if hasattr(obj, "save") and hasattr(obj, "explain"):
         raise TypeError("save: a compiled function writes itself: compiled.save(path)")
@@ -75,7 +75,8 @@ def load(
     1.6), the tensors of a safetensors file or of the shards that an index lists, or the program that ``compiled.save`` wrote.
 
     map_location: a device, a dict of devices or a function, as PyTorch has it; all tensors are on the CPU, whatever the file says.
-    weights_only, pickle_module and further arguments change nothing: files are read as data, and nothing in them is ever run.
+    weights_only: False reads whole modules too, of classes that the program has imported; nothing in a file is run all the same.
+    pickle_module and further arguments change nothing.
     mmap: tensors lie on the file's memory, read when used and changed only in this process; the file must stay as it is.
 
     Raises CheckpointError (a RuntimeError and `pickle.UnpicklingError`) for a file that is damaged, foreign, or holds more than
@@ -91,7 +92,7 @@ def load(
     name = container.name_of(f)
     try:
         data = _bytes_of(f, bool(mmap))
-        return _read(data, f, name, map_location, bool(mmap))
+        return _read(data, f, name, map_location, bool(mmap), weights_only is False)
     except ArtifactError as error:
         if isinstance(error, CheckpointError) and not str(error).startswith(f"{name}: "):
             raise CheckpointError(f"{name}: {error}") from error.__cause__
@@ -117,7 +118,7 @@ def _bytes_of(f: Place, writable: bool) -> memoryview:
     return memoryview(data)
 
 
-def _read(data: memoryview, f: Place, name: str, map_location: Any, mapped: bool) -> Any:
+def _read(data: memoryview, f: Place, name: str, map_location: Any, mapped: bool, whole: bool) -> Any:
     entries = zips.entries(data) if bytes(data[:4]) == b"PK\3\4" else None
     if entries is not None and container.MANIFEST in entries:
         verified = container.verified(bytes(data), name)
@@ -133,9 +134,9 @@ def _read(data: memoryview, f: Place, name: str, map_location: Any, mapped: bool
 
     try:
         if entries is not None:
-            return pytorch.read_zip(data, entries, map_location, mapped)
+            return pytorch.read_zip(data, entries, map_location, mapped, whole)
         if pytorch.is_legacy(data):
-            return _legacy(data, f, map_location, mapped)
+            return _legacy(data, f, map_location, mapped, whole)
     except CallersError as error:
         raise error.__cause__ or error from None
     except ArtifactError:
@@ -145,12 +146,12 @@ def _read(data: memoryview, f: Place, name: str, map_location: Any, mapped: bool
     raise CheckpointError(f"{name}: {_foreign(data)}")
 
 
-def _legacy(data: memoryview, f: Any, map_location: Any, mapped: bool) -> Any:
+def _legacy(data: memoryview, f: Any, map_location: Any, mapped: bool, whole: bool) -> Any:
     from graphc.checkpoints.pytorch import read_legacy
 
     if mapped:
         raise CheckpointError("mmap needs a zip file; this one is of the layout that PyTorch had before 1.6")
-    value, end = read_legacy(data, map_location)
+    value, end = read_legacy(data, map_location, whole)
     if end < len(data) and hasattr(f, "seek"):  # several saved one after another into one open file
         f.seek(end - len(data), io.SEEK_CUR)
     return value

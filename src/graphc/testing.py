@@ -31,7 +31,8 @@ class _Comparison:
 
     def __init__(self, rtol: float | None, atol: float | None, equal_nan: bool, relaxed: bool, checks: dict[str, bool]) -> None:
         if (rtol is None) != (atol is None):
-            raise ValueError(f"Both 'rtol' and 'atol' must be either specified or omitted, but got no {'atol' if atol is None else 'rtol'}.")
+            absent = "atol" if atol is None else "rtol"
+            raise ValueError(f"Both 'rtol' and 'atol' must be either specified or omitted, but got no {absent}.")
         self.rtol, self.atol, self.equal_nan, self.relaxed, self.checks = rtol, atol, equal_nan, relaxed, checks
 
     def tolerances(self, *dtypes: DType) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """Values as pickles and files that PyTorch reads with ``weights_only=True``.
 
-Enters: nested containers of tensors, arrays and plain values.  Leaves: opcodes of protocol 2 and the storages they name, or a file.
-Never here: `pickle`, which would name graphc's classes; other Python objects.
+Enters: nested containers of tensors, arrays and plain values, modules.  Leaves: opcodes of protocol 2 and the storages they name,
+or a file.  Never here: `pickle`, which would name graphc's classes; other Python objects.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from graphc import dtypes
 from graphc.artifact import container, zips
 from graphc.checkpoints.allowed import STORAGES, user_globals
+from graphc.checkpoints.modules import class_name, function_name
 from graphc.checkpoints.pytorch import MAGIC, PICKLE, PROTOCOL
 from graphc.dtypes import DType
 from graphc.eager import devices
@@ -27,6 +28,7 @@ from graphc.eager.tensor import Size, Tensor
 from graphc.errors import at_user_line
 from graphc.nn.module import Module
 from graphc.nn.parameter import Parameter
+from graphc.nn.watched import Watched
 
 _KINDS = {dtype: name for name, dtype in STORAGES.items()}
 _BATCH = 1000  # items between a mark and what takes them, as pickle has it
@@ -143,9 +145,13 @@ class Pickled:
             return Pickled._array
         if isinstance(value, np.generic):
             return Pickled._scalar
-        if any(type(value) is allowed for allowed in user_globals.values()):
+        if isinstance(value, Module) or any(type(value) is allowed for allowed in user_globals.values()):
             return Pickled._object
-        return None
+        if isinstance(value, Watched):  # of a module, where PyTorch has plain dicts
+            return Pickled._ordered
+        if isinstance(value, type) and issubclass(value, Module):
+            return Pickled._class
+        return Pickled._function if function_name(value) else None
 
     def _entered(self, value: Any, write: Callable[[], None]) -> None:
         if id(value) in self._open:
@@ -231,12 +237,18 @@ class Pickled:
         self._value(dict(vars(value)), path)
         self._out += b"b"
 
+    def _class(self, value: type, path: str) -> None:
+        self._name(*class_name(value))
+
+    def _function(self, value: Any, path: str) -> None:
+        self._name(*(function_name(value) or ("", "")))
+
     def _object(self, value: Any, path: str) -> None:
-        """An object of a class that the user allowed: its class, and its state."""
+        """A module, or an object of a class that the user allowed: its class, and its state."""
         make, arguments, state, *rest = (*value.__reduce_ex__(2), None)[:5]
         if make is not copyreg.__newobj__ or any(rest):  # type: ignore[attr-defined]
             raise TypeError(at_user_line(f"save: {path or 'the value'} is a {type(value).__name__}, which pickles by a function"))
-        self._name(type(value).__module__, type(value).__qualname__)
+        self._name(*class_name(type(value)))
         self._tuple(arguments[1:], path)
         self._out += b"\x81"
         self._remember(id(value))
@@ -339,8 +351,6 @@ class Pickled:
 
 def _what(value: Any) -> str:
     """How an error names what cannot be saved."""
-    if isinstance(value, Module):
-        return f"a module ({type(value).__name__}): save its state_dict(), files hold no code"
     if isinstance(value, Tensor):
         return f"a {type(value).__name__}, a subclass of Tensor that files do not hold"
     return (

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from graphc.artifact import zips
-from graphc.checkpoints.allowed import Kind, fill, find, refused
-from graphc.checkpoints.pickles import STORED, Name, Unpickler
+from graphc.checkpoints import allowed, modules
+from graphc.checkpoints.allowed import Kind, refused
+from graphc.checkpoints.pickles import STORED, Find, Name, Unpickler
 from graphc.checkpoints.tensors import Bytes, MapLocation, Stored, owned, place_of
 from graphc.errors import CheckpointError
 
@@ -23,17 +24,22 @@ PICKLE = "data.pkl"
 _ZIP_VERSIONS = range(1, 11)
 
 
-def read_zip(data: memoryview, entries: Mapping[str, zips.Entry], map_location: MapLocation, mapped: bool) -> Any:
-    """What a zip file of PyTorch holds.  mapped: tensors lie on the file's own (private) memory, which no checksum is made of."""
+def read_zip(
+    data: memoryview, entries: Mapping[str, zips.Entry], map_location: MapLocation, mapped: bool, whole: bool = False
+) -> Any:
+    """What a zip file of PyTorch holds.
+
+    mapped: tensors lie on the file's own (private) memory, which no checksum is made of.   whole: modules are read too.
+    """
     pickles = [name for name in entries if name.rpartition("/")[2] == PICKLE and name.count("/") <= 1]
     if len(pickles) != 1:
         raise CheckpointError(f"a zip file of PyTorch has one {PICKLE}, this one has {len(pickles)}")
     root = pickles[0].removesuffix(PICKLE)
     if f"{root}constants.pkl" in entries:
         raise CheckpointError("a TorchScript archive holds code; save the state_dict() of its module")
-    for name, allowed in (("byteorder", (b"little",)), ("version", tuple(b"%d\n" % v for v in _ZIP_VERSIONS))):
+    for name, fitting in (("byteorder", (b"little",)), ("version", tuple(b"%d\n" % v for v in _ZIP_VERSIONS))):
         found = entries.get(root + name)
-        if found is not None and bytes(zips.content(data, found)).strip() not in [text.strip() for text in allowed]:
+        if found is not None and bytes(zips.content(data, found)).strip() not in [text.strip() for text in fitting]:
             raise CheckpointError(f"its {name} is not one that graphc reads")
     place = place_of(map_location)
     storages: dict[str, Stored] = {}
@@ -49,7 +55,8 @@ def read_zip(data: memoryview, entries: Mapping[str, zips.Entry], map_location: 
             storages[key] = Stored(kind.dtype, nbytes, lambda: place(_row(data, entry, mapped), location))
         return storages[key]
 
-    reader = Unpickler(zips.content(data, entries[pickles[0]]), 0, find, stored, fill)
+    names = modules if whole else allowed
+    reader = Unpickler(zips.content(data, entries[pickles[0]]), 0, names.find, stored, names.fill)
     return value_of(reader.load())
 
 
@@ -87,8 +94,10 @@ class _Views:
         self.storages: dict[str, Stored] = {}
         self.rows: dict[str, Bytes] = {}
 
-    def stored(self, identity: Any) -> Stored:
-        """A storage by its persistent id."""
+    def stored(self, identity: Any) -> Stored | Name:
+        """A storage by its persistent id; what stands for a module's class, its source, is not read."""
+        if isinstance(identity, tuple) and len(identity) == 4 and identity[0] == "module" and isinstance(identity[1], Name):
+            return identity[1]
         kind, key, location, numel = _identity(identity, 6)
         if identity[5] is not None:
             raise CheckpointError("its storages are views of others, as versions before 0.4 wrote them")
@@ -107,21 +116,22 @@ def is_legacy(data: memoryview) -> bool:
     return bytes(data[:1]) == b"\x80" and MAGIC.to_bytes(10, "little") in bytes(data[:32])
 
 
-def read_legacy(data: memoryview, map_location: MapLocation) -> tuple[Any, int]:
+def read_legacy(data: memoryview, map_location: MapLocation, whole: bool = False) -> tuple[Any, int]:
     """What a file of the old layout holds, and where it ends.
 
     The bytes of storages stand behind the pickle that needs them.  So it is read twice: once to find its end and the storages'
     types, with tensors left out, and again with the bytes there.
     """
     views = _Views(place_of(map_location))
-    reader = Unpickler(data, 0, find, views.stored, fill)
+    names = modules if whole else allowed
+    reader = Unpickler(data, 0, names.find, views.stored, names.fill)
     if reader.load() != MAGIC or reader.load() != PROTOCOL:
         raise CheckpointError("not a file of PyTorch's old layout, or of another version of it")
     facts = reader.load()
     if not isinstance(facts, dict) or facts.get("little_endian") is not True:
         raise CheckpointError("its byte order is not little-endian")
     start = reader.at
-    scan = Unpickler(data, start, _without_tensors, views.stored, lambda target, state: True)
+    scan = Unpickler(data, start, _without_tensors(names.find), views.stored, lambda target, state: True)
     views.readers = [reader, scan]
     scan.load()
     keys = scan.load()
@@ -139,9 +149,13 @@ def read_legacy(data: memoryview, map_location: MapLocation) -> tuple[Any, int]:
     return value_of(reader.load()), at
 
 
-def _without_tensors(module: str, name: str) -> Any:
+def _without_tensors(find: Find) -> Find:
     """`find` for the first reading: what is called makes nothing, but for the dicts that items are put into."""
-    found = find(module, name)
-    if not isinstance(found, Name) or module == "collections":
-        return found
-    return Name(found.text, found.make and (lambda *_: None), found.value)
+
+    def named(module: str, name: str) -> Any:
+        found = find(module, name)
+        if not isinstance(found, Name) or module == "collections":
+            return found
+        return Name(found.text, found.make and (lambda *_: None), found.value)
+
+    return named

@@ -51,8 +51,9 @@ class DataLoader(Generic[T_co]):
     order, else as workers finish them.  pin_memory changes nothing on the CPU.
 
     Raises ValueError and TypeError for arguments that exclude one another or are none; ValueError where one is assigned later.
-    Iterating raises what the data set raises; of a worker, an error of the same class that shows the worker's traceback and the
-    batch's indices; RuntimeError where a worker is killed or a batch takes longer than `timeout`.
+    Iterating raises AssertionError for a `timeout` without workers, and what the data set raises; of a worker, an error of the same
+    class that shows the worker's traceback and the batch's indices; RuntimeError where a worker is killed or a batch takes longer
+    than `timeout`.
     """
 
     dataset: Dataset[T_co]
@@ -282,6 +283,8 @@ class _HereIteration(_Iteration):
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         super().__init__(loader)
+        if loader.timeout:
+            raise AssertionError(at_user_line("timeout option needs num_workers > 0: nothing here can be interrupted"))
         self._fetch = self._work.fetcher()
 
     def __next__(self) -> Any:

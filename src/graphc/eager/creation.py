@@ -140,9 +140,9 @@ def _without_tensors(data: Any) -> Any:
 
 
 @creation
-def empty(*size: Any, dtype: DType | None = None) -> Tensor:
+def empty(*sizes: Any, dtype: DType | None = None, **size: Any) -> Tensor:
     """A tensor of `size` whose elements are zero (nothing is left undefined)."""
-    return Op.table["zeros"](*size, dtype=dtype)  # type: ignore[no-any-return]
+    return Op.table["zeros"](*sizes, dtype=dtype, **size)  # type: ignore[no-any-return]
 
 
 @creation

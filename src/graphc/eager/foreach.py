@@ -11,6 +11,8 @@ from typing import Any
 from graphc.ir.op import Op
 
 Function = Callable[..., Any]
+
+
 def _spread(value: Any, count: int, name: str) -> list[Any]:
     """One value for each tensor."""
     if not isinstance(value, list | tuple):

@@ -17,7 +17,7 @@ from graphc.eager.modes import modes
 from graphc.eager.replay import replayable
 from graphc.eager.views import VIEWS
 from graphc.ir.graph import Builder, Value, attribute_key
-from graphc.ir.op import Composite, Host, Op, TensorType
+from graphc.ir.op import Anchor, Composite, Host, Op, TensorType
 
 Types = tuple[TensorType, ...]
 Slots = tuple[int, ...]
@@ -113,8 +113,9 @@ def _joined(program: Program) -> tuple[Steps, tuple[int | None, ...]] | None:
     numbered = [(*step, made) for step, made in zip(program.steps, program.made, strict=True)]
     computed = [step for step in numbered if step[0] not in VIEWS and step[0].name not in _CHEAP]
     size = sum(product(types[i].shape) for i in {i for step in computed for i in step[2]})
+    fused = [step for step in computed if not isinstance(step[0].lowering, Anchor)]  # products read operands best one by one
     if (
-        len(computed) < 2
+        len(fused) < 2
         or not isinstance(size, int)
         or size < JOINED_ELEMENTS
         or any(type(step[0].lowering) is Host for step in computed)

@@ -73,8 +73,9 @@ class Tensor:
     # _array: NumPy array or Phantom.  _chain: how _array is reached from _storage's root.  _base: the tensor this is a view of,
     # for the tape; _epoch: of a base, how often its history was rewritten; of a view, its base's epoch when its own was made.
     # _index: which output of _grad_fn this is.  _hooks: of a leaf.  _pointer: (an array, its address): good while it is _array.
+    # __dict__: what programs note on a tensor.
     __slots__ = (
-        "__weakref__", "_array", "_base", "_chain", "_epoch", "_grad", "_grad_fn", "_hooks", "_index", "_pointer",
+        "__dict__", "__weakref__", "_array", "_base", "_chain", "_epoch", "_grad", "_grad_fn", "_hooks", "_index", "_pointer",
         "_requires_grad", "_retained", "_storage", "dtype",
     )  # fmt: skip
     __array_priority__ = 1000.0

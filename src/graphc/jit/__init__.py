@@ -71,6 +71,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "Final", "ScriptFunction", "ScriptModule", "annotate", "export", "ignore", "interface", "is_scripting", "is_tracing", "load", "save",
+    "Final", "ScriptFunction", "ScriptModule", "annotate", "export", "ignore", "interface", "is_scripting",
+    "is_tracing", "load", "save",
     "script", "script_if_tracing", "unused",
 ]  # fmt: skip

@@ -63,7 +63,7 @@ def _is_supported() -> bool:
 
 def slots_of(kind: type) -> list[str]:
     """The names of a type's ``__slots__`` that hold objects."""
-    return [name for name in kind.__slots__ if name != "__weakref__"]  # type: ignore[attr-defined]
+    return [name for name in kind.__slots__ if not name.startswith("__")]  # type: ignore[attr-defined]
 
 
 def slot_offset(kind: type, name: str) -> int | None:

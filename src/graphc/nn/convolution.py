@@ -26,6 +26,12 @@ def each_dim(value: Any, n: int) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, tuple | list) else (value,) * n
 
 
+def weight_shape(layer: Any) -> tuple[int, ...]:
+    """[O, C / groups, *kernel] of a convolution layer, [C, O / groups, *kernel] of a transposed one."""
+    ends = (layer.in_channels, layer.out_channels) if layer.transposed else (layer.out_channels, layer.in_channels)
+    return (ends[0], ends[1] // layer.groups, *layer.kernel_size)
+
+
 class _ConvNd(Module):
     """What all convolution layers share; sizes are tuples, one number a dim of the kernel."""
 
@@ -62,8 +68,7 @@ class _ConvNd(Module):
         self.transposed, self.output_padding, self.padding_mode = transposed, output_padding, padding_mode
         self._check()
         self._reversed_padding_repeated_twice = self._sides()
-        channels = (in_channels, out_channels // groups) if transposed else (out_channels, in_channels // groups)
-        self.weight = Parameter(empty(*channels, *kernel_size, dtype=dtype, device=device))
+        self.weight = Parameter(empty(*weight_shape(self), dtype=dtype, device=device))
         self.register_parameter("bias", Parameter(empty(out_channels, dtype=dtype, device=device)) if bias else None)
         self.reset_parameters()
 

@@ -88,6 +88,14 @@ def _pooled(name: str, n: int, input: Any, kernel_size: Any, output_size: Any, o
     return _op("reshape")(_op("gather")(flat, 2, indices), shape), _op("reshape")(indices, shape)
 
 
+def _located_pool(*args: Any) -> tuple[Tensor, Tensor]:
+    """`_pooled`, whose errors say where the user's code called."""
+    try:
+        return _pooled(*args)  # type: ignore[no-any-return]
+    except ERRORS as error:
+        raise located(error) from None
+
+
 def fractional_max_pool2d_with_indices(
     input: Tensor,
     kernel_size: Any,
@@ -97,10 +105,7 @@ def fractional_max_pool2d_with_indices(
     _random_samples: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`fractional_max_pool2d`, and where in its plane each element was.  [N, C, H, W] -> two of [N, C, H', W']."""
-    try:
-        return _pooled("fractional_max_pool2d", 2, input, kernel_size, output_size, output_ratio, _random_samples)  # type: ignore[no-any-return]
-    except ERRORS as error:
-        raise located(error) from None
+    return _located_pool("fractional_max_pool2d", 2, input, kernel_size, output_size, output_ratio, _random_samples)
 
 
 def fractional_max_pool3d_with_indices(
@@ -112,10 +117,7 @@ def fractional_max_pool3d_with_indices(
     _random_samples: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`fractional_max_pool3d`, and where in its volume each element was.  [N, C, D, H, W] -> two of [N, C, D', H', W']."""
-    try:
-        return _pooled("fractional_max_pool3d", 3, input, kernel_size, output_size, output_ratio, _random_samples)  # type: ignore[no-any-return]
-    except ERRORS as error:
-        raise located(error) from None
+    return _located_pool("fractional_max_pool3d", 3, input, kernel_size, output_size, output_ratio, _random_samples)
 
 
 def fractional_max_pool2d(

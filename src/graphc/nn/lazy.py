@@ -20,6 +20,7 @@ from graphc.nn.convolution import (
     ConvTranspose2d,
     ConvTranspose3d,
     Sizes,
+    weight_shape,
 )
 from graphc.nn.layers import Linear
 from graphc.nn.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
@@ -86,82 +87,95 @@ class LazyModuleMixin:
 # ---- linear and convolutions --------------------------------------------------------------------------------------------------
 
 
-def _channels(module: Any, input: Any) -> int:
-    """The size of the channels' dim.  Raises RuntimeError for an input of another rank."""
-    ranks = (module._dims + 1, module._dims + 2)
-    if input.ndim not in ranks:
-        name = type(module).__name__
-        text = f"Expected {ranks[0]}D (unbatched) or {ranks[1]}D (batched) input to {name}, but got input of size: {input.shape}"
-        raise RuntimeError(at_user_line(text))
-    return int(input.shape[ranks.index(input.ndim)])
+class _Sized(LazyModuleMixin):
+    """A lazy layer with one size, 0 until the first input, or what is loaded, says it.   _size: that attribute's name."""
 
-
-class LazyLinear(LazyModuleMixin, Linear):
-    """`Linear` whose `in_features` is the last size of its first input.  [..., I] -> [..., O]."""
-
-    cls_to_become = Linear
-
-    def __init__(self, out_features: int, bias: bool = True, device: Any = None, dtype: DType | None = None) -> None:
-        super().__init__(0, 0, False)
-        self.weight = UninitializedParameter(device=device, dtype=dtype)
-        self.out_features = out_features
-        if bias:
-            self.bias = UninitializedParameter(device=device, dtype=dtype)
-
-    def reset_parameters(self) -> None:
-        """As `Linear`, once there are shapes."""
-        if not self.has_uninitialized_params() and self.in_features != 0:
-            super().reset_parameters()
-
-    def initialize_parameters(self, input: Any) -> None:
-        """Shapes from the input's last size."""
-        if self.has_uninitialized_params():
-            self.in_features = int(input.shape[-1])
-            weight: Any = self.weight
-            weight.materialize((self.out_features, self.in_features))
-            if self.bias is not None:
-                bias: Any = self.bias
-                bias.materialize((self.out_features,))
-            self.reset_parameters()
-        if self.in_features == 0:  # loaded
-            self.in_features = int(self.weight.shape[-1])
-
-
-class _LazyConv(LazyModuleMixin):
-    """What lazy convolutions share."""
-
-    in_channels: int
-    out_channels: int
+    _size: str
     weight: Any
     bias: Any
 
-    def _postpone(self, out_channels: int, bias: bool, device: Any, dtype: DType | None) -> None:
+    def _postpone(self, bias: bool, device: Any, dtype: DType | None) -> None:
         self.weight = UninitializedParameter(device=device, dtype=dtype)
-        self.out_channels = out_channels
         if bias:
             self.bias = UninitializedParameter(device=device, dtype=dtype)
 
+    def _size_of(self, input: Any) -> int:
+        """The size that an input has."""
+        raise NotImplementedError
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of parameters and buffers, once the size is known."""
+        raise NotImplementedError
+
+    def _loaded_size(self) -> int:
+        """The size that parameters and buffers have."""
+        raise NotImplementedError
+
     def reset_parameters(self) -> None:
-        """As the convolution, once there are shapes."""
-        if not self.has_uninitialized_params() and self.in_channels != 0:
+        """As the layer, once there are shapes."""
+        if not self.has_uninitialized_params() and getattr(self, self._size) != 0:
             super().reset_parameters()  # type: ignore[misc]
 
     def initialize_parameters(self, input: Any, *args: Any, **kwargs: Any) -> None:
-        """Shapes from the input's channels.  Raises RuntimeError for an input of another rank, ValueError for odd groups."""
-        module: Any = self
+        """Shapes from the input.  Raises RuntimeError or ValueError for one of another rank, ValueError for odd groups."""
         if self.has_uninitialized_params():
-            self.in_channels = _channels(module, input)
-            if self.in_channels % module.groups != 0:
-                raise ValueError(at_user_line("in_channels must be divisible by groups"))
-            ends = (self.out_channels, self.in_channels // module.groups)
-            if module.transposed:
-                ends = (self.in_channels, self.out_channels // module.groups)
-            self.weight.materialize((*ends, *module.kernel_size))
-            if self.bias is not None:
-                self.bias.materialize((self.out_channels,))
+            setattr(self, self._size, self._size_of(input))
+            for name, shape in self._shapes().items():
+                held = getattr(self, name)
+                if held is not None and is_lazy(held):
+                    held.materialize(shape)
             self.reset_parameters()
-        if self.in_channels == 0:  # loaded
-            self.in_channels = self.weight.shape[0] if module.transposed else self.weight.shape[1] * module.groups
+        if getattr(self, self._size) == 0:
+            setattr(self, self._size, self._loaded_size())
+
+
+class LazyLinear(_Sized, Linear):
+    """`Linear` whose `in_features` is the last size of its first input.  [..., I] -> [..., O]."""
+
+    cls_to_become = Linear
+    _size = "in_features"
+
+    def __init__(self, out_features: int, bias: bool = True, device: Any = None, dtype: DType | None = None) -> None:
+        super().__init__(0, 0, False)
+        self._postpone(bias, device, dtype)
+        self.out_features = out_features
+
+    def _size_of(self, input: Any) -> int:
+        return int(input.shape[-1])
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"weight": (self.out_features, self.in_features), "bias": (self.out_features,)}
+
+    def _loaded_size(self) -> int:
+        return int(self.weight.shape[-1])
+
+
+class _LazyConv(_Sized):
+    """What lazy convolutions share."""
+
+    _size = "in_channels"
+    in_channels: int
+    out_channels: int
+    groups: int
+    kernel_size: tuple[int, ...]
+    transposed: bool
+    _dims: int
+
+    def _size_of(self, input: Any) -> int:
+        ranks = (self._dims + 1, self._dims + 2)
+        if input.ndim not in ranks:
+            text = f"Expected {ranks[0]}D (unbatched) or {ranks[1]}D (batched) input to {type(self).__name__}"
+            raise RuntimeError(at_user_line(f"{text}, but got input of size: {input.shape}"))
+        channels = int(input.shape[ranks.index(input.ndim)])
+        if channels % self.groups != 0:
+            raise ValueError(at_user_line("in_channels must be divisible by groups"))
+        return channels
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"weight": weight_shape(self), "bias": (self.out_channels,)}
+
+    def _loaded_size(self) -> int:
+        return int(self.weight.shape[0] if self.transposed else self.weight.shape[1] * self.groups)
 
 
 class _LazyForwardConv(_LazyConv):
@@ -179,7 +193,8 @@ class _LazyForwardConv(_LazyConv):
         dtype: DType | None = None,
     ) -> None:
         super().__init__(0, 0, kernel_size, stride, padding, dilation, groups, False, padding_mode, dtype=dtype)
-        self._postpone(out_channels, bias, device, dtype)
+        self._postpone(bias, device, dtype)
+        self.out_channels = out_channels
 
 
 class LazyConv1d(_LazyForwardConv, Conv1d):
@@ -216,7 +231,8 @@ class _LazyConvTranspose(_LazyConv):
         dtype: DType | None = None,
     ) -> None:
         super().__init__(0, 0, kernel_size, stride, padding, output_padding, groups, False, dilation, padding_mode, dtype=dtype)
-        self._postpone(out_channels, bias, device, dtype)
+        self._postpone(bias, device, dtype)
+        self.out_channels = out_channels
 
 
 class LazyConvTranspose1d(_LazyConvTranspose, ConvTranspose1d):
@@ -240,12 +256,11 @@ class LazyConvTranspose3d(_LazyConvTranspose, ConvTranspose3d):
 # ---- norms --------------------------------------------------------------------------------------------------------------------
 
 
-class _LazyNorm(LazyModuleMixin):
+class _LazyNorm(_Sized):
     """What lazy batch and instance norms share.  As in PyTorch, instance norms too are affine and keep statistics by default."""
 
+    _size = "num_features"
     num_features: int
-    weight: Any
-    bias: Any
     running_mean: Any
     running_var: Any
 
@@ -264,31 +279,22 @@ class _LazyNorm(LazyModuleMixin):
         super().__init__(0, eps, momentum, False, False, **how)
         self.affine, self.track_running_stats = affine, track_running_stats
         if self.affine:
-            self.weight = UninitializedParameter(**how)
-            if bias:
-                self.bias = UninitializedParameter(**how)
+            self._postpone(bias, **how)
         if self.track_running_stats:
             self.running_mean, self.running_var = UninitializedBuffer(**how), UninitializedBuffer(**how)
             self.num_batches_tracked = tensor(0, dtype=int64, device=device)
 
-    def reset_parameters(self) -> None:
-        """As the norm, once there are shapes."""
-        if not self.has_uninitialized_params() and self.num_features != 0:
-            super().reset_parameters()  # type: ignore[misc]
-
-    def initialize_parameters(self, input: Any) -> None:
-        """Shapes from the input's channels.  Raises ValueError for an input of another rank."""
+    def _size_of(self, input: Any) -> int:
         module: Any = self
-        if self.has_uninitialized_params():
-            module._check_input_dim(input)
-            self.num_features = int(input.shape[1])
-            for held in (self.weight, self.bias, self.running_mean, self.running_var):
-                if held is not None and is_lazy(held):
-                    held.materialize((self.num_features,))
-            self.reset_parameters()
-        if self.num_features == 0:  # loaded
-            known = self.weight if self.weight is not None else self.running_mean
-            self.num_features = 0 if known is None else int(known.shape[0])
+        module._check_input_dim(input)
+        return int(input.shape[1])
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (self.num_features,))
+
+    def _loaded_size(self) -> int:
+        known = self.weight if self.weight is not None else self.running_mean
+        return 0 if known is None else int(known.shape[0])
 
 
 class LazyBatchNorm1d(_LazyNorm, BatchNorm1d):

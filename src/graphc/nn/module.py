@@ -209,6 +209,7 @@ class Module(Hookable, Stateful, Convertible):
         return self._named_members(lambda module: module._parameters.items(), prefix, recurse, remove_duplicate)
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """The values of `named_parameters`."""
         return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
     def named_buffers(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
@@ -216,6 +217,7 @@ class Module(Hookable, Stateful, Convertible):
         return self._named_members(lambda module: module._buffers.items(), prefix, recurse, remove_duplicate)
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """The values of `named_buffers`."""
         return (buffer for _, buffer in self.named_buffers(recurse=recurse))
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
@@ -227,6 +229,7 @@ class Module(Hookable, Stateful, Convertible):
                 yield name, module
 
     def children(self) -> Iterator[Module]:
+        """The values of `named_children`."""
         return (module for _, module in self.named_children())
 
     def named_modules(

@@ -89,20 +89,6 @@ _NormBase = _ChannelNorm  # PyTorch's name
 
 
 class _BatchNorm(_ChannelNorm):
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        device: Any = None,
-        dtype: DType | None = None,
-        *,
-        bias: bool = True,
-    ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
-
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
         momentum: Any = 0.0 if self.momentum is None else self.momentum

@@ -231,6 +231,7 @@ class Recurrent(Module):
         _require(all(h.dim() == wanted for h in states), RuntimeError, shown)
 
     def extra_repr(self) -> str:
+        """What `repr` shows between the brackets: the sizes, then what is not the default."""
         shown = f"{self.input_size}, {self.hidden_size}"
         if self.proj_size:
             shown += f", proj_size={self.proj_size}"

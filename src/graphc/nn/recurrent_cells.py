@@ -78,6 +78,7 @@ class RecurrentCell(Module):
             raise RuntimeError(at_user_line(problem))
 
     def extra_repr(self) -> str:
+        """What `repr` shows between the brackets: the sizes, then what is not the default."""
         shown = f"{self.input_size}, {self.hidden_size}"
         if not self.bias:
             shown += f", bias={self.bias}"

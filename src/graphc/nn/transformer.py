@@ -47,16 +47,48 @@ def _generate_square_subsequent_mask(sz: int, device: Any = None, dtype: DType |
 def _name_of(function: Any) -> str:
     """The name of a function of ``nn.functional``, in whose place machine code may be by now; else nothing."""
     name, room = (getattr(function, part, None) or "" for part in ("__name__", "__module__"))
-    return name if room.startswith("graphc.") and hasattr(F, name) else ""
+    return name if hasattr(F, name) and (room.startswith("graphc.") or getattr(F, name) is function) else ""
 
 
-class _FeedForward(Module):
-    """What both kinds of layer share: two linear layers with an activation and dropout between."""
+class _Layer(Module):
+    """What both kinds of layer share: attention, then two linear layers with an activation and dropout between.
 
-    linear1: Linear
-    linear2: Linear
-    dropout: Dropout
+    _attentions: the names of the attention modules.  Each, and the linear layers, has a norm and a dropout of its own.
+    """
+
+    _attentions: tuple[str, ...] = ("self_attn",)
+    self_attn: MultiheadAttention
+    dropout1: Dropout
     activation: Callable[[Any], Any]
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Activation = F.relu,  # type: ignore[attr-defined]
+        layer_norm_eps: float = 1e-5,
+        batch_first: bool = False,
+        norm_first: bool = False,
+        bias: bool = True,
+        device: Any = None,
+        dtype: DType | None = None,
+    ) -> None:
+        super().__init__()
+        how = {"device": device, "dtype": dtype}
+        for name in self._attentions:
+            setattr(self, name, MultiheadAttention(d_model, nhead, dropout=dropout, bias=bias, batch_first=batch_first, **how))
+        self.linear1 = Linear(d_model, dim_feedforward, bias=bias, **how)
+        self.dropout = Dropout(dropout)
+        self.linear2 = Linear(dim_feedforward, d_model, bias=bias, **how)
+        self.norm_first = norm_first
+        blocks = range(1, len(self._attentions) + 2)
+        for k in blocks:
+            setattr(self, f"norm{k}", LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **how))
+        for k in blocks:
+            setattr(self, f"dropout{k}", Dropout(dropout))
+        self._choose(activation)
 
     def _choose(self, activation: Activation) -> None:
         """Set the activation, and PyTorch's note of which one it is."""
@@ -75,42 +107,24 @@ class _FeedForward(Module):
         activation = state.get("activation")
         super().__setstate__({**state, "activation": getattr(F, activation)} if isinstance(activation, str) else state)
 
+    def _sa_block(self, x: Any, attn_mask: Any, key_padding_mask: Any, is_causal: bool = False) -> Any:
+        return self.dropout1(_attended(self.self_attn, x, x, attn_mask, key_padding_mask, is_causal))
+
     def _fed(self, x: Any) -> Any:
         return self.linear2(self.dropout(self.activation(self.linear1(x))))
 
 
-class TransformerEncoderLayer(_FeedForward):
+def _attended(attention: MultiheadAttention, x: Any, memory: Any, mask: Any, padding: Any, is_causal: bool) -> Any:
+    """What `x` finds in `memory`."""
+    return attention(x, memory, memory, key_padding_mask=padding, need_weights=False, attn_mask=mask, is_causal=is_causal)[0]
+
+
+class TransformerEncoderLayer(_Layer):
     """Self-attention and a feed-forward network, each with a residual and a norm, which comes first if `norm_first`.
 
     src [S, N, E] ([N, S, E] if `batch_first`, or [S, E]) -> the same.  activation: "relu", "gelu", or a function.
     Raises what `MultiheadAttention` raises, and AssertionError for masks that are neither bool nor floating.
     """
-
-    def __init__(
-        self,
-        d_model: int,
-        nhead: int,
-        dim_feedforward: int = 2048,
-        dropout: float = 0.1,
-        activation: Activation = F.relu,  # type: ignore[attr-defined]
-        layer_norm_eps: float = 1e-5,
-        batch_first: bool = False,
-        norm_first: bool = False,
-        bias: bool = True,
-        device: Any = None,
-        dtype: DType | None = None,
-    ) -> None:
-        super().__init__()
-        how = {"device": device, "dtype": dtype}
-        self.self_attn = MultiheadAttention(d_model, nhead, dropout=dropout, bias=bias, batch_first=batch_first, **how)
-        self.linear1 = Linear(d_model, dim_feedforward, bias=bias, **how)
-        self.dropout = Dropout(dropout)
-        self.linear2 = Linear(dim_feedforward, d_model, bias=bias, **how)
-        self.norm_first = norm_first
-        self.norm1 = LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **how)
-        self.norm2 = LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **how)
-        self.dropout1, self.dropout2 = Dropout(dropout), Dropout(dropout)
-        self._choose(activation)
 
     def forward(self, src: Any, src_mask: Any = None, src_key_padding_mask: Any = None, is_causal: bool = False) -> Any:
         padding, mask = _masks(src, (src_key_padding_mask, "src_key_padding_mask"), (src_mask, "src_mask"))
@@ -120,12 +134,6 @@ class TransformerEncoderLayer(_FeedForward):
             return x + self._ff_block(self.norm2(x))
         x = self.norm1(x + self._sa_block(x, mask, padding, is_causal))
         return self.norm2(x + self._ff_block(x))
-
-    def _sa_block(self, x: Any, attn_mask: Any, key_padding_mask: Any, is_causal: bool = False) -> Any:
-        found = self.self_attn(
-            x, x, x, attn_mask=attn_mask, key_padding_mask=key_padding_mask, need_weights=False, is_causal=is_causal
-        )
-        return self.dropout1(found[0])
 
     def _ff_block(self, x: Any) -> Any:
         return self.dropout2(self._fed(x))
@@ -169,39 +177,13 @@ class TransformerEncoder(Module):
         return x if self.norm is None else self.norm(x)
 
 
-class TransformerDecoderLayer(_FeedForward):
+class TransformerDecoderLayer(_Layer):
     """Self-attention, attention to `memory` and a feed-forward network, each with a residual and a norm.
 
     tgt [T, N, E], memory [S, N, E] (batch first if so made, or without N) -> as tgt.  Raises what `MultiheadAttention` raises.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        nhead: int,
-        dim_feedforward: int = 2048,
-        dropout: float = 0.1,
-        activation: Activation = F.relu,  # type: ignore[attr-defined]
-        layer_norm_eps: float = 1e-5,
-        batch_first: bool = False,
-        norm_first: bool = False,
-        bias: bool = True,
-        device: Any = None,
-        dtype: DType | None = None,
-    ) -> None:
-        super().__init__()
-        how = {"device": device, "dtype": dtype}
-        self.self_attn = MultiheadAttention(d_model, nhead, dropout=dropout, batch_first=batch_first, bias=bias, **how)
-        self.multihead_attn = MultiheadAttention(d_model, nhead, dropout=dropout, batch_first=batch_first, bias=bias, **how)
-        self.linear1 = Linear(d_model, dim_feedforward, bias=bias, **how)
-        self.dropout = Dropout(dropout)
-        self.linear2 = Linear(dim_feedforward, d_model, bias=bias, **how)
-        self.norm_first = norm_first
-        for k in (1, 2, 3):
-            setattr(self, f"norm{k}", LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **how))
-        for k in (1, 2, 3):
-            setattr(self, f"dropout{k}", Dropout(dropout))
-        self._choose(activation)
+    _attentions = ("self_attn", "multihead_attn")
 
     def forward(
         self,
@@ -225,17 +207,8 @@ class TransformerDecoderLayer(_FeedForward):
         x = self.norm2(x + self._mha_block(x, memory, *others))
         return self.norm3(x + self._ff_block(x))
 
-    def _sa_block(self, x: Any, attn_mask: Any, key_padding_mask: Any, is_causal: bool = False) -> Any:
-        found = self.self_attn(
-            x, x, x, attn_mask=attn_mask, key_padding_mask=key_padding_mask, is_causal=is_causal, need_weights=False
-        )
-        return self.dropout1(found[0])
-
     def _mha_block(self, x: Any, mem: Any, attn_mask: Any, key_padding_mask: Any, is_causal: bool = False) -> Any:
-        found = self.multihead_attn(
-            x, mem, mem, attn_mask=attn_mask, key_padding_mask=key_padding_mask, is_causal=is_causal, need_weights=False
-        )
-        return self.dropout2(found[0])
+        return self.dropout2(_attended(self.multihead_attn, x, mem, attn_mask, key_padding_mask, is_causal))
 
     def _ff_block(self, x: Any) -> Any:
         return self.dropout3(self._fed(x))

@@ -68,12 +68,19 @@ def zeros_like(x: Tensor) -> Tensor:
 
 
 def number(name: str, argument: str, x: Any) -> Any:
-    """A Python number (or symbolic size); NumPy scalars are unwrapped.  Raises TypeError."""
-    if isinstance(x, np.generic):
+    """A Python number (or symbolic size); NumPy scalars and tensors of no dims are unwrapped.  Raises TypeError."""
+    if isinstance(x, np.generic) or _is_one(x, "biufc", 0):
         x = x.item()
     if isinstance(x, bool | int | float | complex | Dim):
         return x
     raise TypeError(f"{name}: argument '{argument}' must be a Tensor or a number, not {type(x).__name__}")
+
+
+def _is_one(x: Any, kinds: str, rank: int) -> bool:
+    """Whether `x` is a tensor of one element that PyTorch takes for a number: without a gradient, of `rank` dims at most."""
+    if not is_tensor(x) or not hasattr(x, "item") or x.ndim > rank or x.dtype.kind not in kinds or any(n != 1 for n in x.shape):
+        return False
+    return not getattr(x, "requires_grad", False)
 
 
 def promoted_dtype(name: str, operands: Sequence[Any], arguments: Sequence[str], promotion: Promotion) -> DType:
@@ -183,7 +190,7 @@ def same_dtype(name: str, types: Sequence[TensorType]) -> DType:
 
 def one_dim(name: str, dim: Any, rank: int) -> int:
     """A dim in 0..rank-1.  Raises TypeError or IndexError."""
-    if isinstance(dim, np.integer):
+    if isinstance(dim, np.integer) or _is_one(dim, "iu", 1):
         dim = int(dim)
     if not isinstance(dim, int) or isinstance(dim, bool):
         raise TypeError(f"{name}: argument 'dim' must be an int, not {type(dim).__name__}")
@@ -211,7 +218,7 @@ def sizes(name: str, given: Any, argument: str = "shape") -> Shape:
 
 def one_size(name: str, argument: str, value: Any) -> Size:
     """An int or symbolic size.  Raises TypeError."""
-    if isinstance(value, np.integer):
+    if isinstance(value, np.integer) or _is_one(value, "iu", 1):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | Dim):
         raise TypeError(f"{name}: argument '{argument}' must be ints, not {type(value).__name__}")

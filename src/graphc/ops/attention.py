@@ -14,6 +14,7 @@ from graphc.dtypes import bool_, float32, int64
 from graphc.ir.op import THROUGH, Bad, Composite, Op, TensorType, broadcast_shapes
 from graphc.ops.activation import total
 from graphc.ops.arguments import (
+    cast,
     constant,
     gradient_in_compute_dtype,
     in_compute_dtype,
@@ -66,9 +67,11 @@ def _prepare(
     inputs = [query, key, value]
     if attn_mask is not None:
         mask = tensor(_NAME, "attn_mask", attn_mask)
-        if mask.dtype is not bool_ and mask.dtype is not query.dtype:
-            raise RuntimeError(f"{_NAME}: attn_mask must be bool or of the dtype of query: {of_type(query)} and {of_type(mask)}")
-        inputs.append(mask)
+        if mask.dtype not in (bool_, float32, query.dtype):
+            raise RuntimeError(
+                f"{_NAME}: attn_mask must be bool, float32 or of the dtype of query: {of_type(query)} and {of_type(mask)}"
+            )
+        inputs.append(mask if mask.dtype is bool_ else cast(mask, query.dtype))
     if dropout_p:
         inputs.append(state_of(_NAME, state))
     if scale is None:

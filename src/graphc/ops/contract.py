@@ -110,7 +110,7 @@ matmul = Routed(
 # ---- strict ranks --------------------------------------------------------------------------------------------------
 
 
-def _ranked(name: str, doc: str, ranks: tuple[int, int], samples: Any, bad: Any) -> Shorthand:
+def _ranked(name: str, doc: str, ranks: tuple[int, int], samples: Any, bad: Any, **names: Any) -> Shorthand:
     def rule(x: Any, other: Any) -> Any:
         x, other = matrices(name, x, other)
         if (x.ndim, other.ndim) != ranks:
@@ -131,6 +131,7 @@ def _ranked(name: str, doc: str, ranks: tuple[int, int], samples: Any, bad: Any)
         bad=bad,
         renamed={"mat2": "other", "vec": "other", "tensor": "other"},
         autocast="lower" if ranks[1] > 1 else "keep",
+        **names,
     )
 
 
@@ -143,6 +144,7 @@ mm = _ranked(
         Bad((fill(3), fill(3, 2)), RuntimeError, "mm: expected tensors of rank 2 and 2"),
         Bad((fill(2, 3), fill(2, 3)), RuntimeError, "mm: inner sizes differ"),
     ),
+    functions=("mm", "spmm"),
 )
 bmm = _ranked(
     "bmm",

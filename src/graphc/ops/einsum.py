@@ -180,6 +180,8 @@ def _pair(a: Named, b: Named, wanted: set[str]) -> Named:
     left = reshape.run(_arranged(a, (*batch, *rows, *inner)), shape=(product(batch_shape), product(row_shape), depth))
     right = reshape.run(_arranged(b, (*batch, *inner, *columns)), shape=(product(batch_shape), depth, product(column_shape)))
     element = promote_types(left.dtype, right.dtype)
+    if element.kind not in "iu" and left.dtype is not right.dtype:
+        _refuse(f"operands that are summed over must have one dtype, got {of_type(a.x)} and {of_type(b.x)}")
     left, right = cast(left, element), cast(right, element)
     return Named(reshape.run(matmul.run(left, right), shape=(*batch_shape, *row_shape, *column_shape)), labels)
 
@@ -203,9 +205,6 @@ def _cheapest(terms: list[Named], output: Labels) -> tuple[int, int]:
 
 
 def _einsum(*operands: Any, equation: str) -> Any:
-    for x in operands[1:]:
-        if x.dtype is not operands[0].dtype:
-            _refuse(f"operands must have one dtype, got {of_type(operands[0])} and {of_type(x)}")
     named, output = _parse(equation, [x.ndim for x in operands])
     terms = [_without_repeats(x, labels) for x, labels in zip(operands, named, strict=True)]
     while len(terms) > 1:

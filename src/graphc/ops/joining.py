@@ -40,7 +40,7 @@ def _cat_prepare(tensors_: Any, dim: Any = 0) -> Prepared:
     inputs = promoted("cat", kept, [f"tensors[{i}]" for i in range(len(kept))])
     place = one_dim("cat", dim, kept[0].ndim)
     if len(inputs) > _AT_ONCE:
-        _cat_infer(*map(type_of, inputs), dim=place)  # an error shows the tensors as they were given
+        _cat_infer(*map(of_type, inputs), dim=place)  # an error shows the tensors as they were given
     while len(inputs) > _AT_ONCE:
         inputs = [cat.run(*inputs[i : i + _AT_ONCE], dim=place) for i in range(0, len(inputs), _AT_ONCE)]
     return inputs, {"dim": place}

@@ -9,11 +9,11 @@ import numpy as np
 
 from graphc.dtypes import float64
 from graphc.eager.creation import finfo
-from graphc.eager.modes import enable_grad, no_grad
+from graphc.eager.modes import no_grad
 from graphc.eager.tensor import Tensor, wrap
 from graphc.errors import at_user_line
 from graphc.ir.op import Op, casting
-from graphc.optim.optimizer import Optimizer, ParameterGroup, step_dtype
+from graphc.optim.optimizer import Optimizer, ParameterGroup, evaluated, step_dtype
 from graphc.optim.rules import Numbers
 
 
@@ -56,10 +56,7 @@ class Adafactor(Optimizer):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Change every parameter that has a gradient.  Raises RuntimeError for complex parameters."""
-        loss = None
-        if closure is not None:
-            with enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         with no_grad(), casting(None):
             for group in self.param_groups:
                 number = Numbers(group)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from graphc.dtypes import bfloat16
-from graphc.eager.modes import enable_grad, no_grad
+from graphc.eager.modes import no_grad
 from graphc.eager.tensor import Tensor, wrap
 from graphc.errors import at_user_line
 from graphc.ir.op import casting
-from graphc.optim.optimizer import Optimizer, ParameterGroup
+from graphc.optim.optimizer import Optimizer, ParameterGroup, evaluated
 from graphc.optim.rules import Numbers
 
 
@@ -54,10 +54,7 @@ class Muon(Optimizer):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Change every parameter that has a gradient.  Raises RuntimeError for complex parameters."""
-        loss = None
-        if closure is not None:
-            with enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         with no_grad(), casting(None):
             for group in self.param_groups:
                 number = Numbers(group)

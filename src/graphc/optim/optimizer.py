@@ -20,7 +20,7 @@ from graphc.dtypes import DType, float32, float64, get_default_dtype
 from graphc.eager import dispatch
 from graphc.eager.creation import as_tensor
 from graphc.eager.hooks import RemovableHandle, hooked
-from graphc.eager.modes import modes, no_grad
+from graphc.eager.modes import enable_grad, modes, no_grad
 from graphc.eager.tensor import Tensor
 from graphc.errors import TraceError, at_user_line
 from graphc.nn.module import clear_grad
@@ -329,6 +329,14 @@ _HOOKS = (
     "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks", "_optimizer_state_dict_pre_hooks",
     "_optimizer_state_dict_post_hooks", "_optimizer_load_state_dict_pre_hooks", "_optimizer_load_state_dict_post_hooks",
 )  # fmt: skip
+
+
+def evaluated(closure: Callable[[], Any] | None) -> Any:
+    """What `closure`, which computes gradients anew, gives; None without one."""
+    if closure is None:
+        return None
+    with enable_grad():
+        return closure()
 
 
 def step_dtype() -> DType:

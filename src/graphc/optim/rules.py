@@ -16,12 +16,12 @@ import numpy as np
 
 from graphc.dtypes import DType, float64
 from graphc.eager.creation import host_scalar
-from graphc.eager.modes import enable_grad, modes, set_grad_enabled
+from graphc.eager.modes import modes, set_grad_enabled
 from graphc.eager.tensor import Tensor, wrap
 from graphc.errors import at_user_line
 from graphc.ir.op import Op, casting
 from graphc.optim.batches import Batches
-from graphc.optim.optimizer import Optimizer, ParameterGroup, step_dtype
+from graphc.optim.optimizer import Optimizer, ParameterGroup, evaluated, step_dtype
 
 Number = Callable[..., Any]  # number("lr"), number("betas", 0): a hyperparameter as a float64 tensor without dims
 
@@ -60,10 +60,7 @@ class RuleOptimizer(Optimizer):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Change every parameter that has a gradient.  Gives what `closure`, which computes gradients anew, returned."""
-        loss = None
-        if closure is not None:
-            with enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         with set_grad_enabled(bool(self.defaults.get("differentiable"))):
             for group in self.param_groups:
                 if modes.tracer is not None or modes.readers or modes.grad or not self._batched().step(self, group):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from graphc.eager.modes import enable_grad
 from graphc.errors import at_user_line
-from graphc.optim.optimizer import Optimizer
+from graphc.optim.optimizer import Optimizer, evaluated
 from graphc.optim.rules import check_betas, check_rate
 
 
@@ -34,10 +33,7 @@ class SparseAdam(Optimizer):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """What `closure` returned.  Raises RuntimeError for a parameter with a gradient, which is dense."""
-        loss = None
-        if closure is not None:
-            with enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         if any(p.grad is not None for group in self.param_groups for p in group["params"]):
             raise RuntimeError(at_user_line("SparseAdam does not support dense gradients, please consider Adam instead"))
         return loss

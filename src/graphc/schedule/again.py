@@ -2,8 +2,8 @@
 
 Enters: the groups of a partition.  Leaves: the same groups, some nodes members of several.  Never here: which nodes are fused.
 
-A value is computed again if a few simple scalar functions give it, every kernel that reads it has it element by element, and none of
-them then reads more memory than before.  A node computed twice gives the same bits.
+A value is computed again if a few simple scalar functions give it, every kernel that reads it has it element by element, and none
+of them then reads more memory than before.  A node computed twice gives the same bits.
 """
 
 from __future__ import annotations

@@ -16,52 +16,38 @@ T_co = TypeVar("T_co", covariant=True)
 Pipe = TypeVar("Pipe")
 
 
-def _method(pipe: Any, name: str) -> Any:
-    """A registered pipe as a bound method.  Raises AttributeError for a name that is none."""
-    functions = type(pipe).functions
-    if name not in functions:
-        raise AttributeError(f"{type(pipe).__name__!r} object has no attribute {name!r}")
-    return functools.partial(functions[name], pipe)
+class _Extensible:
+    """What gets the classes of pipes that are registered with it as methods."""
+
+    functions: ClassVar[dict[str, Any]]
+
+    def __getattr__(self, name: str) -> Any:
+        functions = type(self).functions
+        if name not in functions:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return functools.partial(functions[name], self)
+
+    def __repr__(self) -> str:
+        return type(self).__qualname__
+
+    @classmethod
+    def register_datapipe_as_function(cls, function_name: str, cls_to_register: Any) -> None:
+        """Make a class of pipes a method of this one.  Raises Exception for a name that is taken."""
+        if function_name in cls.functions:
+            raise Exception(at_user_line(f"Unable to add DataPipe function name {function_name} as it is already taken"))
+        cls.functions[function_name] = cls_to_register
 
 
-class IterDataPipe(IterableDataset[T_co]):
+class IterDataPipe(_Extensible, IterableDataset[T_co]):
     """A pipe that is read from its beginning: subclasses define ``__iter__()``."""
 
     functions: ClassVar[dict[str, Any]] = {}
 
-    def __getattr__(self, name: str) -> Any:
-        return _method(self, name)
 
-    def __repr__(self) -> str:
-        return type(self).__qualname__
-
-    @classmethod
-    def register_datapipe_as_function(cls, function_name: str, cls_to_register: Any) -> None:
-        """Make a class of pipes a method of this one.  Raises Exception for a name that is taken."""
-        _register(cls, function_name, cls_to_register)
-
-
-class MapDataPipe(Dataset[T_co]):
+class MapDataPipe(_Extensible, Dataset[T_co]):
     """A pipe that is read by index: subclasses define ``__getitem__(index)`` and ``__len__()``."""
 
     functions: ClassVar[dict[str, Any]] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return _method(self, name)
-
-    def __repr__(self) -> str:
-        return type(self).__qualname__
-
-    @classmethod
-    def register_datapipe_as_function(cls, function_name: str, cls_to_register: Any) -> None:
-        """Make a class of pipes a method of this one.  Raises Exception for a name that is taken."""
-        _register(cls, function_name, cls_to_register)
-
-
-def _register(cls: Any, name: str, pipe: Any) -> None:
-    if name in cls.functions:
-        raise Exception(at_user_line(f"Unable to add DataPipe function name {name} as it is already taken"))
-    cls.functions[name] = pipe
 
 
 class functional_datapipe:

@@ -678,3 +678,51 @@ def test_the_limit_of_a_pickle_can_be_raised(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(pickles, "LIMIT", 10_000)
     with pytest.raises(CheckpointError, match=r"more than 10000 bytes of objects \(graphc\.checkpoints\.pickles\.LIMIT\)"):
         loaded(data)
+
+
+# ---- whole modules ---------------------------------------------------------------------------------------------------
+
+
+class Whole(nn.Module):
+    """One of each kind of thing that modules hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+        self.attention = nn.MultiheadAttention(4, 2)
+        self.activation, self.norm_layer = nn.functional.relu, nn.BatchNorm2d
+        self.register_buffer("steps", graphc.arange(3), persistent=False)
+
+
+@LAYOUTS
+def test_whole_modules(new: bool) -> None:
+    model = Whole()
+    data = saved({"model": model, "epoch": 3}, new)
+    with pytest.raises(CheckpointError, match=r"weights_only=False where its class is imported"):
+        loaded(data)
+    with graphc.serialization.safe_globals(
+        [Whole, nn.Sequential, nn.Conv2d, nn.BatchNorm2d, nn.MultiheadAttention, type(model.attention.out_proj), nn.functional.relu]
+    ):
+        allowed = loaded(data)["model"]
+    for back in (allowed, loaded(data, weights_only=False)["model"]):
+        assert type(back) is Whole and repr(back) == repr(model)
+        assert back.norm_layer is nn.BatchNorm2d and back.activation.__name__ == "relu" and back.steps.tolist() == [0, 1, 2]
+        assert all(graphc.equal(back.state_dict()[name], x) for name, x in model.state_dict().items())
+    model.forward_lambda = lambda x: x  # type: ignore[assignment]
+    with pytest.raises(TypeError, match=r"save: forward_lambda is a function"):
+        saved(model)
+
+
+@pytest.mark.parametrize(
+    ("pickled", "message"),
+    [
+        (b"cposix\nsystem\nX\x04\0\0\0true\x85R.", "posix.system"),
+        (b"cgraphc.testing\nload\n.", "graphc.testing.load"),
+        (b"ctorch.nn\nLinear\nK\x01K\x02\x86R.", "with arguments"),
+        (b"ctorch.nn\nLinear\n)\x81]b.", "no dict of attributes"),
+        (b"ctorch.nn\nnever\n)\x81.", "torch.nn.never"),
+    ],
+)
+def test_hostile_modules(pickled: bytes, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        loaded(pth(pickled), weights_only=False)

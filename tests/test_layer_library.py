@@ -71,3 +71,14 @@ def test_fractional_pools_look_where_they_say() -> None:
             nn.FractionalMaxPool2d(2, **arguments)
     with pytest.raises(RuntimeError, match="do not fit"):
         nn.FractionalMaxPool2d(3, output_size=6)(x)
+
+
+def test_a_bilinear_layer_needs_features() -> None:
+    with pytest.raises(ValueError, match=r"in1_features must be > 0, but got \(in1_features=0\)"):
+        nn.Bilinear(0, 2, 3)
+
+
+@pytest.mark.parametrize("offsets", [[1], [0, -1], [0, 2, 1], [0, 5]])
+def test_bags_begin_at_places_that_rise(offsets: list[int]) -> None:
+    with pytest.raises(RuntimeError, match=r"embedding_bag: offsets"):
+        nn.functional.embedding_bag(graphc.tensor([0, 1, 2]), graphc.ones(5, 3), graphc.tensor(offsets))

@@ -148,6 +148,23 @@ def test_a_state_that_does_not_fit_changes_nothing(assign: bool) -> None:
     assert model[2].weight.tolist() == [[7.0, 7.0], [7.0, 7.0]] and model[2].weight.requires_grad
 
 
+def test_a_parameter_that_cannot_be_written_to_keeps_the_others() -> None:
+    model = nn.Module()
+    model.first, model.second = nn.Parameter(graphc.zeros(2)), nn.Parameter(graphc.zeros(1).expand(2))
+    with pytest.raises(RuntimeError, match=r'parameter named "second".*single memory location'):
+        model.load_state_dict({"first": graphc.ones(2), "second": graphc.ones(2)})
+    assert model.first.tolist() == model.second.tolist() == [0.0, 0.0]
+
+
+def test_whether_gradients_are_wanted_is_a_bool() -> None:
+    for call in (graphc.ones(2).requires_grad_, nn.Linear(2, 2).requires_grad_, lambda x: nn.Parameter(graphc.ones(2), x)):
+        for value in ("yes", 1, None):
+            with pytest.raises(TypeError, match=r"argument 'requires_grad' .* must be bool, not"):
+                call(value)
+    with pytest.raises(RuntimeError, match="requires_grad must be a bool"):
+        graphc.ones(2).requires_grad = 1
+
+
 def test_a_hook_that_raises_while_loading_leaves_the_module() -> None:
     model = nn.Sequential(Watching(2, 2), nn.Linear(2, 2))
 

@@ -580,6 +580,25 @@ def test_bad_state_dicts_change_nothing() -> None:
     assert optimizer.param_groups[0]["lr"] == 0.1
 
 
+def test_state_that_is_no_dict() -> None:
+    """A user's optimizer may keep anything for a parameter: tensors in it get the parameter's dtype, but counts."""
+
+    class Own(optim.Optimizer):
+        def step(self, closure: Any = None) -> Any:
+            return None
+
+    p, wide = parameter(1.0, 2.0), graphc.ones(2, dtype=graphc.float64)
+    for state in (wide, {"deep": {"a": wide}}, {"deep": {"step": wide}}, None):
+        optimizer = Own([p], {})
+        optimizer.load_state_dict({"state": {0: state}, "param_groups": [{"params": [0]}]})
+        found = optimizer.state_dict()["state"][0]
+        if isinstance(state, dict):
+            (name,) = state["deep"]
+            assert found["deep"][name].dtype is (graphc.float64 if name == "step" else graphc.float32)
+        else:
+            assert found is None if state is None else found.dtype is graphc.float32
+
+
 def test_bad_arguments() -> None:
     p = parameter(1.0)
     with pytest.raises(ValueError, match="empty parameter list"):
@@ -598,6 +617,13 @@ def test_bad_arguments() -> None:
         optim.AdamW([p], betas=(0.9, 1.0))
     with pytest.raises(ValueError, match="Nesterov momentum requires"):
         optim.SGD([p], nesterov=True)
+    with pytest.raises(ValueError, match=r"Invalid learning rate: 0"):
+        optim.SparseAdam([p], lr=0)
+    matrix = graphc.ones(2, 2, requires_grad=True)
+    matrix.grad = graphc.ones(2, 2)
+    for how, message in (({"ns_steps": 100}, "less than 100"), ({"ns_coefficients": (1.0, 2.0)}, "exactly 3")):
+        with pytest.raises(ValueError, match=message):
+            optim.Muon([matrix], **how).step()
     p.grad = graphc.ones(1)
     with pytest.raises(NotImplementedError, match="has no update rule"):
         optim.Optimizer([p], {}).step()

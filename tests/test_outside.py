@@ -67,11 +67,26 @@ def test_an_operator_of_ones_own_has_its_gradient() -> None:
     assert y.grad.tolist() == [10.0, 20.0]
     np.testing.assert_array_equal(graphc.compile(triple)(x.detach()).numpy(), [3.0, 6.0])
     with pytest.raises(ValueError, match=r"expected a name of the form namespace::name, got triple"):
-        library.custom_op("triple", triple)
+        library.custom_op("triple", triple, mutates_args=())
     with pytest.raises(RuntimeError, match=r"there is no operator mine::other"):
         library.register_fake("mine::other")
     with pytest.raises(NotImplementedError, match=r"use graphc.library.custom_op"):
         library.Library("mine", "DEF")
+
+
+def test_kernels_of_devices() -> None:
+    """What is registered for the CPU runs; what is registered for others does not."""
+    op = library.custom_op("mine::elsewhere", lambda x: x * 2, mutates_args=(), device_types="cuda")
+    x = graphc.ones(2)
+    with pytest.raises(NotImplementedError, match=r"Could not run 'mine::elsewhere'"):
+        op(x)
+    op.register_autograd(lambda ctx, g: g * 5)
+    library.register_kernel("mine::elsewhere", ["cpu", "cuda"], lambda x: x * 3)
+    library.register_kernel("mine::elsewhere", "cuda", lambda x: x * 4)
+    x.requires_grad_()
+    y = op(x)
+    y.sum().backward()
+    assert y.tolist() == [3.0, 3.0] and x.grad.tolist() == [5.0, 5.0]
 
 
 def test_what_is_not_here_says_so() -> None:

@@ -63,8 +63,17 @@ def test_options_of_a_comparison() -> None:
         assert_close(ONE, ONE + 1, msg=lambda text: f"see: {text}")
     with pytest.raises(ValueError, match="but got no atol"):
         assert_close(ONE, ONE, rtol=1.0)
-    with pytest.raises(TypeError, match="No comparison pair was able to handle inputs of type"):
-        assert_close(ONE, 1.0)
+    for other in (1.0, ONE.numpy()):
+        with pytest.raises(TypeError, match="No comparison pair was able to handle inputs of type"):
+            assert_close(ONE, other)
+    assert_close(np.float32(1), 1.0)
+
+
+@pytest.mark.parametrize("wrap", [int, graphc.tensor, lambda n: graphc.tensor([n])], ids=["int", "0 dims", "1 dim"])
+def test_integers_that_a_float_cannot_tell_apart(wrap: Any) -> None:
+    assert_close(wrap(2**62), wrap(2**62))
+    with pytest.raises(AssertionError, match="not equal"):
+        assert_close(wrap(2**62), wrap(2**62 + 1))
 
 
 @pytest.mark.parametrize("dtype", [graphc.float32, graphc.bfloat16, graphc.int16, graphc.uint8, graphc.bool, graphc.complex64])
@@ -72,6 +81,12 @@ def test_random_tensors_of_every_kind(dtype: Any) -> None:
     x = make_tensor(64, 3, dtype=dtype, exclude_zero=True)
     assert x.dtype is dtype and x.shape == (64, 3) and bool((x != 0).all())
     assert float(x.abs().max() if dtype is not graphc.bool else 1) <= 13
+
+
+def test_random_tensors_with_gaps() -> None:
+    assert make_tensor(3, 4, dtype=graphc.float32, noncontiguous=True).stride() == (8, 2)
+    with pytest.raises(ValueError, match="mutually exclusive"):
+        make_tensor(3, 4, dtype=graphc.float32, noncontiguous=True, memory_format=graphc.contiguous_format)
 
 
 def test_operators_on_lists_of_tensors() -> None:

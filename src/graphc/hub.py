@@ -12,11 +12,11 @@ import os
 import re
 import sys
 import tempfile
-import urllib.parse
 import urllib.request
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlparse
 
 from graphc.saving import load as _load
 
@@ -82,7 +82,7 @@ def load_state_dict_from_url(
     """
     folder = Path(model_dir if model_dir is not None else os.path.join(get_dir(), "checkpoints"))
     folder.mkdir(parents=True, exist_ok=True)
-    name = file_name or os.path.basename(urllib.parse.urlparse(url).path)
+    name = file_name or os.path.basename(urlparse(url).path)
     place = folder / name
     if not place.exists():
         sys.stderr.write(f'Downloading: "{url}" to {place}\n')
@@ -92,7 +92,7 @@ def load_state_dict_from_url(
 
 
 def _hubconf(repo_or_dir: str, source: str) -> ModuleType:
-    """The module ``hubconf.py`` of a folder.  Raises NotImplementedError for a repository, ValueError for dependencies it lacks."""
+    """The module ``hubconf.py`` of a folder.  Raises NotImplementedError for a repository, RuntimeError for what it lacks."""
     if source != "local":
         raise NotImplementedError(
             f"hub: models are made from a folder on this machine only (source='local'), not from {source}:{repo_or_dir}"
@@ -139,3 +139,10 @@ def load(repo_or_dir: str, model: str, *args: Any, source: str = "github", **kwa
 
 
 __all__ = ["download_url_to_file", "get_dir", "help", "list", "load", "load_state_dict_from_url", "set_dir"]
+
+
+def __getattr__(name: str) -> Any:
+    """``tqdm``, which programs import from here: the bar of that package.  Raises AttributeError where it is not installed."""
+    if name == "tqdm" and importlib.util.find_spec("tqdm") is not None:
+        return importlib.import_module("tqdm").tqdm
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -148,6 +148,7 @@ from graphc.eager.recurrence import gru, gru_cell, lstm, lstm_cell, rnn_relu, rn
 from graphc.eager.sampling import _sample_dirichlet, _standard_gamma, bernoulli, binomial, multinomial, poisson
 from graphc.eager.shapes import broadcast_shapes
 from graphc.eager.tensor import Size, Tensor
+from graphc.eager.windows import bartlett_window, blackman_window, hamming_window, hann_window, kaiser_window
 from graphc.settings import (
     OutOfMemoryError,
     are_deterministic_algorithms_enabled,

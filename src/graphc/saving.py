@@ -45,7 +45,8 @@ def save(
 
     obj: a state dict, or nested dicts, lists, tuples and sets of tensors, parameters, NumPy arrays, numbers, strings, bytes,
     dtypes, devices and None, and modules; for safetensors, a dict of tensors.  Tensors that share memory are written once and
-    share it again when loaded.  A path is replaced as a whole or not at all.  (A compiled function or script is written by its own ``save``.)
+    share it again when loaded.  A path is replaced as a whole or not at all.  (A compiled function or script is written by its own
+    ``save``.)
 
     Raises TypeError naming the place of anything else, ValueError for what contains itself, OSError.
     Differs from torch: no other Python objects; the pickle's protocol is 2; `pickle_module` is not used.

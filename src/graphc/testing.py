@@ -12,7 +12,7 @@ import numpy as np
 
 import graphc.namespace  # noqa: F401  tensors get their methods there
 from graphc.dtypes import DType, bfloat16, complex64, complex128, float16, float32, float64
-from graphc.eager.creation import tensor
+from graphc.eager.creation import finfo, tensor
 from graphc.eager.generator import rand, randint
 from graphc.eager.tensor import Tensor
 
@@ -22,6 +22,7 @@ _TOLERANCES = {
     complex64: (1.3e-6, 1e-5), complex128: (1e-7, 1e-7),
 }  # fmt: skip
 _EXACT = (0.0, 0.0)
+_NUMBERS = (int, float, complex, np.number)
 
 Message = str | Callable[[str], str] | None
 
@@ -56,8 +57,9 @@ class _Comparison:
         elif isinstance(actual, bool | np.bool_) and isinstance(expected, bool | np.bool_):
             if actual != expected:
                 _fail(f"Booleans mismatch: {actual} is not {expected}", place)
-        elif isinstance(actual, int | float | complex) and isinstance(expected, int | float | complex):
-            self._numbers(actual, expected, place)
+        elif isinstance(actual, _NUMBERS) and isinstance(expected, _NUMBERS):
+            mine, theirs = (x.item() if isinstance(x, np.number) else x for x in (actual, expected))
+            self._numbers(mine, theirs, place)
         else:
             self._tensors(actual, expected, place)
 
@@ -82,7 +84,9 @@ class _Comparison:
         self._scalars(actual, expected, rtol, atol, place)
 
     def _scalars(self, actual: complex, expected: complex, rtol: float, atol: float, place: tuple[Any, ...]) -> None:
-        if np.isclose(actual, expected, rtol=rtol, atol=atol, equal_nan=self.equal_nan):
+        both_nan = self.equal_nan and actual != actual and expected != expected
+        close = np.isclose(actual, expected, rtol=rtol, atol=atol) if rtol or atol else actual == expected
+        if close or both_nan:
             return
         difference = abs(actual - expected)
         relative = difference / abs(expected) if expected else float("inf")
@@ -94,9 +98,10 @@ class _Comparison:
         )
 
     def _tensors(self, actual: Any, expected: Any, place: tuple[Any, ...]) -> None:
-        directly = type(actual) is type(expected) or (self.relaxed and isinstance(actual, type(expected) | type(actual)))
+        same = type(actual) is type(expected)
+        related = isinstance(actual, type(expected)) or isinstance(expected, type(actual))
         kinds = (Tensor, np.ndarray, np.generic)
-        if not directly or not isinstance(actual, kinds) or not isinstance(expected, kinds):
+        if not (same or (self.relaxed and related)) or not isinstance(actual, kinds) or not isinstance(expected, kinds):
             raise TypeError(
                 f"No comparison pair was able to handle inputs of type {type(actual)} and {type(expected)}." + _at(place)
             )
@@ -194,13 +199,17 @@ def make_tensor(
     low: float | None = None,
     high: float | None = None,
     requires_grad: bool = False,
+    noncontiguous: bool = False,
     exclude_zero: bool = False,
-    **_: Any,
+    memory_format: Any = None,
 ) -> Any:
     """Random numbers of any dtype: floats uniform in [low, high), -9 to 9 unless given, integers too, bools 0 or 1.
 
-    exclude_zero: zeros become the least positive number (or 1).  Raises ValueError for a low that is not below high.
+    noncontiguous: the last dim has a stride of 2.   exclude_zero: zeros become the least normal number, or 1.
+    Raises ValueError for a low that is not below high, and for `noncontiguous` with a memory format.
     """
+    if noncontiguous and memory_format is not None:
+        raise ValueError(f"make_tensor: noncontiguous and memory_format are mutually exclusive, got {memory_format}")
     sizes = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape
     kind = dtype.kind
     least, most = (0, 2) if kind == "b" else (0, 10) if kind == "u" else (-9, 10) if kind == "i" else (-9, 9)
@@ -220,7 +229,11 @@ def make_tensor(
         drawn: Any = rand(sizes, dtype=wide)
         result = (drawn * (most - least) + least).to(dtype)
     if exclude_zero:
-        result = result.masked_fill(result == 0, 1)
+        result = result.masked_fill(result == 0, 1 if kind in "biu" else finfo(dtype).tiny)
+    if noncontiguous and result.numel() > 1:
+        result = result.repeat_interleave(2, -1)[..., ::2]
+    elif memory_format is not None:
+        result = result.clone(memory_format=memory_format)
     return result.requires_grad_(requires_grad)
 
 

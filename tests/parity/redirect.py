@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.metadata
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -31,8 +32,9 @@ class TorchIsGraphc(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def install() -> None:
-    """From now on, in this process, torch is graphc."""
+    """From now on, in this process, torch is graphc.  Its version is that of the PyTorch beside it: programs ask for 2.0 by it."""
     sys.meta_path.insert(0, TorchIsGraphc())
+    vars(importlib.import_module("graphc"))["__version__"] = importlib.metadata.version("torch")
 
 
 def bare_package(name: str, path: str | None = None, **attributes: Any) -> ModuleType:

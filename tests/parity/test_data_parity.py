@@ -80,6 +80,7 @@ ERRORS: dict[str, Callable[[Any, Any], Any]] = {
     "num_workers": lambda lib, d: d.DataLoader([1], num_workers=-1),
     "num_workers of another type": lambda lib, d: d.DataLoader([1], num_workers="2"),
     "timeout": lambda lib, d: d.DataLoader([1], timeout=-1),
+    "timeout without workers": lambda lib, d: list(d.DataLoader([1], timeout=1)),
     "prefetch without workers": lambda lib, d: d.DataLoader([1], prefetch_factor=2),
     "negative prefetch": lambda lib, d: d.DataLoader([1], num_workers=1, prefetch_factor=-2),
     "persistent without workers": lambda lib, d: d.DataLoader([1], persistent_workers=True),

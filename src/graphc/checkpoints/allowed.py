@@ -47,7 +47,7 @@ def refused(name: str) -> CheckpointError:
     """The error for a name that is not data."""
     return CheckpointError(
         f"it holds {name}, which is not data that graphc reads; nothing in a file is ever run, whatever weights_only says.  "
-        "Of a module, save state_dict(), or load it with weights_only=False where its class is imported; another class "
+        "Of a module, save state_dict(), or load it with weights_only=False where its class is imported; a class "
         "of your own can be allowed with graphc.serialization.add_safe_globals"
     )
 

@@ -1,4 +1,4 @@
-"""Whole modules in files: `save(model)`, and `load(file, weights_only=False)`.
+"""Whole modules in files: `save(model)`, and `load(file, weights_only=False)` or their classes in `safe_globals`.
 
 Enters: names in pickles, modules and the functions they hold.  Leaves: module classes that the program itself has imported,
 functions of ``nn.functional``, modules given their state.  Never here: imports by name, constructors, other classes.
@@ -65,16 +65,19 @@ def _maker(text: str, kind: type[Module]) -> Callable[..., Module]:
     return make
 
 
-def find(module: str, name: str) -> Any:
-    """`allowed.find`, and the names of module classes and their functions.  Raises CheckpointError."""
+def find(module: str, name: str, whole: bool) -> Any:
+    """`allowed.find`, and the names of module classes and their functions: any of them, or those that the user allowed.
+
+    Raises CheckpointError.
+    """
     try:
         return allowed.find(module, name)
     except CheckpointError:
         kind = _class_of(module, name)
-        if kind is not None:
-            return Name(f"{module}.{name}", _maker(f"{module}.{name}", kind), kind)
         function = getattr(functional, name, None) if module == _FUNCTIONAL else None
-        if function_name(function) is not None:
+        if kind is not None and (whole or kind in allowed.user_globals.values()):
+            return Name(f"{module}.{name}", _maker(f"{module}.{name}", kind), kind)
+        if function_name(function) is not None and (whole or function in allowed.user_globals.values()):
             return function
         raise
 

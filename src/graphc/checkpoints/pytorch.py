@@ -7,12 +7,13 @@ Never here: opcodes (`pickles`), what names mean (`allowed`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from graphc.artifact import zips
-from graphc.checkpoints import allowed, modules
+from graphc.checkpoints import modules
 from graphc.checkpoints.allowed import Kind, refused
 from graphc.checkpoints.pickles import STORED, Find, Name, Unpickler
 from graphc.checkpoints.tensors import Bytes, MapLocation, Stored, owned, place_of
@@ -55,8 +56,8 @@ def read_zip(
             storages[key] = Stored(kind.dtype, nbytes, lambda: place(_row(data, entry, mapped), location))
         return storages[key]
 
-    names = modules if whole else allowed
-    reader = Unpickler(zips.content(data, entries[pickles[0]]), 0, names.find, stored, names.fill)
+    find = partial(modules.find, whole=whole)
+    reader = Unpickler(zips.content(data, entries[pickles[0]]), 0, find, stored, modules.fill)
     return value_of(reader.load())
 
 
@@ -123,15 +124,15 @@ def read_legacy(data: memoryview, map_location: MapLocation, whole: bool = False
     types, with tensors left out, and again with the bytes there.
     """
     views = _Views(place_of(map_location))
-    names = modules if whole else allowed
-    reader = Unpickler(data, 0, names.find, views.stored, names.fill)
+    find = partial(modules.find, whole=whole)
+    reader = Unpickler(data, 0, find, views.stored, modules.fill)
     if reader.load() != MAGIC or reader.load() != PROTOCOL:
         raise CheckpointError("not a file of PyTorch's old layout, or of another version of it")
     facts = reader.load()
     if not isinstance(facts, dict) or facts.get("little_endian") is not True:
         raise CheckpointError("its byte order is not little-endian")
     start = reader.at
-    scan = Unpickler(data, start, _without_tensors(names.find), views.stored, lambda target, state: True)
+    scan = Unpickler(data, start, _without_tensors(find), views.stored, lambda target, state: True)
     views.readers = [reader, scan]
     scan.load()
     keys = scan.load()

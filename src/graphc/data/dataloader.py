@@ -284,7 +284,7 @@ class _HereIteration(_Iteration):
     def __init__(self, loader: DataLoader[Any]) -> None:
         super().__init__(loader)
         if loader.timeout:
-            raise AssertionError(at_user_line("timeout option needs num_workers > 0: nothing here can be interrupted"))
+            raise AssertionError(at_user_line("_SingleProcessDataLoaderIter requires timeout == 0: only workers can be late"))
         self._fetch = self._work.fetcher()
 
     def __next__(self) -> Any:

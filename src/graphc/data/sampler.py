@@ -41,6 +41,9 @@ class SequentialSampler(Sampler[int]):
         return len(self.data_source)
 
 
+_DRAWN = 4096  # random numbers at a time
+
+
 class RandomSampler(Sampler[int]):
     """Every index once, in a new random order each time; or `num_samples` of them, with replacement where asked to.
 
@@ -65,11 +68,16 @@ class RandomSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         count, left = len(self.data_source), self.num_samples
         if self.replacement:
-            drawn: Any = randint(0, count, (left,), generator=self.generator, dtype=int64)
-            return iter(drawn.tolist())
+            return self._draws(count, left)
         if left == count:
             return iter(randperm(count, generator=self.generator).tolist())
         return self._rounds(count, left)
+
+    def _draws(self, count: int, left: int) -> Iterator[int]:
+        while left > 0:  # some at a time: training loops ask for 10 ** 10 and stop when they like
+            drawn: Any = randint(0, count, (min(left, _DRAWN),), generator=self.generator, dtype=int64)
+            left -= _DRAWN
+            yield from drawn.tolist()
 
     def _rounds(self, count: int, left: int) -> Iterator[int]:
         while left > 0:

@@ -6,12 +6,13 @@ Enters: Python and NumPy data.  Leaves: tensors.  Never here: operators, how ran
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from graphc.dtypes import DType, as_dtype, default_for_scalar, get_default_dtype, int32, int64
+from graphc.dtypes import DType, as_dtype, default_for_scalar, get_default_dtype, int32, int64, promote_types
 from graphc.dtypes import from_numpy as dtype_from_numpy
 from graphc.eager.devices import check_device
 from graphc.eager.factory import check_pinned, creation, finished
@@ -104,11 +105,14 @@ def _array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
     if isinstance(data, np.ndarray | np.generic):
         array = np.asarray(data)
     else:
-        data = _without_tensors(data)
+        found: set[DType] = set()
+        data = _plain(data, found)
         try:
             array = np.asarray(data)
         except ValueError:
             raise ValueError(at_user_line("tensor: the nested sequences differ in length")) from None
+        if dtype is None and found and array.size:
+            dtype = reduce(promote_types, found)
     if array.dtype.kind == "O":
         raise _not_numbers(data)
     if array.dtype.kind in "USMm" or array.dtype.names:
@@ -127,22 +131,35 @@ def _array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
         return array.astype(dtype.numpy)
 
 
-def _without_tensors(data: Any) -> Any:
-    """Nested sequences with tensors replaced by their elements."""
+_NUMBERS = {bool, int, float, complex}
+
+
+def _plain(data: Any, found: set[DType]) -> Any:
+    """Nested sequences with arrays for tensors, one of a single element being a number; `found` gets the dtypes that are there."""
+    if isinstance(data, list | tuple | range):
+        kinds = set(map(type, data))
+        if kinds <= _NUMBERS:
+            found.update(default_for_scalar(kind(1)) for kind in kinds)
+            return list(data) if isinstance(data, range) else data
+        return [_plain(d, found) for d in data]
     if isinstance(data, Tensor):
-        return data.detach().numpy()
-    if isinstance(data, list | tuple):
-        return [_without_tensors(d) if isinstance(d, Tensor | list | tuple) else d for d in data]
-    return list(data) if isinstance(data, range) else data
+        found.add(data.dtype)
+        array: np.ndarray[Any, Any] = data.detach().numpy()
+        return array.reshape(()) if array.size == 1 else array
+    if isinstance(data, np.ndarray | np.generic) and not isinstance(data, float) and data.dtype.kind in "biufc":
+        found.add(dtype_from_numpy(data.dtype))
+    elif isinstance(data, bool | int | float | complex):
+        found.add(default_for_scalar(data))
+    return data
 
 
 # ---- by size ---------------------------------------------------------------------------------------------------------
 
 
 @creation
-def empty(*sizes: Any, dtype: DType | None = None, **size: Any) -> Tensor:
+def empty(*sizes: Any, size: Any = None, dtype: DType | None = None) -> Tensor:
     """A tensor of `size` whose elements are zero (nothing is left undefined)."""
-    return Op.table["zeros"](*sizes, dtype=dtype, **size)  # type: ignore[no-any-return]
+    return Op.table["zeros"](*(sizes if size is None else (size,)), dtype=dtype)  # type: ignore[no-any-return]
 
 
 @creation

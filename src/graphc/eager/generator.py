@@ -159,7 +159,9 @@ def randn(*size: Any, generator: Generator | None = None, dtype: DType | None = 
 
 
 @creation
-def randint(low: Any = None, high: Any = None, size: Any = None, *, generator: Generator | None = None, dtype: DType = int64) -> Tensor:
+def randint(
+    low: Any = None, high: Any = None, size: Any = None, *, generator: Generator | None = None, dtype: DType = int64
+) -> Tensor:
     """Integers in [low, high): ``randint(high, size)`` or ``randint(low, high, size)``; low is 0 where it is not given."""
     if size is None and high is not None:
         low, high, size = 0, low, high

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from graphc.dtypes import bool_
 from graphc.eager.methods import functions
-from graphc.eager.modes import no_grad
+from graphc.eager.modes import modes, no_grad
 from graphc.eager.replay import offer, replayable
+from graphc.eager.tensor import Tensor
+from graphc.errors import at_user_line
 from graphc.ir.op import Op
 from graphc.nn.fractional import (  # noqa: F401  functions that draw random numbers
     fractional_max_pool2d,
@@ -82,12 +86,23 @@ def embedding_bag(
     """The sum, mean or max of the rows of weight that each bag of indices names.  max_norm and sparse as `embedding`.
 
     ints [B, N] or [L] with offsets [B], [n, d] -> [B, d].
+    Raises RuntimeError for offsets that do not begin at 0, fall, or pass the last index; compiled code does not look at them.
     """
     if max_norm is not None:
         _shortened(weight, input, max_norm, norm_type)
+    if isinstance(offsets, Tensor) and modes.tracer is None and offsets.ndim == 1 and offsets.dtype.kind in "iu":
+        _check_offsets(offsets.numpy(), len(input))
     return _operators["embedding_bag"](
         input, weight, offsets, scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset, padding_idx
     )
+
+
+def _check_offsets(offsets: np.ndarray[Any, Any], count: int) -> None:
+    if offsets.size and offsets[0] != 0:
+        raise RuntimeError(at_user_line(f"embedding_bag: offsets[0] has to be 0, got {offsets[0]}"))
+    if (offsets[1:] < offsets[:-1]).any() or (offsets > count).any():
+        text = f"embedding_bag: offsets have to rise to at most the number of indices, {count}, got {offsets.tolist()}"
+        raise RuntimeError(at_user_line(text))
 
 
 def one_hot(tensor: Any, num_classes: int = -1) -> Any:

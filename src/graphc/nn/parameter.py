@@ -18,7 +18,7 @@ from graphc.errors import at_user_line
 class Parameter(Tensor):
     """A leaf tensor on the memory of `data`, which modules register when it is assigned to one of their attributes.
 
-    Raises TypeError where `data` is not a tensor or `requires_grad` no bool, RuntimeError for data that is not floating and requires it.
+    Raises TypeError where `data` is not a tensor or `requires_grad` no bool, RuntimeError where integers would require a gradient.
     """
 
     def __new__(cls, data: Tensor | None = None, requires_grad: bool = True) -> Parameter:

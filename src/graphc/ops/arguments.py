@@ -69,6 +69,8 @@ def zeros_like(x: Tensor) -> Tensor:
 
 def number(name: str, argument: str, x: Any) -> Any:
     """A Python number (or symbolic size); NumPy scalars and tensors of no dims are unwrapped.  Raises TypeError."""
+    if type(x) is float or type(x) is int:
+        return x
     if isinstance(x, np.generic) or _is_one(x, "biufc", 0):
         x = x.item()
     if isinstance(x, bool | int | float | complex | Dim):
@@ -190,7 +192,7 @@ def same_dtype(name: str, types: Sequence[TensorType]) -> DType:
 
 def one_dim(name: str, dim: Any, rank: int) -> int:
     """A dim in 0..rank-1.  Raises TypeError or IndexError."""
-    if isinstance(dim, np.integer) or _is_one(dim, "iu", 1):
+    if type(dim) is not int and (isinstance(dim, np.integer) or _is_one(dim, "iu", 1)):
         dim = int(dim)
     if not isinstance(dim, int) or isinstance(dim, bool):
         raise TypeError(f"{name}: argument 'dim' must be an int, not {type(dim).__name__}")
@@ -218,6 +220,8 @@ def sizes(name: str, given: Any, argument: str = "shape") -> Shape:
 
 def one_size(name: str, argument: str, value: Any) -> Size:
     """An int or symbolic size.  Raises TypeError."""
+    if type(value) is int:
+        return value
     if isinstance(value, np.integer) or _is_one(value, "iu", 1):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | Dim):

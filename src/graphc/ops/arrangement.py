@@ -137,7 +137,7 @@ def _repeat_interleave(x: Any, repeats: Any = None, dim: Any = None, *, output_s
         raise RuntimeError(f"repeat_interleave: repeats must be a non-negative int, got {repeats!r}")
     shape = tuple(x.shape)
     wide = expand.run(unsqueeze.run(x, dim=k + 1), shape=(*shape[: k + 1], repeats, *shape[k + 1 :]))
-    return reshape.run(wide, shape=(*shape[:k], shape[k] * repeats, *shape[k + 1 :]))
+    return reshape.run(Op.table["clone"].run(wide), shape=(*shape[:k], shape[k] * repeats, *shape[k + 1 :]))
 
 
 repeat_interleave = Shorthand(

@@ -130,6 +130,7 @@ embedding_bag = Shorthand(
     ),
     bad=(
         Bad((places(5, 6), fill(5, 4)), ValueError, "embedding_bag: offsets has to be a 1D Tensor"),
+        Bad((places(5, 6), fill(5, 4), fill(1)), RuntimeError, "embedding_bag: expected integers as offsets"),
         Bad((places(5, 2, 3), fill(5, 4)), ValueError, "embedding_bag: mode has to be", {"mode": "median"}),
     ),
     methods=(),

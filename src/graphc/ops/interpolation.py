@@ -90,7 +90,7 @@ def _resized(
             x = _bytes(resample.run(cast(x, float64), mode=way, **how))
         else:
             x = resample.run(x, mode=rule, **how)
-    return x
+    return Op.table["clone"].run(x) if x is input else x
 
 
 def _bytes(x: Any) -> Any:

@@ -42,7 +42,7 @@ def _cat_prepare(tensors_: Any, dim: Any = 0) -> Prepared:
     if len(inputs) > _AT_ONCE:
         _cat_infer(*map(of_type, inputs), dim=place)  # an error shows the tensors as they were given
     while len(inputs) > _AT_ONCE:
-        inputs = [cat.run(*inputs[i : i + _AT_ONCE], dim=place) for i in range(0, len(inputs), _AT_ONCE)]
+        inputs = tuple(cat.run(*inputs[i : i + _AT_ONCE], dim=place) for i in range(0, len(inputs), _AT_ONCE))
     return inputs, {"dim": place}
 
 
@@ -244,6 +244,7 @@ def _roll(x: Any, shifts: Any, dims: Any = None) -> Any:
     chosen = tuple(dims) if isinstance(dims, tuple | list) else (dims,)
     if len(amounts) != len(chosen):
         raise RuntimeError(f"roll: {len(amounts)} shifts but {len(chosen)} dims")
+    given = x
     for amount, dim in zip(amounts, chosen, strict=True):
         k = one_dim("roll", dim, x.ndim)
         if x.ndim == 0:
@@ -253,7 +254,7 @@ def _roll(x: Any, shifts: Any, dims: Any = None) -> Any:
         cut = -amount % x.shape[k]
         if cut != 0:
             x = cat.run(part(x, k, cut, x.shape[k]), part(x, k, 0, cut), dim=k)
-    return x
+    return Op.table["clone"].run(x) if x is given else x
 
 
 roll = Shorthand(
@@ -284,7 +285,7 @@ def _repeat(x: Any, repeats: Shape) -> Any:
     shape = (1,) * (len(repeats) - x.ndim) + tuple(x.shape)
     split_up = tuple(s for size in shape for s in (1, size))
     grown = tuple(s for r, size in zip(repeats, shape, strict=True) for s in (r, size))
-    wide = expand.run(reshape.run(x, shape=split_up), shape=grown)
+    wide = Op.table["clone"].run(expand.run(reshape.run(x, shape=split_up), shape=grown))  # never a view
     return reshape.run(wide, shape=tuple(r * size for r, size in zip(repeats, shape, strict=True)))
 
 

@@ -173,7 +173,7 @@ def _pad(input: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any
     for dim, low, high in pads:
         before[dim], after[dim] = low, high
     if not any(before) and not any(after):
-        return x if mode == "constant" and pads else Op.table["clone"].run(x)
+        return Op.table["clone"].run(x)
     if mode != "constant":
         return pad_mode.run(x, before=tuple(before), after=tuple(after), mode=mode)
     grown = tuple(b + s + a for b, s, a in zip(before, x.shape, after, strict=True))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphc.dims import divides
-from graphc.ir.op import Bad, Size
+from graphc.ir.op import Bad, Op, Size
 from graphc.ops.arguments import is_zero, of_type, one_size, tensor
 from graphc.ops.declare import EVERY, Shorthand, call, fill
 from graphc.ops.movement import permute, reshape
@@ -36,7 +36,7 @@ def _pixel_shuffle(input: Any, upscale_factor: Any) -> Any:
     n = len(lead)
     x = reshape.run(x, shape=(*lead, c // (r * r), r, r, h, w))
     x = permute.run(x, dims=(*range(n + 1), n + 3, n + 1, n + 4, n + 2))
-    return reshape.run(x, shape=(*lead, c // (r * r), h * r, w * r))
+    return reshape.run(Op.table["clone"].run(x), shape=(*lead, c // (r * r), h * r, w * r))
 
 
 pixel_shuffle = Shorthand(
@@ -64,7 +64,7 @@ def _pixel_unshuffle(input: Any, downscale_factor: Any) -> Any:
     n = len(lead)
     x = reshape.run(x, shape=(*lead, c, h // r, r, w // r, r))
     x = permute.run(x, dims=(*range(n + 1), n + 2, n + 4, n + 1, n + 3))
-    return reshape.run(x, shape=(*lead, c * r * r, h // r, w // r))
+    return reshape.run(Op.table["clone"].run(x), shape=(*lead, c * r * r, h // r, w // r))
 
 
 pixel_unshuffle = Shorthand(
@@ -89,7 +89,7 @@ def _channel_shuffle(input: Any, groups: Any) -> Any:
     if is_zero(c) or not divides(groups, c):
         raise RuntimeError(f"channel_shuffle: the channels of {of_type(x)} must be divisible by groups {groups}")
     x = permute.run(reshape.run(x, shape=(n, groups, c // groups, *rest)), dims=(0, 2, 1, *range(3, x.ndim + 1)))
-    return reshape.run(x, shape=(n, c, *rest))
+    return reshape.run(Op.table["clone"].run(x), shape=(n, c, *rest))
 
 
 channel_shuffle = Shorthand(

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from graphc.dtypes import float64
 from graphc.eager.creation import finfo
-from graphc.eager.modes import no_grad
 from graphc.eager.tensor import Tensor, wrap
 from graphc.errors import at_user_line
-from graphc.ir.op import Op, casting
-from graphc.optim.optimizer import Optimizer, ParameterGroup, evaluated, step_dtype
-from graphc.optim.rules import Numbers
+from graphc.ir.op import Op
+from graphc.optim.optimizer import ParameterGroup, step_dtype
+from graphc.optim.rules import Numbers, WholeOptimizer
 
 
-class Adafactor(Optimizer):
+class Adafactor(WholeOptimizer):
     """Steps relative to the size of the parameter, clipped to a root mean square of `d`.
 
     Raises ValueError for hyperparameters out of range.
@@ -54,18 +53,6 @@ class Adafactor(Optimizer):
         }  # fmt: skip
         super().__init__(params, defaults)
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Change every parameter that has a gradient.  Raises RuntimeError for complex parameters."""
-        loss = evaluated(closure)
-        with no_grad(), casting(None):
-            for group in self.param_groups:
-                number = Numbers(group)
-                for p in group["params"]:
-                    grad = p.grad
-                    if grad is not None:
-                        self._change(group, number, p, grad)
-        return loss
-
     def state_of(self, p: Any) -> dict[str, Any]:
         """The state of `p`, made where it is not there: a count and the squares of gradients, of a matrix as rows and columns."""
         state: dict[str, Any] = self.state[p]
@@ -78,9 +65,8 @@ class Adafactor(Optimizer):
             state |= {name: wrap(np.zeros(of, p.dtype.numpy), p.dtype) for name, of in shapes.items()}
         return state
 
-    def _change(self, group: ParameterGroup, number: Numbers, p: Any, grad: Any) -> None:
-        if p.dtype.kind == "c":
-            raise RuntimeError(at_user_line("Adafactor does not support complex parameters"))
+    def change(self, group: ParameterGroup, number: Numbers, p: Any, grad: Any) -> None:
+        """The gradient over the root of the average of its squares, clipped, times lr and the size of `p`."""
         state, dtype = self.state_of(p), p.dtype.compute
         state["step"].add_(1)
         count = state["step"].to(float64)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from graphc.dtypes import bfloat16
-from graphc.eager.modes import no_grad
 from graphc.eager.tensor import Tensor, wrap
 from graphc.errors import at_user_line
-from graphc.ir.op import casting
-from graphc.optim.optimizer import Optimizer, ParameterGroup, evaluated
-from graphc.optim.rules import Numbers
+from graphc.optim.optimizer import ParameterGroup
+from graphc.optim.rules import Numbers, WholeOptimizer
 
 
-class Muon(Optimizer):
+class Muon(WholeOptimizer):
     """Steps along the nearest orthogonal matrix to the momentum, found by Newton-Schulz iterations in bfloat16, as PyTorch's.
 
     Raises ValueError for hyperparameters out of range and for parameters that are no matrices.
@@ -52,21 +50,8 @@ class Muon(Optimizer):
                 message = f"Muon only supports 2D parameters whereas we found a parameter with size: {p.shape}"
                 raise ValueError(at_user_line(message))
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Change every parameter that has a gradient.  Raises RuntimeError for complex parameters."""
-        loss = evaluated(closure)
-        with no_grad(), casting(None):
-            for group in self.param_groups:
-                number = Numbers(group)
-                for p in group["params"]:
-                    grad = p.grad
-                    if grad is not None:
-                        self._change(group, number, p, grad)
-        return loss
-
-    def _change(self, group: ParameterGroup, number: Numbers, p: Any, grad: Any) -> None:
-        if p.dtype.kind == "c":
-            raise RuntimeError(at_user_line("Muon does not support complex parameters"))
+    def change(self, group: ParameterGroup, number: Numbers, p: Any, grad: Any) -> None:
+        """The average of gradients, made orthogonal, times lr.  Raises ValueError for 100 iterations or more."""
         state, dtype = self.state[p], p.dtype.compute
         if state.get("momentum_buffer") is None:
             state["momentum_buffer"] = wrap(np.zeros(tuple(p.shape), p.dtype.numpy), p.dtype)

@@ -1,5 +1,7 @@
 """`RuleOptimizer`: a step whose rule is a function of one parameter's elements, its gradient's and its state's.
 
+`WholeOptimizer`: a step whose rule is of other kinds.
+
 Enters: a rule, written once in public operators.  Leaves: parameters and state, changed in place.
 Never here: a particular rule; how a rule runs over many parameters at once (`batches`).
 
@@ -16,7 +18,7 @@ import numpy as np
 
 from graphc.dtypes import DType, float64
 from graphc.eager.creation import host_scalar
-from graphc.eager.modes import modes, set_grad_enabled
+from graphc.eager.modes import modes, no_grad, set_grad_enabled
 from graphc.eager.tensor import Tensor, wrap
 from graphc.errors import at_user_line
 from graphc.ir.op import Op, casting
@@ -165,6 +167,28 @@ class Numbers:
                 number = host_scalar(lambda: float(hyperparameter(self.group, name, index)), float64)
             self.made[name, index] = number
         return self.made[name, index]
+
+
+class WholeOptimizer(Optimizer):
+    """An optimizer whose rule looks at all elements of a parameter at once: it runs operator by operator."""
+
+    def change(self, group: ParameterGroup, number: Numbers, p: Any, grad: Any) -> None:
+        """Write to a real parameter and its state.  Raises NotImplementedError where a subclass does not say how."""
+        raise NotImplementedError(f"{type(self).__name__} has no update rule")
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Change every parameter that has a gradient.  Raises RuntimeError for complex parameters, before anything is changed."""
+        loss = evaluated(closure)
+        if any(p.grad is not None and p.dtype.kind == "c" for group in self.param_groups for p in group["params"]):
+            raise RuntimeError(at_user_line(f"{type(self).__name__} does not support complex parameters"))
+        with no_grad(), casting(None):
+            for group in self.param_groups:
+                number = Numbers(group)
+                for p in group["params"]:
+                    grad = p.grad
+                    if grad is not None:
+                        self.change(group, number, p, grad)
+        return loss
 
 
 # ---- what the checks of several optimizers share -----------------------------------------------------------------------

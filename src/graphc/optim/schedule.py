@@ -18,27 +18,20 @@ from graphc.eager.tensor import Tensor
 from graphc.errors import at_user_line, warn
 from graphc.optim.optimizer import Optimizer
 
-_HOW_TO = "See more details at https://pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate"
 OVERRIDDEN = (
-    "Seems like `optimizer.step()` has been overridden after learning rate scheduler initialization. Please, make sure to call "
-    f"`optimizer.step()` before `lr_scheduler.step()`. {_HOW_TO}"
+    "`optimizer.step()` was replaced after the schedule was made, so that the schedule cannot see steps; take care that "
+    "`optimizer.step()` comes before `lr_scheduler.step()`."
 )
 WRONG_ORDER = (
-    "Detected call of `lr_scheduler.step()` before `optimizer.step()`. In PyTorch 1.1.0 and later, you should call them in the "
-    "opposite order: `optimizer.step()` before `lr_scheduler.step()`.  Failure to do this will result in PyTorch skipping the "
-    f"first value of the learning rate schedule. {_HOW_TO}"
+    "Detected call of `lr_scheduler.step()` before `optimizer.step()`: the schedule's first value is never used."
 )
 EPOCH_GIVEN = (
-    "The epoch parameter in `scheduler.step()` was not necessary and is being deprecated where possible. Please use "
-    "`scheduler.step()` to step the scheduler. During the deprecation, if epoch is different from None, the closed form is used "
-    "instead of the new chainable form, where available."
+    "The epoch of `scheduler.step()` is deprecated. Where a schedule has a closed form, it gives the epoch's value."
 )
 USE_LAST = "To get the last learning rate computed by the scheduler, please use `get_last_lr()`."
 NO_INITIAL = (
-    "param 'initial_lr' is not specified in param_groups[{}] when resuming scheduler with last_epoch >= 0.\n"
-    "This typically happens when:\n"
-    "1. You're trying to resume training from a checkpoint but haven't properly loaded the optimizer state\n"
-    "2. You're using last_epoch >= 0 for a fresh training run (not recommended)"
+    "param 'initial_lr' is not specified in param_groups[{}] when resuming scheduler with last_epoch >= 0: load "
+    "the optimizer's state first, or leave last_epoch out in a new training."
 )
 
 

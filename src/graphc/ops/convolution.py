@@ -5,8 +5,9 @@ Never here: the public conv1d .. conv_transpose3d (`convolutions`); tiling.
 
 A convolution is a matmul of the weight with `windows` of the padded input, which are movement: their columns exist only as the
 panels that the matmul packs (implicit GEMM; Chetlur and others, "cuDNN: Efficient primitives for deep learning", 2014).  One
-that is depthwise (one channel a group) is `depthwise`, or a product and a sum over the window where that is too large.  The gradient of the input is a convolution with the
-flipped weight where no stride lies between, else a matmul whose columns are put back by `overlap_add`.
+that is depthwise (one channel a group) is `depthwise`, or a product and a sum over the window where that is too large.  The
+gradient of the input is a convolution with the flipped weight where no stride lies between, else a matmul whose columns are put
+back by `overlap_add`.
 """
 
 from __future__ import annotations

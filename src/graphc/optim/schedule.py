@@ -22,12 +22,8 @@ OVERRIDDEN = (
     "`optimizer.step()` was replaced after the schedule was made, so that the schedule cannot see steps; take care that "
     "`optimizer.step()` comes before `lr_scheduler.step()`."
 )
-WRONG_ORDER = (
-    "Detected call of `lr_scheduler.step()` before `optimizer.step()`: the schedule's first value is never used."
-)
-EPOCH_GIVEN = (
-    "The epoch of `scheduler.step()` is deprecated. Where a schedule has a closed form, it gives the epoch's value."
-)
+WRONG_ORDER = "Detected call of `lr_scheduler.step()` before `optimizer.step()`: the schedule's first value is never used."
+EPOCH_GIVEN = "The epoch of `scheduler.step()` is deprecated. Where a schedule has a closed form, it gives the epoch's value."
 USE_LAST = "To get the last learning rate computed by the scheduler, please use `get_last_lr()`."
 NO_INITIAL = (
     "param 'initial_lr' is not specified in param_groups[{}] when resuming scheduler with last_epoch >= 0: load "

@@ -24,7 +24,7 @@ from graphc.ops.depthwise import rows_of_block
 from graphc.ops.windows import fixed
 from graphc.schedule.lower import Context, Launch, finish
 from graphc.schedule.partition import Group
-from graphc.schedule.pull import Block, Puller
+from graphc.schedule.pull import Block, Puller, multiply_add
 
 Pair = tuple[int, int]
 
@@ -67,7 +67,7 @@ class _Nest:
         self.dtype: DType = self.out.dtype
         self.puller = Puller(context.checks, lambda _: False)
         self.allocs: list[Stmt] = []
-        self.zero = Const(0.0, self.dtype)
+        self.zero = Const(0.0 if self.dtype.kind == "f" else 0, self.dtype)
 
     def finished(self, extent: Size, body: list[Stmt], work: float, note: str) -> list[Launch]:
         nest = For("p", extent, "parallel", (*self.allocs, *body))
@@ -106,7 +106,7 @@ class _Nest:
         total: Expr = self.zero
         for offset, weight in terms:
             element = block.let(Load(plane, row_offset + offset + Dim.symbol("v"), self.dtype))
-            total = block.let(Call("fma", (element, weight, total), self.dtype))
+            total = block.let(multiply_add(element, weight, total))
         return total
 
 

@@ -22,7 +22,7 @@ from graphc.ir.op import Anchor, broadcast_shapes
 from graphc.schedule.depthwise import depthwise, depthwise_input, depthwise_weight
 from graphc.schedule.lower import COLUMN_TILE, Context, Launch, finish, store_copy
 from graphc.schedule.partition import Group, is_stored
-from graphc.schedule.pull import Block, Position, Puller, cast, delinear
+from graphc.schedule.pull import Block, Position, Puller, cast, delinear, multiply_add
 from graphc.schedule.recurrent import recurrent, recurrent_backward
 
 TILE_ROWS = 6
@@ -180,15 +180,10 @@ class _Matmul:
             b: Expr = inner.let(Load("panel", k * width + j, self.dtype))
         else:
             b = self.operand(self.right, self.k_start + k, self.first_column + j, inner)
-        inner.add(Store(name, at, self.multiply_add(a, b, Load(name, at, self.dtype))))
+        inner.add(Store(name, at, multiply_add(a, b, Load(name, at, self.dtype))))
         multiply = For("i", rows, "unroll", (*step.statements, For("j", width, "tile", tuple(inner.statements))))
         chain = For("k", self.k_length, "serial", (multiply,))
         return [clear, chain, self.flush(rows, base, name, at)]
-
-    def multiply_add(self, a: Expr, b: Expr, total: Expr) -> Expr:
-        if self.dtype.kind == "f":
-            return Call("fma", (a, b, total), self.dtype)
-        return Call("add", (total, Call("mul", (a, b), self.dtype)), self.dtype)
 
     def over_tile(self, rows: int, body: tuple[Stmt, ...]) -> Stmt:
         return For("i", rows, "unroll", (For("j", self.width_limit, "tile", body),))

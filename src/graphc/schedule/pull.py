@@ -58,6 +58,13 @@ class Block:
         self.statements.append(statement)
 
 
+def multiply_add(a: Expr, b: Expr, total: Expr) -> Expr:
+    """One step of a sum of products: rounded once for floats."""
+    if total.dtype.kind == "f":
+        return Call("fma", (a, b, total), total.dtype)
+    return Call("add", (total, Call("mul", (a, b), total.dtype)), total.dtype)
+
+
 def cast(expr: Expr, dtype: DType) -> Expr:
     """`expr` as `dtype`; nothing where it is that already."""
     if expr.dtype is dtype:

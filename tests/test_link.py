@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -71,3 +73,36 @@ def test_signature_names_what_code_depends_on() -> None:
     assert f"llvmlite {llvmlite.__version__}" in signature
     assert platform.machine().replace("AMD64", "x86_64") in signature
     assert signature == link.machine_signature()
+
+
+CODE = """
+import ctypes
+from pathlib import Path
+from graphc.runtime.link import assemble, link
+
+TEXT = '''
+@table = private constant [4 x double] [double 1.0, double 2.0, double 3.0, double 4.0]
+define double @entry(i64 %i) {
+  %p = getelementptr [4 x double], ptr @table, i64 0, i64 %i
+  %v = load double, ptr %p
+  ret double %v
+}
+'''
+
+def regions():
+    return len(Path("/proc/self/maps").read_text().splitlines())
+
+code = assemble(TEXT)
+link(code, ["entry"])
+before = regions()
+addresses = [link(code, ["entry"])["entry"] for _ in range(640)]
+assert [ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int64)(a)(3) for a in addresses] == [4.0] * 640
+print(regions() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the regions of a process")
+def test_many_programs_take_few_regions_of_memory() -> None:
+    """Two each, unmerged: 65,530 are allowed, and LLVM's linker ends a process that needs more."""
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=120, check=True)
+    assert int(done.stdout) < 320, done.stdout

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphc.errors import IRError
+from graphc.runtime import regions
 
 if TYPE_CHECKING:
     import llvmlite.binding as llvm
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 # llvmlite serialises every call anyway; taking this lock around a fork leaves LLVM whole in the child.
 _lock = threading.Lock()
 _library_numbers = itertools.count()
+_apart: list[int] = []  # an address in each library whose memory is not merged yet
+_MERGED_TOGETHER = 64  # libraries
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
@@ -65,6 +68,10 @@ def link(object: bytes, names: Sequence[str]) -> dict[str, int]:
         tracker = builder.link(_linker(), f"graphc{next(_library_numbers)}")
         addresses = {name: int(tracker[name]) for name in names}
         tracker.detach()  # code is never unloaded: sleeping threads and handed-out addresses point into it
+        _apart.extend(list(addresses.values())[:1])
+        if len(_apart) >= _MERGED_TOGETHER:
+            regions.merge(_apart)
+            _apart.clear()
         return addresses
 
 

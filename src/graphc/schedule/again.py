@@ -44,9 +44,19 @@ def compute_again(graph: Graph, groups: list[Group], kept: set[Value], base_of: 
         del readers[value]
         if not any(v in readers or v in kept for n in home.members for v in n.outputs):
             groups.remove(home)
-            for reading_home in readers.values():
-                if home in reading_home:
-                    reading_home.remove(home)
+            home.reads.clear()
+        elif not any(base_of(operand) is value for n in home.members for operand in n.inputs):
+            _leave(home, node, base_of)
+        for base, reading_base in readers.items():
+            if home in reading_base and base not in home.reads:
+                reading_base.remove(home)
+
+
+def _leave(group: Group, node: Node, base_of: Callable[[Value], Value]) -> None:
+    group.members.remove(node)
+    del group.value_axes[node.outputs[0]]
+    read = {base_of(operand) for member in group.members for operand in member.inputs}
+    group.reads &= read
 
 
 def _is_cheap(node: Node) -> bool:

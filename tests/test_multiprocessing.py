@@ -31,3 +31,24 @@ def test_an_error_is_raised_here() -> None:
 
 def test_python_names_are_there() -> None:
     assert mp.Process and mp.Queue and mp.get_context("fork") and mp.cpu_count()
+
+
+class EndsWhileAsked:
+    """A process that fails between two questions about its exit code."""
+
+    sentinel = pid = 0
+
+    def __init__(self, *codes: int | None) -> None:
+        self.codes = list(codes)
+
+    @property
+    def exitcode(self) -> int | None:
+        return self.codes.pop(0) if len(self.codes) > 1 else self.codes[0]
+
+    def is_alive(self) -> bool:
+        return False
+
+
+def test_a_process_that_fails_while_another_is_looked_at_is_not_taken_for_a_success() -> None:
+    context = mp.ProcessContext([EndsWhileAsked(0), EndsWhileAsked(None, 1)], [None, None])
+    assert not context.join()

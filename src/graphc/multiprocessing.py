@@ -56,9 +56,10 @@ class ProcessContext:
         # A process may end at any moment, and waiting for none of them would never return.
         if living := [process.sentinel for process in self.processes if process.is_alive()]:
             _wait(living, timeout)
-        failed = [i for i, process in enumerate(self.processes) if process.exitcode]
+        codes = [process.exitcode for process in self.processes]  # asked once: one may end between two questions
+        failed = [i for i, code in enumerate(codes) if code]
         if not failed:
-            return all(process.exitcode is not None for process in self.processes)
+            return None not in codes
         self._stop(30.0 if grace_period is None else grace_period)
         first = failed[0]
         process = self.processes[first]
@@ -68,7 +69,7 @@ class ProcessContext:
                 raise ProcessRaisedException(message, first, process.pid)
             except EOFError:  # it closed its end unused
                 pass
-        code = process.exitcode
+        code = codes[first]
         name = _signal_name(-code) if code < 0 else None
         how = f"exit code {code}" if name is None else f"signal {name}"
         raise ProcessExitedException(f"process {first} terminated with {how}", first, process.pid, code, name)

@@ -275,7 +275,8 @@ def _tensordot(x: Any, other: Any, dims: Any = 2) -> Any:
         others[b] = labels[a]
     output = [n for k, n in enumerate(labels) if k not in first] + [n for k, n in enumerate(others) if k not in second]
     made = _pair(Named(x, tuple(labels)), Named(other, tuple(others)), set(output))
-    return permute.run(made.x, dims=tuple(map(made.labels.index, output)))
+    narrow = cast(made.x, promote_types(x.dtype, other.dtype))  # a dim of size 1 is summed without it, to int64
+    return permute.run(narrow, dims=tuple(map(made.labels.index, output)))
 
 
 tensordot = Shorthand(
@@ -284,7 +285,12 @@ tensordot = Shorthand(
     doc="Products summed over `dims`: how many last dims of x and first of other, or a pair of lists of dims.",
     rule=_tensordot,
     dtypes=NUMERIC,
-    samples=(call(fill(2, 3, 4), fill(3, 4, 5)), call(fill(2, 3), fill(4, 2), dims=([0], [1])), call(fill(2), fill(3), dims=0)),
+    samples=(
+        call(fill(2, 3, 4), fill(3, 4, 5)),
+        call(fill(2, 3), fill(4, 2), dims=([0], [1])),
+        call(fill(2), fill(3), dims=0),
+        call(fill(1, 1), fill(2, 1), dims=([0], [0])),
+    ),
     bad=(Bad((fill(2, 3), fill(4, 5), 1), RuntimeError, "tensordot: contracted dims must be of one size"),),
     methods=(),
     renamed={"a": "input", "b": "other"},

@@ -7,6 +7,7 @@ Enters: functions, arguments.  Leaves: processes.  Never here: shared memory: te
 # ruff: noqa: F403  re-exported
 from __future__ import annotations
 
+import contextlib
 import multiprocessing as _python
 import signal
 import time
@@ -64,11 +65,9 @@ class ProcessContext:
         first = failed[0]
         process = self.processes[first]
         if self._errors[first].poll():
-            try:
+            with contextlib.suppress(EOFError):  # it closed its end unused
                 message = f"\n\n-- Process {first} terminated with the following error:\n{self._errors[first].recv()}"
                 raise ProcessRaisedException(message, first, process.pid)
-            except EOFError:  # it closed its end unused
-                pass
         code = codes[first]
         name = _signal_name(-code) if code < 0 else None
         how = f"exit code {code}" if name is None else f"signal {name}"

@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import public_program
 import pytest
 
 pytest.importorskip("torch")
-public_program = pytest.importorskip("public_program")
 
 HERE = Path(__file__).parent
 FOLDER = os.environ.get("GRAPHC_PUBLIC_PROGRAMS", "")

@@ -14,7 +14,7 @@ help:
 	@echo "make lint      ruff check and ruff format --check"
 	@echo "make format    rewrite the files as lint wants them"
 	@echo "make types     mypy"
-	@echo "make bench     run the benchmarks"
+	@echo "make bench     run the benchmarks (peers: what is in .venv)"
 	@echo "make docs      build the documentation into site/"
 	@echo "make clean     remove .venv and everything built"
 
@@ -44,7 +44,7 @@ format: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-bench: $(VENV)/.examples
+bench: $(VENV)/.bench
 	$(BIN)/python -m bench
 
 docs: $(VENV)/.docs

@@ -1,115 +1,159 @@
-"""``python -m bench [names] [--seconds S] [--threads N]``: check, time, print one table.  (``dataloader``,
-``eager`` and ``training``: see there.)
+"""``python -m bench [names or groups]``: graphc beside every installed library; see docs/performance.md.
 
-Enters: workload names.  Leaves: milliseconds per call (the median) and their ratio to the best other library.
-Never here: workloads.
+Enters: names of rows, how long, which libraries.  Leaves: tables, JSON, a chart, a row of the history.  Never here: measuring.
 
-Libraries take turns, so that a slow second on a shared machine is slow for all of them.  The first sample of a turn is not
-counted: it falls into the time that the threads of the library before go on spinning.
+``python -m bench load``, ``eager``, ``training``, ``dataloader``: see those modules.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.metadata
+import json
 import os
-import statistics
+import platform
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
-import numpy as np
+from bench import limits, report, turns
+from bench.peers import LIBRARIES
+from bench.workloads import GROUPS, WORKLOADS, Missing
 
-from bench import dataloader, eager, training
-from bench.workloads import WORKLOADS, Runner, Workload, installed
-
-OURS = ("graphc", "graphc eager")
-FEWEST_TURNS, MOST_TURNS, SAMPLES_A_TURN = 3, 400, 5
-THREAD_VARIABLES = ("GRAPHC_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+OTHERS = ("load", "eager", "training", "dataloader")
+DISTRIBUTIONS = ("graphc", "torch", "jax", "onnxruntime", "numpy", "llvmlite")
 
 
-def check(name: str, workload: Workload) -> dict[str, str]:
-    """Run every library once against the truth (this also compiles).  Gives library -> why it cannot be timed.
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
+    made = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").splitlines()[0])
+    made.add_argument("names", nargs="*", metavar="NAME", help=f"rows, or groups: {', '.join(GROUPS)}; all without any")
+    made.add_argument("--threads", type=int, default=2, help="threads of every library (2)")
+    made.add_argument("--seconds", type=float, default=0.5, help="a turn's length (0.5)")
+    made.add_argument("--rounds", type=int, default=5, help="turns of each library in each row (5)")
+    made.add_argument("--libraries", "--peers", nargs="+", metavar="LIBRARY", help=f"among {', '.join(LIBRARIES)}; all without any")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
+    made.add_argument("--merge", type=Path, nargs="+", default=[], metavar="FILE", help="JSON of runs before, later over earlier")
+    made.add_argument("--report", action="store_true", help="run nothing: report what --merge has")
+    made.add_argument("--chart", type=Path, metavar="FILE.png", help="draw the ratios (needs matplotlib)")
+    made.add_argument("--history", action="store_true", help="add this run to the history in docs/performance.md")
+    made.add_argument("--folder", type=Path, help="keep inputs and true results here, so that the next run need not make them")
+    made.add_argument("--cache", type=Path, help="keep other libraries' compiled code here; cold times are of first runs alone")
+    made.add_argument("--no-warm", action="store_true", help="leave out first calls from the disk cache")
+    return made
 
-    Raises AssertionError where graphc itself is wrong.
-    """
-    failed = {}
-    for library, run in workload.runners.items():
+
+def chosen(names: Sequence[str]) -> list[str]:
+    """Rows by their names or groups, in the table's order.  Raises KeyError."""
+    wanted = {row for name in names for row in (GROUPS.get(name) or [WORKLOADS[name].name])}
+    return [name for name in WORKLOADS if name in wanted or not names]
+
+
+def machine() -> str:
+    """The processor and how many cores this process may use."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        model = next((l.split(":", 1)[1].strip() for l in info.read_text().splitlines() if l.startswith("model name")), model)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model}, {cores} cores"
+
+
+def versions() -> dict[str, str]:
+    """Of what is installed."""
+    found = {"python": platform.python_version()}
+    for name in DISTRIBUTIONS:
         try:
-            result = np.asarray(run())
-        except Exception as error:
-            if library in OURS:
-                raise
-            failed[library] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
             continue
-        difference = float(np.max(np.abs(result - workload.truth)) / max(1.0, float(np.max(np.abs(workload.truth)))))
-        if not difference <= workload.tolerance:
-            assert library not in OURS, f"{name}: {library} is off by {difference:.1e}"
-            failed[library] = f"off by {difference:.1e}"
-    return failed
+    return found
 
 
-def measure(workload: Workload, skip: Sequence[str], seconds: float) -> dict[str, float]:
-    """Library -> median milliseconds of a call, sampled in turn for about `seconds` in all."""
-    runners = {library: run for library, run in workload.runners.items() if library not in skip}
-    samples: dict[str, list[float]] = {library: [] for library in runners}
-    end = time.perf_counter() + seconds
-    for turn in range(MOST_TURNS):
-        if turn >= FEWEST_TURNS and time.perf_counter() > end:
-            break
-        for library, run in runners.items():
-            samples[library] += [_sample(run, workload.inner) for _ in range(1 + SAMPLES_A_TURN)][1:]
-    return {library: statistics.median(times) for library, times in samples.items()}
-
-
-def _sample(run: Runner, inner: int) -> float:
-    start = time.perf_counter()
-    for _ in range(inner):
-        run()
-    return 1e3 * (time.perf_counter() - start) / inner
-
-
-def lines(name: str, times_ms: dict[str, float]) -> list[tuple[str, ...]]:
-    """Rows of the table; the ratio is a library's time over the best other library's: below 1 is faster than it."""
-    peers = [time_ms for library, time_ms in times_ms.items() if library not in OURS]
-    best = min(peers, default=None)
-    rows = []
-    for library, time_ms in sorted(times_ms.items(), key=lambda item: item[1]):
-        rows.append((name, library, f"{time_ms:.4f}", "" if best is None else f"{time_ms / best:.2f}"))
-    return rows
-
-
-def main() -> int:
-    """Exit status: 1 for an unknown workload or a wrong result of graphc."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"among {', '.join(WORKLOADS)}; all without any")
-    parser.add_argument("--seconds", type=float, default=2.0, help="time for each workload (2)")
-    parser.add_argument("--threads", type=int, help="threads of every library (each one's own choice)")
-    for name, other in (("dataloader", dataloader), ("eager", eager), ("training", training)):
-        if sys.argv[1:2] == [name]:
-            return other.main(sys.argv[2:])
-    given = parser.parse_args()
-    if unknown := sorted(set(given.names) - set(WORKLOADS)):
-        parser.error(f"there is no workload {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
-    if given.threads and any(os.environ.get(name) != str(given.threads) for name in THREAD_VARIABLES):
-        # Libraries read these when they are imported, so the process starts again with them set.
-        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(given.threads))}
-        os.execve(sys.executable, [sys.executable, "-m", "bench", *sys.argv[1:]], environment)
-    missing = [name for name in ("torch", "jax") if not installed(name)]
+def measured(
+    given: argparse.Namespace, names: Sequence[str], folder: Path, older: report.Record | None
+) -> tuple[report.Record, int]:
+    """Run the rows, printing and writing each when it is done.  Gives the record, with `older` below it, and the exit status."""
+    missing = {library.missing for library in LIBRARIES.values() if library.missing}
     if missing:
-        print(f"not installed, so not in the table: {', '.join(missing)}")
-    rows: list[tuple[str, ...]] = [("workload", "library", "ms", "/ best peer")]
-    for name in given.names or WORKLOADS:
-        workload = WORKLOADS[name]()
-        failed = check(name, workload)
-        for library, reason in failed.items():
-            print(f"{name}: {library} left out ({reason})")
-        rows += lines(name, measure(workload, list(failed), given.seconds))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        texts = [cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
-        print("  ".join(texts).rstrip())
-    return 0
+        print(f"not installed, so not in the table: {', '.join(sorted(missing))}", flush=True)
+    libraries = report.installed(given.libraries or LIBRARIES)
+    limit, status = limits.measure(given.threads), 0
+    record: report.Record = {
+        "date": time.strftime("%Y-%m-%d %H:%M"), "threads": given.threads, "machine": machine(), "versions": versions(),
+        "peak_gflops": limit.gflops, "gbs": list(limit.gbs), "seconds": given.seconds, "rounds": given.rounds, "rows": {},
+    }  # fmt: skip
+    settings = turns.Settings(given.threads, given.seconds, given.rounds, folder, given.cache, not given.no_warm)
+    print(report.about(record), flush=True)
+    for name in names:
+        try:
+            row = turns.run_row(name, libraries, settings)
+        except Missing as why:
+            print(f"{name}: left out ({why})", flush=True)
+            continue
+        except turns.Wrong as wrong:
+            print(wrong, file=sys.stderr, flush=True)
+            status = 1
+            continue
+        record["rows"][name] = row | bounds(row, limit)
+        print(report.aligned([report.HEADER, *report.lines(name, record["rows"][name])]), "\n", flush=True)
+        write(given.json, report.merged(older, record) if older else record)
+    limit = limit.best(limits.measure(given.threads))  # a machine that was disturbed at the start has no low limit for it
+    record |= {"peak_gflops": limit.gflops, "gbs": list(limit.gbs)}
+    for row in record["rows"].values():
+        row |= bounds(row, limit)
+    return (report.merged(older, record) if older else record), status
+
+
+def write(path: Path | None, record: report.Record) -> None:
+    """A record to a file, at once."""
+    if path:
+        beside = path.with_name(path.name + ".new")
+        beside.write_text(json.dumps(record, indent=1))
+        beside.replace(path)
+
+
+def bounds(row: report.Record, limit: limits.Limits) -> report.Record:
+    """What the machine allows for a row."""
+    return {"bound_ms": limit.bound_ms(row["flops"], row["nbytes"]), "peak_gflops": limit.gflops}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status: 1 where a result of graphc is wrong or it failed."""
+    if arguments and arguments[0] in OTHERS:
+        return int(importlib.import_module(f"bench.{arguments[0]}").main(arguments[1:]))
+    given = parser().parse_args(arguments)
+    try:
+        names = chosen(given.names)
+    except KeyError as unknown:
+        parser().error(f"there is no row or group {unknown}; rows: {', '.join(WORKLOADS)}")
+    if unknown := [name for name in given.libraries or () if not report.named(name)]:
+        parser().error(f"there is no library {', '.join(unknown)}; libraries: {', '.join(LIBRARIES)}")
+    record: report.Record | None = None
+    for path in given.merge:
+        older = json.loads(path.read_text())
+        record = report.merged(record, older) if record else older
+    status = 0
+    if not given.report:
+        with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+            record, status = measured(given, names, given.folder or Path(scratch), record)
+    if record is None:
+        parser().error("--report needs --merge")
+    print(report.about(record), report.table(record), report.summary(record), sep="\n\n")
+    write(given.json, record)
+    if given.chart:
+        from bench import chart
+
+        chart.draw(record, given.chart)
+    if given.history:
+        from bench import history
+
+        history.add(record)
+    return status
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

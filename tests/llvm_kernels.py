@@ -23,7 +23,7 @@ from graphc.ir.loops import (
     Stmt,
     Store,
 )
-from graphc.runtime.link import assemble, link
+from graphc.runtime.link import assemble, link, vector_nbytes
 
 LANES = (4, 8, 16)
 POOL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
@@ -48,7 +48,7 @@ class Module:
         self.entries = {}
         for name, kernel in self.kernels.items():
             arguments = tuple(Slot(FIRST_SLOT + i) for i in range(len(kernel.params)))
-            text = render_program([Launch(name, arguments)], {name: kernel}, lanes)
+            text = render_program([Launch(name, arguments)], {name: kernel}, lanes, scales=vector_nbytes() == 64)
             self.entries[name] = MAIN(link(assemble(text), ["graphc_main"])["graphc_main"])
 
     def __call__(self, name: str, *arguments: np.ndarray | int, threads: int = 1) -> int:

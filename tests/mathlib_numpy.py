@@ -51,6 +51,9 @@ def evaluated(expr, values):
             return evaluated(x, values).view(dtype.numpy)
         case Call("fma", args, dtype):
             return (fma32 if dtype.itemsize == 4 else fma64)(*np.broadcast_arrays(*(evaluated(a, values) for a in args)))
+        case Call("scale", args, _):
+            x, n = (evaluated(a, values) for a in args)
+            return np.ldexp(x, np.where(np.isnan(n), 0, n).astype(np.int32))
         case Call("idiv", args, _):
             return truncated_quotient(*(evaluated(a, values) for a in args))
         case Call(fn, args, dtype):

@@ -271,7 +271,11 @@ def test_a_bad_key_in_the_environment(monkeypatch: pytest.MonkeyPatch, program: 
 
 
 def test_content_of_a_signature_cannot_be_cut_elsewhere() -> None:
-    assert load.native_content(b"a\0b", b"c", "m", b"d") != load.native_content(b"a", b"b\0c", "m", b"d")
+    one = {load.GRAPH: b"a\0b", load.PLAN: b"c", load.NATIVE: b"d"}
+    other = {load.GRAPH: b"a", load.PLAN: b"b\0c", load.NATIVE: b"d"}
+    assert load.native_content(one, "m") != load.native_content(other, "m")
+    once = {load.CONSTANTS: b"e", load.NATIVE_CONSTANTS: b""}
+    assert load.native_content(one, "m") != load.native_content(one | once, "m")
 
 
 # ---- damaged programs with right hashes ------------------------------------------------------------------------------
@@ -342,7 +346,7 @@ print(*sorted(name for name in sys.modules if name.startswith(("graphc.", "netwo
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert same_bits(np.load(tmp_path / "y.npy"), program[2]["scores"])
-    rooms = ("artifact", "runtime", "ir", "saving", "dtypes", "dims", "dim_terms", "dim_rules", "errors", "trees")
+    rooms = ("artifact", "runtime", "ir", "saving", "dtypes", "dims", "dim_terms", "dim_rules", "errors", "leases", "trees")
     assert {name.split(".")[1] for name in done.stdout.split()} - set(rooms) == set()
 
 

@@ -317,6 +317,28 @@ def test_program_of_three_launches(lanes: int) -> None:
     assert chunk_counts == [4, 4]  # seven iterations, two to a chunk; the static one is below its grain
 
 
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_launches_that_join_run_in_one_region(threads: int) -> None:
+    x = load("x", sym("c") * 16 + sym("i"))
+    values = {"twice": fn("add", x, x), "square": fn("mul", x, x), "tiny": fn("sub", x, Const(1.0, float32))}
+    kernels = {name: chunked(name, value, 10**9 if name == "tiny" else 2) for name, value in values.items()}
+    slots = [Slot(FIRST_SLOT + k) for k in range(9)]
+    (a, *outs), sizes = slots, (100, 100, 3, 100, 96, 40, 100)
+    names = ("twice", "square", "tiny", "square", "twice", "square", "twice")
+    joins = (False, True, True, True, False, True, False)  # two regions, and one launch alone
+    launches = [Launch(n, (a, out, size), j) for n, out, size, j in zip(names, outs, sizes, joins, strict=False)]
+    entry = MAIN(link(assemble(render_program(launches, kernels, 8)), ["graphc_main"])["graphc_main"])
+    chunk_counts.clear()
+    arrays = [sample(100, float32), *(np.zeros(100, np.float32) for _ in range(8))]
+    assert call(entry, *arrays, threads=threads) == 0
+    for name, out, size in zip(names, arrays[1:], sizes, strict=False):
+        given = arrays[0][:size]
+        wanted = {"twice": given + given, "square": given * given, "tiny": given - np.float32(1)}[name]
+        same_bits(out[:size], wanted)
+        assert not out[size:].any()
+    assert chunk_counts == ([13, 5] if threads == 1 else [13, 5, 4])  # a thread alone needs no region for one launch
+
+
 def test_program_stops_at_a_failed_check() -> None:
     positive = Kernel(
         "positive",

@@ -150,6 +150,10 @@ def test_functions(dtype: DType) -> None:
     values["select"] = fn("select", fn("lt", a, b, dtype=bool_), a, b)
     if dtype.kind == "f":
         values["fma"] = fn("fma", a, b, a)
+        sized = fn("select", fn("eq", fn("abs", b), Const(0.0, dtype), dtype=bool_), Const(1.0, dtype), Const(-1.75, dtype))
+        most = Const(200.0 if dtype is float32 else 2000.0, dtype)
+        whole = fn("min", fn("max", fn("round", a), fn("neg", most)), most)
+        values["scale"] = fn("scale", fn("select", fn("ne", a, a, dtype=bool_), a, sized), whole)
     if dtype.kind in "iu":
         one, width = Const(1, dtype), Const(8 * dtype.itemsize - 1, dtype)
         values["idiv"] = fn("idiv", a, fn("select", fn("eq", b, Const(0, dtype), dtype=bool_), one, b))
@@ -158,7 +162,7 @@ def test_functions(dtype: DType) -> None:
     params = (Param("a", "in", dtype, n), Param("b", "in", dtype, n), *outs.values())
     kernel = Kernel("functions", params, (loop("i", n, "vector", *(Store(f"out_{k}", i, v) for k, v in values.items())),))
     x = special(dtype)
-    against_python([kernel], 8, {"functions": {"a": np.repeat(x, 34), "b": np.tile(x, 34)}})
+    against_python([kernel], 16, {"functions": {"a": np.repeat(x, 34), "b": np.tile(x, 34)}})
 
 
 def test_bitcast_and_unknown_function() -> None:

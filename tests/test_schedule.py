@@ -15,6 +15,7 @@ from graphc.ir.interp import interpret
 from graphc.ir.loops import Alloc, For, walk
 from graphc.ir.text import parse_graph
 from graphc.pipeline import build, optimise
+from graphc.schedule import schedule as scheduling
 from graphc.schedule.host import HostLaunch
 from graphc.schedule.memory import Interval, assign_offsets
 from graphc.schedule.schedule import Schedule, schedule
@@ -166,6 +167,38 @@ def test_an_update_whose_old_value_is_returned_is_copied_last() -> None:
     assert made.launches[-1].note == "copy" and made.arena_nbytes == 64
 
 
+STEP = """graph @step(%g: f32[8, 6], state %a: f32[8, 6], state %b: f32[6], state %c: f32[4096]) {
+  %0 = reduce_sum(%g, dim=0) : f32[6]
+  %1 = add(%a, %g) : f32[8, 6]
+  %2 = neg(%0) : f32[6]
+  %3 = add(%b, %2) : f32[6]
+  %4 = exp(%c) : f32[4096]
+  %5 = permute(%g, dims=(1, 0)) : f32[6, 8]
+  %6 = matmul(%g, %5) : f32[8, 8]
+  return %6; update %a = %1; update %b = %3; update %c = %4
+}"""
+
+
+def test_small_launches_that_touch_nothing_of_one_another_run_together() -> None:
+    made = check(STEP)
+    assert len(made.joined) >= 2
+    touched: dict[Any, str] = {}
+    for i, launch in enumerate(made.launches):
+        assert not isinstance(launch, HostLaunch)
+        if i not in made.joined:
+            touched = {}
+        for param, value in zip(launch.kernel.params, launch.buffers, strict=False):
+            place = made.places[value]
+            assert param.role == "in" or place not in touched
+            assert touched.get(place, "in") == "in"
+        touched |= {made.places[v]: p.role for p, v in zip(launch.kernel.params, launch.buffers, strict=False)}
+
+
+def test_what_waits_for_another_does_not_join_it() -> None:
+    made = check("graph @f(%x: f32[4, 4]) {\n  %0 = matmul(%x, %x) : f32[4, 4]\n  %1 = matmul(%0, %x) : f32[4, 4]\n  return %1\n}")
+    assert len(made.launches) >= 2 and made.joined == frozenset()
+
+
 def test_every_unfused_edge_has_a_reason() -> None:
     made = check(
         "graph @f(%x: f32[8, 6]) {\n  %0 = exp(%x) : f32[8, 6]\n  %1 = reshape(%0, shape=(6, 8)) : f32[6, 8]\n"
@@ -215,3 +248,42 @@ def test_one_place_of_a_row_that_is_kept_in_scratch() -> None:
       %11 = mul(%10, %g) : f32[3]
       return %11
     }""")
+
+
+LAYERS = """graph @layers(%x: f32[8, 16], state %a: f32[16, 16], state %b: f32[16, 16], %c: f32[8, 16], %i: i64[8, 16]) {
+  %0 = matmul(%x, %a) : f32[8, 16]
+  %1 = relu(%0) : f32[8, 16]
+  %2 = sum(%1, dims=(1,), keepdim=true) : f32[8, 1]
+  %3 = add(%1, %2) : f32[8, 16]
+  %4 = matmul(%3, %b) : f32[8, 16]
+  %5 = relu(%4) : f32[8, 16]
+  %6 = sum(%5, dims=(1,), keepdim=true) : f32[8, 1]
+  %7 = add(%5, %6) : f32[8, 16]
+  %8 = gather(%7, %i, dim=1) : f32[8, 16]
+  %9 = gather(%c, %i, dim=1) : f32[8, 16]
+  return %7, %8, %9
+}
+"""
+
+
+def test_equal_layers_are_lowered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = optimise(parse_graph(LAYERS))
+    for line, node in enumerate(graph.nodes):
+        node.location = ("model.py", line)
+    lowered: list[str] = []
+    for name in ("lower_region", "lower_anchor"):
+        original = getattr(scheduling, name)
+
+        def noted(group: Any, context: Any, original: Any = original) -> Any:
+            lowered.append(group.members[0].op.name)
+            return original(group, context)
+
+        monkeypatch.setattr(scheduling, name, noted)
+    made = schedule(graph)
+    assert lowered.count("matmul") == 1
+    products = [launch for launch in made.launches if launch.members[0].op.name == "matmul"]
+    assert len(products) == 2 and products[0].kernel is products[1].kernel and products[0].buffers != products[1].buffers
+    assert len({message for message in made.messages if message.startswith("gather") or "gather:" in message}) == 2  # a line each
+    inputs = arrays_for(graph)
+    for got, wanted in zip(run_schedule(made, inputs), interpret(graph, inputs)[0], strict=True):
+        np.testing.assert_allclose(got.reshape(wanted.shape), wanted, rtol=1e-5, atol=1e-5)

@@ -13,26 +13,30 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from graphc import dtypes
 from graphc.capture.guards import plain_values
-from graphc.capture.tracer import trace_joint
+from graphc.capture.tracer import Traced, trace_joint
+from graphc.constants import Constants, may_hold
 from graphc.eager import dispatch
 from graphc.eager.modes import modes
 from graphc.eager.tensor import Tensor
 from graphc.errors import TraceError, at_user_line, warn
 from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
+from graphc.native.entered import Entered
+from graphc.passes.narrow import KINDS, Weights, narrow
 from graphc.passes.split_joint import split_joint
 from graphc.pipeline import Built, Options, build
-from graphc.quick import QuickCall, quick_call
+from graphc.quick import Records, enter_through
 from graphc.runtime.program import Program
 from graphc.trees import flatten
-from graphc.variant import SharedMemory, Variant
+from graphc.variant import Forward, SharedMemory, Variant
 
 
 def is_tensor(x: Any) -> bool:
@@ -40,29 +44,34 @@ def is_tensor(x: Any) -> bool:
     return isinstance(x, Tensor)
 
 
-class Compiled:
+class Compiled(Entered):
     """A compiled function or module.  Call it as the original; attributes of a module are reached through it.
 
     explain() -> str: graphs, kernels, what was fused and why not, bytes moved, time per stage.
     save(path): the program of the last call as one file.   stats() -> counts and seconds.
     """
 
-    def __init__(self, target: Callable[..., Any], options: Options, use_cache: bool = True, fullgraph: bool = False) -> None:
+    def __init__(
+        self,
+        target: Callable[..., Any],
+        options: Options,
+        use_cache: bool = True,
+        fullgraph: bool = False,
+        weights: Weights | None = None,
+    ) -> None:
+        self._weights = weights
         self._target, self._options, self._use_cache, self._fullgraph = target, options, use_cache, fullgraph
         self._variants: dict[Any, Variant] = {}
-        self._programs: dict[str, tuple[Built, Program]] = {}
+        self._programs: dict[Any, tuple[Built, Program]] = {}
+        self._constants: WeakValueDictionary[Any, Constants] = WeakValueDictionary()  # variants share what they do not differ in
         self._stats: dict[str, Any] = {"compiles": 0, "traces": 0, "cache_hits": 0, "fallbacks": [], "compile_seconds": 0.0}
         self._eager: dict[Any, int] = {}  # keys that could not be traced, and the epoch of that
         self._last: Variant | None = None
-        self._quick: QuickCall | None = None
+        self._entry, self._records = None, Records()
         if not isinstance(target, type):
             functools.update_wrapper(self, target, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._quick is not None and not kwargs:
-            result = self._quick(args)
-            if result is not None:
-                return result
         if modes.tracer is not None:
             return self._target(*args, **kwargs)
         leaves, tree = flatten((args, kwargs), is_tensor)
@@ -80,14 +89,25 @@ class Compiled:
             variant = self._specialise(key, args, kwargs)
             if variant is None:
                 return self._target(*args, **kwargs)
-        if variant is not self._last:
-            self._last = variant
-            self._quick = quick_call(variant)
+        self._last = variant
+        if self._records.drop_outdated(variant):
+            self._entry = self._records.entry()
         try:
-            return variant.run(leaves)
+            result = variant.run(leaves)
         except SharedMemory:
             self._fall_back(at_user_line("an argument shares memory with a tensor that the call writes to"))
-        return self._target(*args, **kwargs)
+            return self._target(*args, **kwargs)
+        constants = variant.constants
+        if constants is not None and constants.unsteady:
+            variant.forward = self._without(variant, constants)
+        if self._records.note_run(variant, leaves):
+            self._entry = self._records.entry()
+            enter_through(Compiled)
+        return result
+
+    def _last_variant(self) -> Variant | None:
+        """The variant of the last call that was compiled."""
+        return self._records.last_variant() or self._last
 
     def _fall_back(self, reason: str) -> None:
         """Record why a call runs eagerly; warn of each reason once.  Raises TraceError where no call may (`fullgraph`)."""
@@ -107,7 +127,8 @@ class Compiled:
             self._eager[key] = dispatch.epoch[0]
             self._fall_back(str(error))
             return None
-        self._variants[key] = variant
+        current = {k: v for k, v in self._variants.items() if v.epoch == variant.epoch}  # the others hold for no call any more
+        self._variants = {**current, key: variant}
         self._stats["compile_seconds"] += time.perf_counter() - start
         return variant
 
@@ -116,22 +137,44 @@ class Compiled:
         _, arguments = flatten((args, kwargs), is_tensor)
         values = plain_values(self._target)
         traced = trace_joint(self._target, args, kwargs)
+        fixed = [len(traced.arguments) + i for i in traced.lasting if may_hold(traced.states[i]._storage)]
         if not traced.gradient_positions:
-            return Variant(traced, self._program(traced.graph), None, None, arguments, values)
+            return Variant(traced, self._forward(traced, traced.graph, fixed), None, None, arguments, values)
         count = traced.result_count
         gradients_at = range(count, count + len(traced.differentiated))
         gradient_inputs = traced.graph.inputs[len(traced.graph.inputs) - len(traced.gradient_positions) :]
         split = split_joint(traced.graph, gradients_at, gradient_inputs)
-        return Variant(traced, self._program(split.forward), self._program(split.backward), split, arguments, values)
+        forward = self._forward(traced, split.forward, fixed)
+        return Variant(traced, forward, self._program(split.backward), split, arguments, values)
 
-    def _program(self, graph: Graph) -> tuple[Built, Program]:
-        text = print_graph(graph)
-        found = self._programs.get(text)
+    def _program(self, graph: Graph, fixed: Sequence[int] = ()) -> tuple[Built, Program]:
+        key = print_graph(graph), tuple(fixed)
+        found = self._programs.get(key)
         if found is None:
-            built = build(graph, self._options, use_cache=self._use_cache)
+            built = build(graph, self._options, fixed=fixed, use_cache=self._use_cache)
             self._stats["cache_hits" if built.from_cache else "compiles"] += 1
-            found = self._programs[text] = (built, built.link())
+            found = self._programs[key] = (built, built.link())
         return found
+
+    def _forward(self, traced: Traced, graph: Graph, fixed: Sequence[int]) -> Forward:
+        """The program of `graph`, whose inputs at `fixed` are tensors that hardly ever change."""
+        if self._weights is not None and fixed:
+            graph = narrow(graph, fixed, self._weights)
+        built, program = self._program(graph, fixed)
+        if built.constants is None:
+            return Forward(built, program)
+        tensors = [traced.states[i - len(traced.arguments)].tensor for i in built.sources]
+        key = built.constants.code, *map(id, tensors)
+        found = self._constants.get(key)
+        if found is None:
+            found = self._constants[key] = Constants(built.constants.link(), tensors)
+        return Forward(built, program, found)
+
+    def _without(self, variant: Variant, constants: Constants) -> Forward:
+        """A program that reads at every call what turned out to change all the time."""
+        built = variant.built
+        changing = {built.sources[i] for i in constants.unsteady}
+        return self._forward(variant.traced, built.graph, [i for i in built.fixed if i not in changing])
 
     def __get__(self, owner: Any, kind: type | None = None) -> Any:
         """A compiled method, bound to `owner`: every owner is traced by itself."""
@@ -154,8 +197,9 @@ class Compiled:
         from graphc.explain.report import report
 
         parts = [f"fallback to eager: {reason}" for reason in self._stats["fallbacks"]]
-        if self._last is not None:
-            parts += [report(built, kernels=kernels, cuda=cuda) for built in self._last.builts()]
+        variant = self._last_variant()
+        if variant is not None:
+            parts += [report(built, kernels=kernels, cuda=cuda) for built in variant.builts()]
         if not parts:
             raise RuntimeError(at_user_line("explain: nothing is compiled before the first call"))
         return "\n\n".join(parts)
@@ -171,8 +215,9 @@ class Compiled:
         written (an existing one stays whole).
         """
         from graphc.artifact.save import save
+        from graphc.saving import parts_of
 
-        variant = self._last
+        variant = self._last_variant()
         if variant is None:
             raise RuntimeError(at_user_line("save: call the compiled function once first, so that there is a program to save"))
         if variant.backward is not None:
@@ -189,8 +234,7 @@ class Compiled:
             path,
             name=getattr(self._target, "__name__", type(self._target).__name__),
             graph_text=print_graph(variant.built.graph),
-            plan=variant.built.plan,
-            code=variant.built.code,
+            parts=parts_of(variant.built),
             arguments=variant.arguments,
             results=traced.output_tree,
             result_count=traced.result_count,
@@ -213,6 +257,7 @@ def compile(
     disable: bool = False,
     lanes: int | None = None,
     use_cache: bool = True,
+    weights: Weights | None = None,
 ) -> Any:
     """A function or module that runs as native code: same arguments, same results, same bits.
 
@@ -224,15 +269,23 @@ def compile(
     makes a program for each combination of shapes.   lanes: vector width of the generated code in elements (the results do not
     depend on it).   use_cache: whether compiled objects are kept on disk.
 
+    weights: ``"bfloat16"`` or ``"int8"`` keeps a copy of the float32 matrices that inference multiplies by in so many bits (int8
+    with a factor for each column); what is computed stays float32.  It halves or quarters what small batches read from memory,
+    and results are no longer those of eager code.  The parameters themselves stay as they are.
+
     Raises TypeError for a target that cannot be called or a backend that is a function, RuntimeError for a mode that PyTorch does
-    not have.
+    not have, ValueError for other weights.
     """
     if not isinstance(backend, str):
         raise TypeError(at_user_line(f"compile: graphc is the one backend; backend must be a name, got {type(backend).__name__}"))
     if mode is not None and mode not in MODES:
         raise RuntimeError(at_user_line(f"Unrecognized mode={mode}, should be one of: {', '.join(MODES)}"))
+    if weights not in (None, *KINDS):
+        raise ValueError(at_user_line(f"compile: weights must be one of {', '.join(KINDS)} or None, got {weights!r}"))
     if target is None:
-        return functools.partial(compile, fullgraph=fullgraph, disable=disable, lanes=lanes, use_cache=use_cache)
+        given: dict[str, Any] = {"lanes": lanes, "use_cache": use_cache, "weights": weights}
+        return functools.partial(compile, fullgraph=fullgraph, disable=disable, **given)
     if not callable(target):
         raise TypeError(at_user_line(f"compile: expected a function or module, got {type(target).__name__}"))
-    return target if disable else Compiled(target, Options() if lanes is None else Options(lanes=lanes), use_cache, fullgraph)
+    options_here = Options() if lanes is None else Options(lanes=lanes)
+    return target if disable else Compiled(target, options_here, use_cache, fullgraph, weights)

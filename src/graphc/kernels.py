@@ -121,10 +121,12 @@ def bound(
     """The program for a call, made if there is none that serves it.   specialised: one for its very sizes."""
     distinct: list[int] = []
     shapes: list[tuple[int, ...]] = []
-    for array in arrays:
+    known = () if op.exact is None else op.exact(**attrs)
+    for i, array in enumerate(arrays):
         shape = []
-        for size in array.shape:
-            if size > 1:
+        fixed = [array.ndim + d for d in known[i]] if i < len(known) else ()
+        for at, size in enumerate(array.shape):
+            if size > 1 and at not in fixed:
                 if size not in distinct:
                     distinct.append(size)
                 shape.append(-1 - distinct.index(size))

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from graphc.ir.host import resolve
 from graphc.ir.loops import ENTRY, FIRST_SLOT, HostStep, Kernel
 from graphc.ir.text import print_attributes, print_graph
 from graphc.passes import PASSES
+from graphc.passes.prepare import Prepared, prepare
 from graphc.runtime.plan import HostCall, Plan, Spec
 from graphc.runtime.program import Program
 from graphc.schedule.host import HostLaunch
@@ -33,14 +34,24 @@ Step = tuple[str, tuple[int, ...]] | HostStep  # a kernel's name and the slot of
 
 @dataclass(frozen=True)
 class Options:
-    """`lanes`: vector width of the generated code in elements.  Bits do not depend on it."""
+    """`lanes`: vector width of the generated code in elements, by default this machine's in float32.  Bits do not depend on it."""
 
-    lanes: int = field(default_factory=lambda: int(os.environ.get("GRAPHC_LANES", "8")))
+    lanes: int = field(default_factory=lambda: _lanes())
+
+
+def _lanes() -> int:
+    from graphc.runtime.link import vector_nbytes
+
+    return int(os.environ.get("GRAPHC_LANES", "0")) or vector_nbytes() // 4
 
 
 @dataclass
 class Built:
-    """A compiled graph.  `schedule` and `kernels` are None when it came from the cache (explain() rebuilds them)."""
+    """A compiled graph.  `schedule` and `kernels` are None when it came from the cache (explain() rebuilds them).
+
+    fixed: positions of the graph's inputs that hardly ever change.   constants: the program of what depends on those alone, from
+    the inputs at `sources`; its outputs are the last inputs of this one's plan.  None where nothing does.
+    """
 
     graph: Graph
     plan: Plan
@@ -49,6 +60,10 @@ class Built:
     from_cache: bool = False
     schedule: Schedule | None = None
     kernels: dict[str, Kernel] | None = None
+    fixed: tuple[int, ...] = ()
+    constants: Built | None = None
+    sources: tuple[int, ...] = ()
+    lanes: int = 8
 
     def link(self) -> Program:
         """The runnable program."""
@@ -57,27 +72,46 @@ class Built:
         return Program(self.plan, link(self.code, [ENTRY])[ENTRY], resolve)
 
 
-def build(graph: Graph, options: Options | None = None, *, use_cache: bool = True) -> Built:
+def build(graph: Graph, options: Options | None = None, *, fixed: Collection[int] = (), use_cache: bool = True) -> Built:
     """Compile `graph`, or fetch what an earlier process compiled from the very same text.
 
+    fixed: positions of inputs that hardly ever change: what depends on them alone becomes a program of its own.
     Raises IRError for a graph that breaks the IR's rules.
     """
     options = options or Options()
+    fixed = tuple(sorted(fixed))
     if not use_cache:
-        return _build(graph, options)
+        return _build(graph, options, fixed)
     from graphc.runtime.cache import default_cache
 
-    key = cache_key(graph, options)
+    key = cache_key(graph, options, fixed)
     stored = default_cache().get(key)
     if stored is not None:
-        start = time.perf_counter()
-        header, code = stored.split(b"\n", 1)
-        plan = Plan.from_json(json.loads(header))
-        plan = replace(plan, messages=tuple(_with_line(m, graph) for m in plan.messages))
-        return Built(graph, plan, code, {"from cache": 1e3 * (time.perf_counter() - start)}, from_cache=True)
-    built = _build(graph, options)
-    plan = replace(built.plan, messages=tuple(_without_line(m, graph) for m in built.plan.messages))
-    default_cache().put(key, json.dumps(plan.to_json()).encode() + b"\n" + built.code)
+        return replace(_from_cache(stored, graph, fixed), lanes=options.lanes)
+    built = _build(graph, options, fixed)
+    default_cache().put(key, _for_cache(built))
+    return built
+
+
+def _for_cache(built: Built) -> bytes:
+    """Plans as a line of JSON, then the code of each."""
+    parts = [built] if built.constants is None else [built, built.constants]
+    plans = [replace(b.plan, messages=tuple(_without_line(m, built.graph) for m in b.plan.messages)) for b in parts]
+    header = {"plans": [p.to_json() for p in plans], "nbytes": [len(b.code) for b in parts], "sources": built.sources}
+    return b"\n".join([json.dumps(header).encode(), b"".join(b.code for b in parts)])
+
+
+def _from_cache(stored: bytes, graph: Graph, fixed: tuple[int, ...]) -> Built:
+    start = time.perf_counter()
+    line, code = stored.split(b"\n", 1)
+    header = json.loads(line)
+    plans = [Plan.from_json(plan) for plan in header["plans"]]
+    plans = [replace(p, messages=tuple(_with_line(m, graph) for m in p.messages)) for p in plans]
+    first = header["nbytes"][0]
+    built = Built(graph, plans[0], code[:first], {}, from_cache=True, fixed=fixed, sources=tuple(header["sources"]))
+    if len(plans) > 1:
+        built.constants = Built(graph, plans[1], code[first:], {}, from_cache=True)
+    built.times_ms["from cache"] = 1e3 * (time.perf_counter() - start)
     return built
 
 
@@ -95,14 +129,23 @@ def _with_line(message: str, graph: Graph) -> str:
     return message if match is None else message[: match.start()] + line_text(graph.nodes[int(match[1])].location)
 
 
-def _build(graph: Graph, options: Options) -> Built:
+def _build(graph: Graph, options: Options, fixed: tuple[int, ...] = ()) -> Built:
     clock = _Clock()
-    lowered = clock("passes", optimise, graph)
-    plan_of = clock("schedule", schedule, lowered)
+    parts = clock("passes", parted, graph, fixed)
+    if isinstance(parts, Graph):
+        return replace(_compiled(parts, options, clock), graph=graph, fixed=fixed)
+    constants = _compiled(parts.constants, options, _Clock())
+    clock.times_ms["constants"] = sum(constants.times_ms.values())
+    return replace(_compiled(parts.main, options, clock), graph=graph, fixed=fixed, constants=constants, sources=parts.sources)
+
+
+def _compiled(graph: Graph, options: Options, clock: _Clock) -> Built:
+    """An optimised graph's program."""
+    plan_of = clock("schedule", schedule, graph, options.lanes)
     kernels, steps, plan = clock("plan", lay_out, plan_of)
-    text = clock("render", _render, steps, kernels, plan, options.lanes)
+    text = clock("render", _render, steps, kernels, plan, options.lanes, plan_of.joined)
     code = clock("llvm", _assemble, text)
-    return Built(graph, plan, code, clock.times_ms, schedule=plan_of, kernels=kernels)
+    return Built(graph, plan, code, clock.times_ms, schedule=plan_of, kernels=kernels, lanes=options.lanes)
 
 
 def optimise(graph: Graph) -> Graph:
@@ -110,6 +153,12 @@ def optimise(graph: Graph) -> Graph:
     for one in PASSES:
         graph = one(graph)
     return graph
+
+
+def parted(graph: Graph, fixed: Collection[int] = ()) -> Graph | Prepared:
+    """The optimised graph, or where something in it depends on inputs at `fixed` alone, the graph without that and that."""
+    lowered = optimise(graph)
+    return prepare(lowered, fixed) or lowered
 
 
 def lay_out(made: Schedule) -> tuple[dict[str, Kernel], list[Step], Plan]:
@@ -158,13 +207,17 @@ def _spec(value: Value) -> Spec:
     return Spec(value.dtype, value.shape)
 
 
-def _render(steps: list[Step], kernels: dict[str, Kernel], plan: Plan, lanes: int) -> str:
+def _render(steps: list[Step], kernels: dict[str, Kernel], plan: Plan, lanes: int, joined: Collection[int]) -> str:
     from graphc.codegen.llvm.program import Launch, Slot, render_program
     from graphc.codegen.mathlib import expand
+    from graphc.runtime.link import vector_nbytes
 
     opened = {name: expand(kernel) for name, kernel in kernels.items()}
-    launches = [step if isinstance(step, HostStep) else Launch(step[0], tuple(map(Slot, step[1]))) for step in steps]
-    return render_program(launches, opened, lanes, Slot(plan.callback_slot))
+    launches = [
+        step if isinstance(step, HostStep) else Launch(step[0], tuple(map(Slot, step[1])), i in joined)
+        for i, step in enumerate(steps)
+    ]
+    return render_program(launches, opened, lanes, Slot(plan.callback_slot), scales=vector_nbytes() == 64)
 
 
 def _assemble(text: str) -> bytes:
@@ -184,13 +237,14 @@ class _Clock:
         return result
 
 
-def cache_key(graph: Graph, options: Options) -> str:
-    """What the object depends on: the graph's text, the options, this graphc, this machine, and which nodes share a line."""
+def cache_key(graph: Graph, options: Options, fixed: tuple[int, ...] = ()) -> str:
+    """What the objects depend on: the graph's text, the options, which inputs are fixed, this graphc, this machine, and which nodes
+    share a line."""
     from graphc.runtime.link import machine_signature
 
     first: dict[tuple[str, int] | None, int] = {}
     lines = [first.setdefault(node.location, i) for i, node in enumerate(graph.nodes)]
-    parts = (print_graph(graph), str(lines), repr(options), source_fingerprint(), machine_signature())
+    parts = (print_graph(graph), str(lines), repr(options), repr(fixed), source_fingerprint(), machine_signature())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

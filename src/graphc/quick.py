@@ -1,147 +1,345 @@
-"""The short way through a compiled call that only reads tensors and makes one: less than two microseconds.
+"""The short way through compiled calls: a variant as the PROGRAM record that machine code follows.
 
-Enters: a `Variant` without side effects.  Leaves: a callable that gives a tensor, or None where a call is not for it.
-Never here: anything the long way does not do too.
+Enters: a `Variant` that ran.  Leaves: a `Record`, or None where only Python serves its calls.
+Never here: what machine code does with a record (`graphc.native.programs`), anything that `Variant.run` does not do too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from sys import getrefcount
+import ctypes
+import math
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from graphc import dtypes
-from graphc.capture.tracer import Capture
+from graphc.constants import Constants, Held
 from graphc.dtypes import DType
 from graphc.eager import dispatch
 from graphc.eager.modes import modes
 from graphc.eager.storage import array_address
-from graphc.eager.tensor import Tensor, address_of, wrap
-from graphc.ir.loops import FIRST_SLOT, THREADS_SLOT
-from graphc.runtime.memory import aligned_empty
+from graphc.eager.tensor import Tensor
+from graphc.ir.loops import FIRST_SLOT, STATUS_SLOT
+from graphc.native import layout, programs
+from graphc.native.recipes import Recipe
+from graphc.native.sites import Sites, made
+from graphc.runtime.plan import Plan
 from graphc.runtime.program import Program
+from graphc.trees import Tree
 from graphc.variant import Variant
 
-SPARES = 4  # results kept to be handed out again once nobody holds them
-
-QuickCall = Callable[[tuple[Any, ...]], Tensor | None]
-
-
-class _Spare:
-    """A result handed out before, with a frame of its own that writes to it.
-
-    references: how often the tensor, its array and the block behind it are referred to while only this holds them.
-    flags, shape: of the array as it was made; whoever had it may have changed them, or its dtype.
-    """
-
-    __slots__ = ("array", "block", "dtype", "flags", "frame", "references", "shape", "storage", "table", "tensor")
-
-    def __init__(self, program: Program, shape: tuple[int, ...], dtype: DType, first: int, states: list[int], count: int) -> None:
-        self.array, address = aligned_empty(shape, dtype.numpy)
-        self.block = self.array.base
-        self.tensor = wrap(self.array, dtype)
-        self.tensor._pointer = (self.array, address)
-        self.storage = self.tensor._storage
-        self.frame = program.new_frame()
-        self.table = self.frame.table
-        at = first + count
-        self.table[at : at + len(states) + 1] = [*states, address]
-        self.shape, self.dtype, self.flags = shape, self.array.dtype, self.array.flags.num
-        self.references = getrefcount(self.tensor), getrefcount(self.array), getrefcount(self.block)
-
-    def is_free(self) -> bool:
-        """Whether nobody else holds the tensor, its memory or a view of it, and it is as it was made."""
-        x, known, array = self.tensor, self.references, self.array
-        return (
-            getrefcount(self.block) == known[2]
-            and getrefcount(array) == known[1] + 1
-            and getrefcount(x) == known[0] + 1
-            and x._array is array
-            and array.shape == self.shape
-            and array.dtype is self.dtype
-            and array.flags.num == self.flags
-            and x._grad is None
-            and not x._requires_grad
-            and x._hooks is None
-            and x.__weakref__ is None  # type: ignore[attr-defined]
-        )
+RUNS_IN_PYTHON = 8  # of a variant, before it gets a record
+RUNS_AFTER_CHANGE = 2  # the same, after its constants changed
+MOST_RECORDS = 8  # of one compiled function
+_WORD = layout.WORD
 
 
-def quick_call(variant: Variant) -> QuickCall | None:
-    """The short way, or None where the variant writes, records, or returns more than one tensor."""
-    traced, arguments = variant.traced, variant.arguments
-    if variant.split is not None or traced.scalars or traced.grad_effects or traced.none_grads or variant.written:
+class Unservable(Exception):
+    """Only Python serves the calls of this variant."""
+
+
+class Record(Recipe):
+    """The words of a PROGRAM record at `address`; everything they point to lives as long as this does."""
+
+    def __init__(self, variant: Variant, sites: Sites) -> None:
+        super().__init__(sites.offsets)
+        self.variant = variant
+        self.guards: list[int] = []
+        self.differing: list[int] = []
+        self.items: list[int] = []
+        self.words_of: Any = None
+        self.prepared: Held | None = None
+
+    def chain(self, after: Record | None) -> None:
+        """Have machine code try another record where this one does not hold."""
+        self.words_of[programs.PROGRAM.index("next")] = 0 if after is None else after.address
+
+    # ---- what must hold
+
+    def guard(self, x: object, name: str, value: object, differs: bool = False) -> None:
+        """The word of an object whose offset is called `name` is the address of `value`."""
+        (self.differing if differs else self.guards).extend([self.reference(x) + self.offsets[name], self.reference(value)])
+
+    def guard_first(self, listed: list[Any], value: object) -> None:
+        """The first item of a list is `value`."""
+        place = ctypes.c_int64.from_address(self.reference(listed) + self.offsets["LIST_ITEMS"]).value
+        self.guards.extend([place, self.reference(value)])
+
+    def guard_variant(self) -> None:
+        """What `Variant.holds` looks at, and where the memory of outside tensors is."""
+        variant, traced = self.variant, self.variant.traced
+        self.guard_first(dispatch.epoch, dispatch.epoch[0])
+        self.guard_first(dtypes._default, dtypes._default[0])
+        for value in variant.values:
+            if type(value.owner) is dict:
+                self.guard_item(value.owner, value.name, value.owner[value.name])
+            else:
+                self.guard(value.owner, "CELL_CONTENTS", value.owner.cell_contents)  # type: ignore[union-attr]
+        for owner, name, _ in traced.numbers:
+            self.guard_item(owner, name, dict.__getitem__(owner, name))
+        for target, was_none in traced.none_grads:
+            if isinstance(target, int):
+                raise Unservable
+            self.guard(target, "TENSOR_GRAD", None, differs=not was_none)
+        for state, flag in zip(traced.states, variant.state_flags, strict=True):
+            tensor = state.tensor
+            self.guard(tensor, "TENSOR_REQUIRES_GRAD", flag)
+            if state.of_grad:
+                self.guard(tensor, "TENSOR_GRAD", tensor._grad)
+                tensor = tensor._grad  # type: ignore[assignment]
+            self.guard(tensor, "TENSOR_STORAGE", tensor._storage)
+            self.guard(tensor._storage, "STORAGE_ARRAY", tensor._storage.array)
+
+    def guard_prepared(self, constants: Constants | None) -> list[int]:
+        """The addresses of what was made of constants, which hold while nobody wrote to those and nobody outside may."""
+        if constants is None:
+            return []
+        held = constants.now
+        if held is None or not held.steady:
+            raise Unservable
+        for tensor, storage, array, version, lent in held.sources:
+            self.guard(tensor, "TENSOR_STORAGE", storage)
+            self.guard(storage, "STORAGE_ARRAY", array)
+            self.guard(storage, "STORAGE_VERSION", version)
+            self.guard(storage, "STORAGE_LENT", lent)
+        self.prepared = held
+        return held.addresses
+
+    def guard_item(self, owner: dict[Any, Any], name: str, value: object) -> None:
+        """A dict's item is `value`."""
+        self.items.extend([self.reference(owner), self.reference(name), self.reference(value)])
+
+    def wanted(self, tree: Tree, leaves: list[tuple[DType, tuple[int, ...], bool]]) -> list[int]:
+        """A WANTED record of an argument; takes its tensors from the front of `leaves`."""
+        words = dict.fromkeys(programs.WANTED, 0)
+        if tree.kind == "leaf":
+            dtype, shape, requires_grad = leaves.pop(0)
+            words |= {
+                "kind": programs.A_TENSOR,
+                "type": id(Tensor),
+                "dtype": self.reference(dtype),
+                "descr": self.reference(dtype.numpy),
+                "requires_grad": id(requires_grad),
+                "rank": len(shape),
+                "sizes": self.words(shape),
+                "span": max(math.prod(shape), 1) * dtype.itemsize,
+            }
+        elif tree.kind == "static":
+            words |= {"kind": programs.SAME, "type": self.reference(tree.value)}
+        elif tree.kind == "list" or (tree.kind == "tuple" and tree.value is None):
+            kind, of = (programs.ITEMS_OF_LIST, list) if tree.kind == "list" else (programs.ITEMS_OF_TUPLE, tuple)
+            items = [word for child in tree.children for word in self.wanted(child, leaves)]
+            words |= {"kind": kind, "type": id(of), "items": self.words(items), "count": len(tree.children)}
+        else:
+            raise Unservable
+        return self.record(programs.WANTED, **words)
+
+    # ---- what is delivered
+
+    def part(self, tree: Tree, places: list[int]) -> list[int]:
+        """A PART record; takes the places of its tensors from the front of `places`."""
+        kind, value = programs.MADE, 0
+        if tree.kind == "leaf":
+            value = places.pop(0)
+        elif tree.kind == "static":
+            kind, value = programs.FIXED, self.reference(tree.value)
+        elif tree.kind == "list" or (tree.kind == "tuple" and tree.value is None):
+            kind = programs.A_LIST if tree.kind == "list" else programs.A_TUPLE
+        elif tree.kind == "dict":
+            kind, value = programs.A_DICT, self.reference(tree.value)
+        elif tree.kind == "named":
+            kind, value = programs.CALLED_WITH, self.reference(tree.value)
+        else:
+            raise Unservable
+        parts = [word for child in tree.children for word in self.part(child, places)]
+        return self.record(programs.PART, kind=kind, value=value, parts=self.words(parts), count=len(tree.children))
+
+    def effects(self) -> dict[str, int]:
+        """The words for what a call does besides giving results."""
+        variant, traced = self.variant, self.variant.traced
+        count = len(traced.arguments)
+        written: list[int] = []
+        spans: list[int] = []
+        for i in sorted(variant.written):
+            state = traced.states[i - count]
+            written.append(self.reference(state._storage))
+            spans += np.lib.array_utils.byte_bounds(state.array)
+        grads = []
+        for target, position in traced.grad_effects:
+            if isinstance(target, int):
+                raise Unservable
+            grads += [self.reference(target), -1 if position is None else position]
+        deferred = [self.reference(function) for function in traced.deferred]
+        return {
+            **self.stretch("spans", spans),
+            **self.stretch("written", written),
+            **self.stretch("grads", grads),
+            **self.stretch("deferred", deferred),
+        }
+
+    def stretch(self, name: str, words: Sequence[int]) -> dict[str, int]:
+        """Where words begin and end."""
+        start = self.words(words)
+        return {name: start, f"{name}_end": start + _WORD * len(words)}
+
+    def arguments(self, given: Sequence[Tensor]) -> dict[str, int]:
+        """The words that say what the arguments of a call must be."""
+        positional, named = self.variant.arguments.children
+        leaves = [(x.dtype, tuple(x._array.shape), bool(x._requires_grad)) for x in given]
+        wanted = [word for child in (*positional.children, *named.children) for word in self.wanted(child, leaves)]
+        names = named.value or ()
+        return {
+            "positional": len(positional.children),
+            "names": self.words([self.reference(name) for name in names]),
+            "name_count": len(names),
+            "wanted": self.words(wanted),
+        }
+
+    def outputs(self) -> int:
+        """Where the OUTPUT records are."""
+        words = []
+        for i, (shape, dtype) in enumerate(self.variant.outputs):
+            sizes: Any = shape  # no symbols in a variant
+            words += self.output(i, dtype, sizes, np.empty(sizes, dtype.numpy).strides)
+        return self.words(words)
+
+    def fill_inputs(self, table: Any, at: int, end: int, constants: Constants | None) -> int:
+        """Write down the addresses of all inputs but the arguments.
+
+        Gives what writes the numbers that the program reads anew at every call; 0 where it reads none.
+        """
+        traced = self.variant.traced
+        scalars = traced.scalars
+        held = [np.empty((), dtype.numpy) for _, dtype in scalars]
+        arrays = [*(s.array for s in traced.states), *held]
+        table[at:end] = [*map(array_address, arrays), *self.guard_prepared(constants)]
+        if not scalars:
+            return 0
+
+        def fill() -> None:
+            for (getter, _), array in zip(scalars, held, strict=True):
+                array[...] = getter()
+
+        return self.reference(fill)
+
+
+class Records:
+    """The records of one compiled function, the latest first."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.runs: dict[Variant, int] = {}  # that Python did
+        self.last = ctypes.c_int64(0)  # the address of the record that served the last call, 0 where Python did
+
+    def note_run(self, variant: Variant, leaves: Sequence[Tensor]) -> bool:
+        """Python ran a variant with success.  Makes a record when that happened often enough: whether there are others now."""
+        self.last.value = 0
+        count = self.runs[variant] = self.runs.get(variant, 0) + 1
+        if count < RUNS_IN_PYTHON or count & (count - 1):
+            return False
+        record = record_of(variant, leaves, ctypes.addressof(self.last))
+        self.runs = {v: n for v, n in self.runs.items() if v.epoch == dispatch.epoch[0]}
+        if record is None:
+            return False
+        current = [r for r in self.records if r.variant is not variant and r.variant.epoch == dispatch.epoch[0]]
+        self._chain([record, *current][:MOST_RECORDS])
+        return True
+
+    def drop_outdated(self, variant: Variant) -> bool:
+        """Let go of what was made of constants that have changed, so that its memory can be used again: whether a record did."""
+        now = None if variant.constants is None else variant.constants.now
+        if now is None or now.is_current():
+            return False
+        self.runs[variant] = min(self.runs.get(variant, 0), RUNS_IN_PYTHON - RUNS_AFTER_CHANGE)
+        left = [r for r in self.records if r.prepared is not now]
+        if len(left) == len(self.records):
+            return False
+        self._chain(left)
+        return True
+
+    def _chain(self, records: list[Record]) -> None:
+        self.records = records
+        for one, after in zip(records, [*records[1:], None], strict=False):
+            one.chain(after)
+
+    def entry(self) -> tuple[int, Any] | None:
+        """What an `Entered` holds on to."""
+        return (self.records[0].address, self.records) if self.records else None
+
+    def last_variant(self) -> Variant | None:
+        """The variant whose record served the last call; None where Python did."""
+        return next((r.variant for r in self.records if r.address == self.last.value), None)
+
+
+def enter_through(kind: type) -> None:
+    """Have machine code serve calls of `kind`, whose ``__call__`` is in Python now."""
+    sites = made()
+    if sites is not None and not sites.state.long_way:
+        sites.enter_through(kind, kind.__call__)  # type: ignore[operator]
+
+
+def record_of(variant: Variant, leaves: Sequence[Tensor], last: int) -> Record | None:
+    """The record for a variant that has just run with success on `leaves`, or None.   last: where it notes a call it served."""
+    sites = made()
+    if sites is None:
         return None
-    if traced.numbers or traced.deferred or traced.aliases:
+    try:
+        return _written(variant, leaves, sites, last)
+    except (Unservable, AttributeError, KeyError):
         return None
-    if traced.result_count != 1 or traced.output_tree.kind != "leaf" or not all(_is_plain(s) for s in traced.states):
-        return None
-    if arguments.children[1].children or any(child.kind != "leaf" for child in arguments.children[0].children):
-        return None
-    return _made(variant)
 
 
-def _is_plain(state: Capture) -> bool:
-    return not state.of_grad and bool(state.array.flags.c_contiguous)
+def _written(variant: Variant, given: Sequence[Tensor], sites: Sites, last: int) -> Record:
+    forward, traced = variant.forward, variant.traced  # once: another thread may put its equal there
+    plan, count = forward.built.plan, len(variant.traced.arguments)
+    _require_servable(variant, plan, sites)
+    record = Record(variant, sites)
+    record.guard_variant()
+    table = (ctypes.c_int64 * (plan.slots + count))()  # and the arrays of the arguments
+    record.kept += [table, forward.program]
+    base, output_at = ctypes.addressof(table), FIRST_SLOT + len(plan.inputs)
+    table[STATUS_SLOT] = status = record.words([0])
+    fill = record.fill_inputs(table, FIRST_SLOT + count, output_at, forward.constants)
+    words = record.record(
+        programs.PROGRAM,
+        next=0,
+        busy=0,
+        last=last,
+        grad=id(modes.grad),
+        **record.arguments(given),
+        **record.stretch("guards", record.guards),
+        **record.stretch("differing", record.differing),
+        **record.stretch("items", record.items),
+        table=base,
+        held=_WORD * (plan.slots - FIRST_SLOT),
+        tensor_count=count,
+        entry=forward.program.address,
+        long=int(Program.is_long(plan.nbytes)),
+        status=status,
+        arena=record.words(plan.arena_offsets),
+        arena_count=len(plan.arena_offsets),
+        arena_slot=base + _WORD * (output_at + len(plan.outputs)),
+        arena_nbytes=plan.arena_nbytes,
+        arena_at=0,
+        outputs=record.outputs(),
+        output_count=len(plan.outputs),
+        output_slot=base + _WORD * output_at,
+        fill=fill,
+        result=record.words(record.part(traced.output_tree, list(range(traced.result_count)))),
+        **record.effects(),
+    )
+    record.address = record.words(words)
+    record.words_of = record.kept[-1]
+    return record
 
 
-def _made(variant: Variant) -> QuickCall:
-    plan, program = variant.built.plan, variant.program
+def _require_servable(variant: Variant, plan: Plan, sites: Sites) -> None:
+    """Raises Unservable where machine code cannot do what `Variant.run` does, or has no memory for it."""
     traced = variant.traced
-    states = [(s.tensor, s.tensor._storage, s.array, flag) for s, flag in zip(traced.states, variant.state_flags, strict=True)]
-    count = len(traced.arguments)
-    specs = [(s.dtype, s.shape) for s in plan.inputs[:count]]
-    shape, dtype = variant.outputs[0]
-    grad_mode, autocast, default_dtype, default_at = modes.grad, modes.autocast, dtypes._default, dtypes._default[0]
-    epoch, at = variant.epoch, dispatch.epoch
-    entry, pool = program.entry_for(plan.nbytes), program.pool
-    threaded = program.is_long(plan.nbytes)
-    run_address, pool_address, first = pool.run_address, pool.address, FIRST_SLOT
-    fixed = [array_address(a) for _, _, a, _ in states]
-    spares: list[_Spare] = []
-    values = variant.values
-
-    def call(args: tuple[Any, ...]) -> Tensor | None:
-        if len(args) != count or at[0] != epoch or modes.grad is not grad_mode or modes.tracer is not None:
-            return None
-        if (
-            modes.autocast is not autocast
-            or default_dtype[0] is not default_at
-            or (values and not all(value.holds() for value in values))
-        ):
-            return None
-        addresses = []
-        for x, (wanted, size) in zip(args, specs):  # noqa: B905  lengths were compared
-            if type(x) is not Tensor or x.dtype is not wanted or x._requires_grad or x._base is not None:
-                return None
-            array = x._array
-            if array.shape != size:
-                return None
-            pointer = x._pointer
-            if pointer is None or pointer[0] is not array:
-                if not array.flags.c_contiguous:
-                    return None
-                address_of(x)
-                pointer = x._pointer
-            addresses.append(pointer[1])  # type: ignore[index]
-        for tensor, storage, array, flag in states:
-            if tensor._storage is not storage or storage.array is not array or tensor._requires_grad is not flag:
-                return None
-        spare = spares.pop(0) if len(spares) == SPARES else None
-        if spare is None or not spare.is_free():
-            spare = _Spare(program, shape, dtype, first, fixed, count)  # type: ignore[arg-type]
-        table = spare.table
-        slot = first
-        for address in addresses:
-            table[slot] = address
-            slot += 1
-        if threaded:
-            table[THREADS_SLOT] = pool.threads
-        failed = entry(spare.frame.address, run_address, pool_address)
-        if failed:
-            raise program.failure(spare.frame.address, failed)
-        spare.storage.version = 0
-        spares.append(spare)
-        return spare.tensor
-
-    return call
+    if variant.split is not None or traced.aliases or plan.host_calls or len(plan.outputs) > programs.MOST_OUTPUTS:
+        raise Unservable
+    if any(i < len(traced.arguments) for i in variant.written) or not all(s.array.flags.c_contiguous for s in traced.states):
+        raise Unservable
+    if plan.arena_nbytes and not sites.reserve_scratch(plan.arena_nbytes):
+        raise Unservable

@@ -15,8 +15,9 @@ import numpy as np
 
 from graphc.artifact import container, weights
 from graphc.checkpoints.shards import checked_index, nbytes_of, split
+from graphc.dtypes import from_numpy
 from graphc.eager.devices import check_device
-from graphc.eager.tensor import Tensor, wrap_array
+from graphc.eager.tensor import Tensor, wrap
 from graphc.errors import CheckpointError, at_user_line
 from graphc.nn.module import Module
 
@@ -34,7 +35,12 @@ def tensors_of(data: memoryview, copy: bool = True) -> dict[str, Tensor]:
 def _tensor(data: memoryview, name: str, item: weights.Item, copy: bool = True) -> Tensor:
     array = weights.array_of(data, name, item)
     aligned = array.ctypes.data % array.itemsize == 0
-    return wrap_array(weights.copied(array) if copy or not aligned or array.dtype.kind == "b" else array)
+    return _alone(weights.copied(array) if copy or not aligned or array.dtype.kind == "b" else array)
+
+
+def _alone(array: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor on memory that nobody else has."""
+    return wrap(array, from_numpy(array.dtype))
 
 
 def _mapped(path: Path) -> memoryview:
@@ -101,7 +107,7 @@ class Slice:
         return self._dtype
 
     def __getitem__(self, index: Any) -> Tensor:
-        return wrap_array(weights.copied(np.asarray(self._array[index])))
+        return _alone(weights.copied(np.asarray(self._array[index])))
 
 
 class safe_open:

@@ -16,9 +16,9 @@ import numpy as np
 
 from graphc.artifact import container, files, weights, zips
 from graphc.artifact.container import Place
+from graphc.artifact.load import Parts
 from graphc.errors import ArtifactError, CheckpointError
 from graphc.runtime.host import Function
-from graphc.runtime.plan import Plan
 
 # What Python's own functions raise for bytes that are not what they expect; beside a clear error of their own, readers let it pass.
 _DAMAGE = (
@@ -193,9 +193,10 @@ def _foreign(data: memoryview) -> str:
 
 
 def _tensor(array: np.ndarray[Any, Any]) -> Any:
-    from graphc.eager.tensor import wrap_array
+    from graphc.dtypes import from_numpy
+    from graphc.eager.tensor import wrap
 
-    return wrap_array(array)
+    return wrap(array, from_numpy(array.dtype))
 
 
 def _script(entries: Mapping[str, bytes]) -> Any:
@@ -211,10 +212,17 @@ def _resolve(name: str, attributes: str) -> Function:
     return resolve(name, attributes)
 
 
-def _rebuild(graph_text: str) -> tuple[Plan, bytes]:
+def _rebuild(graph_text: str) -> Parts:
     import graphc.ops  # noqa: F401  the table that the text names
     from graphc.ir.text import parse_graph
     from graphc.pipeline import build
 
-    built = build(parse_graph(graph_text))
-    return built.plan, built.code
+    graph = parse_graph(graph_text)
+    fixed = [i for i, value in enumerate(graph.inputs) if value.role == "state"]  # those that are written do not count
+    return parts_of(build(graph, fixed=fixed))
+
+
+def parts_of(built: Any) -> Parts:
+    """What a file holds of a `pipeline.Built`."""
+    once = built.constants
+    return Parts(built.plan, built.code) if once is None else Parts(built.plan, built.code, once.plan, once.code, built.sources)

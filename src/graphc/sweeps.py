@@ -179,12 +179,12 @@ def run_over(key: tuple[Any, ...], function: Function, tensors: Sequence[Tensor]
     rows.place(0, [address_of(x) for x in tensors])
     if results is not None:
         rows.place(1, address_of(results) + np.arange(len(tensors)) * results.dtype.itemsize)
-        results._storage.version += 1
     rows.numbers[: len(found.keys)] = [numbers[name] for name in found.keys]
     rows.run()
-    if 0 in found.plan.written:
-        for x in tensors:
-            x._storage.version += 1
+    for x in tensors if 0 in found.plan.written else ():
+        x._storage.version += 1
+    if results is not None:
+        results._storage.version += 1
 
 
 @functools.cache

@@ -7,12 +7,13 @@ Never here: which specialisation a call takes (compiled.py).
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from graphc.capture.guards import PlainValue
 from graphc.capture.tracer import Traced
+from graphc.constants import Constants
 from graphc.eager import dispatch
 from graphc.eager.modes import modes
 from graphc.eager.storage import array_address
@@ -31,20 +32,28 @@ class SharedMemory(Exception):
     """An argument shares memory with an input that the program writes: the trace knew them as two.  Nothing has been written."""
 
 
+class Forward(NamedTuple):
+    """A program, and what its last inputs are: the results of `constants`, if there is something that is done once."""
+
+    built: Built
+    program: Program
+    constants: Constants | None = None
+
+
 class Variant:
-    """A specialisation.  `split` None: no gradients flow through it."""
+    """A specialisation.  `split` None: no gradients flow through it.   forward: what runs; may be replaced by its equal."""
 
     def __init__(
         self,
         traced: Traced,
-        forward: tuple[Built, Program],
+        forward: Forward,
         backward: tuple[Built, Program] | None,
         split: Split | None,
         arguments: Tree,
         values: list[PlainValue],
     ) -> None:
         self.traced, self.split, self.arguments, self.values = traced, split, arguments, values
-        self.built, self.program = forward
+        self.forward = forward
         self.backward = backward
         self.epoch = dispatch.epoch[0]
         self.outputs = [(tuple(s.shape), s.dtype) for s in self.built.plan.outputs]
@@ -56,6 +65,23 @@ class Variant:
         self.state_flags = [bool(state.tensor._requires_grad) for state in traced.states]
         self.leaf_arguments = [target for target, _ in traced.grad_effects if isinstance(target, int)]
         self.moved = 0 if split is None else len(traced.differentiated)
+
+    @property
+    def built(self) -> Built:
+        """What was compiled of the forward graph."""
+        return self.forward.built
+
+    @property
+    def program(self) -> Program:
+        """The same, linked."""
+        return self.forward.program
+
+    @property
+    def constants(self) -> Constants | None:
+        """What the program reads beside arguments and states.  Whoever runs it by a way of its own puts ``held().addresses`` behind
+        the states' and scalars' addresses, keeps what `held` gave until the run is over, and before every run makes sure that it
+        still is ``constants.now`` and ``is_current()``."""
+        return self.forward.constants
 
     def builts(self) -> list[Built]:
         """What was compiled: forward, and backward where there is one."""
@@ -91,9 +117,13 @@ class Variant:
         for getter, dtype in self.traced.scalars:
             arrays.append(np.asarray(getter(), dtype.numpy))
             addresses.append(array_address(arrays[-1]))
+        forward = self.forward
         held = self.contiguous(leaves, arrays, addresses, moved)
+        prepared = None if forward.constants is None else forward.constants.held()
+        if prepared is not None:
+            addresses += prepared.addresses
         made = [aligned_empty(shape, dtype.numpy) for shape, dtype in self.outputs]  # type: ignore[arg-type]
-        self.program(addresses, [address for _, address in made])
+        forward.program(addresses, [address for _, address in made])
         for i in self.written:
             if held[i] is not arrays[i]:
                 np.copyto(arrays[i], held[i])

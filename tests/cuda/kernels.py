@@ -452,7 +452,7 @@ def conversions(source: DType) -> Kernel:
     return flat(f"conversions_{source.short}", [buffer("x", "in", source, n), *params], *body)
 
 
-_FLOATING = {"div", "sqrt", "fma", "copysign", "floor", "ceil", "trunc", "round"}
+_FLOATING = {"div", "sqrt", "fma", "copysign", "scale", "floor", "ceil", "trunc", "round"}
 _INTEGER = {"and", "or", "xor", "not", "shl", "shr", "idiv"}
 
 
@@ -472,6 +472,9 @@ def functions(dtype: DType) -> Kernel:
         args: tuple[Expr, ...] = (x, y, z)[: FUNCTIONS[fn]]
         if fn in ("shl", "shr"):
             args = (x, call("and", y, Const(7, dtype)))
+        if fn == "scale":
+            args = (Const(1.25, dtype), call("min", call("max", call("round", y), Const(-200.0, dtype)), Const(200.0, dtype)))
+            args = (call("select", call("eq", y, y), args[0], y), args[1])
         if fn == "idiv":
             args = (x, call("select", call("eq", y, Const(0, dtype)), z, y))
             args = (x, call("select", call("eq", args[1], Const(0, dtype)), Const(3, dtype), args[1]))

@@ -86,6 +86,14 @@ GRAPHS = {
             masked=false) : f32[2, 7, 25], f32[3, 7, 3], f32[7, 5]
           return %0, %1, %2
         }""",
+    "attention": """
+        graph @g(%q: f32[2, 2, 19, 8], %k: f32[2, 1, 37, 8], %v: f32[37, 6], %r: f32[2, 1, 1, 8]) {
+          %0, %1 = attention(%q, %k, %v, is_causal=true, scale=0.5) : f32[2, 2, 19, 6], f32[2, 2, 19, 2]
+          %2, %3 = attention(%r, %k, %v, is_causal=false, scale=0.5) : f32[2, 1, 1, 6], f32[2, 1, 1, 2]
+          %4, %5, %6 = attention_backward(%0, %0, %1, %q, %k, %v, is_causal=true, scale=0.5)
+            : f32[2, 2, 19, 8], f32[2, 1, 37, 8], f32[2, 1, 37, 6]
+          return %0, %2, %4, %5, %6
+        }""",
     "indices": """
         graph @g(%x: f32[7, 40], %i: i64[5]) {
           %0 = index_select(%x, %i, dim=0) : f32[5, 40]

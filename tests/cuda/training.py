@@ -92,8 +92,8 @@ class OnDevice(Compiled):
         self.cache, self.order = cache, order
         self.devices: list[DeviceProgram] = []
 
-    def _program(self, graph: Graph) -> tuple[Built, Any]:
-        built, _ = super()._program(graph)
+    def _program(self, graph: Graph, fixed: Sequence[int] = ()) -> tuple[Built, Any]:
+        built, _ = super()._program(graph)  # nothing is prepared ahead
         lowered = lower(graph)
         assert lowered.plan == built.plan
         self.devices.append(DeviceProgram(lowered, library_of([lowered], self.cache), self.order))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,24 +19,60 @@ from graphc.artifact import signing, weights
 from graphc.artifact.structure import is_array, read_tree
 from graphc.errors import ArtifactError, IRError, at_user_line
 from graphc.ir.loops import ENTRY
+from graphc.leases import Debt, is_out, lend
 from graphc.runtime.host import Resolve
 from graphc.runtime.link import link, machine_signature
 from graphc.runtime.memory import aligned_empty
 from graphc.runtime.plan import Plan, Spec
+from graphc.runtime.prepared import PreparedMemory
 from graphc.runtime.program import Program
 from graphc.trees import Tree, flatten
 
 GRAPH, PLAN, SIGNATURE, WEIGHTS, NATIVE, NATIVE_FACTS = (
     "graph.gct", "plan.json", "signature.json", "weights.safetensors", "native/code.o", "native/code.json",
 )  # fmt: skip
+CONSTANTS, NATIVE_CONSTANTS = "constants.json", "native/constants.o"  # where something depends on weights alone
 
 Array = np.ndarray[Any, Any]
-Rebuild = Callable[[str], tuple[Plan, bytes]]
 
 
-def native_content(graph_text: bytes, plan: bytes, machine: str, code: bytes) -> bytes:
+@dataclass(frozen=True)
+class Parts:
+    """What is run: plan and code, and those of what is done once: from the plan's inputs at `sources` it makes the last of them."""
+
+    plan: Plan
+    code: bytes
+    constants: Plan | None = None
+    constants_code: bytes = b""
+    sources: tuple[int, ...] = ()
+
+    def entries(self) -> dict[str, bytes]:
+        """The entries of a file."""
+        found = {PLAN: json.dumps(self.plan.to_json()).encode(), NATIVE: self.code}
+        if self.constants is not None:
+            found[CONSTANTS] = json.dumps({"plan": self.constants.to_json(), "sources": self.sources}).encode()
+            found[NATIVE_CONSTANTS] = self.constants_code
+        return found
+
+    @classmethod
+    def of(cls, entries: Mapping[str, bytes]) -> Parts:
+        """What `entries` wrote.  Raises KeyError, TypeError or ValueError."""
+        plan, code = Plan.from_json(json.loads(entries[PLAN])), entries[NATIVE]
+        if CONSTANTS not in entries:
+            return cls(plan, code)
+        constants = json.loads(entries[CONSTANTS])
+        sources = tuple(int(i) for i in constants["sources"])
+        return cls(plan, code, Plan.from_json(constants["plan"]), entries[NATIVE_CONSTANTS], sources)
+
+
+Rebuild = Callable[[str], Parts]
+
+
+def native_content(entries: Mapping[str, bytes], machine: str) -> bytes:
     """What a signature of native code covers: the code and everything it belongs to."""
-    parts = (b"graphc native 1", graph_text, plan, machine.encode(), code)
+    parts = [b"graphc native 1", entries[GRAPH], entries[PLAN], machine.encode(), entries[NATIVE]]
+    if CONSTANTS in entries or NATIVE_CONSTANTS in entries:
+        parts = [b"graphc native 2", *parts[1:], entries[CONSTANTS], entries[NATIVE_CONSTANTS]]
     return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
 
 
@@ -48,17 +85,23 @@ class Loaded:
     def __init__(
         self,
         name: str,
-        plan: Plan,
-        program: Program,
+        parts: Parts,
         signature: Mapping[str, Any],
         arrays: dict[str, Array],
         wrap: Callable[[Array], Any] | None,
+        resolve: Resolve | None,
     ) -> None:
+        plan = parts.plan
         self.name, self.plan = name, plan
-        self._program, self._wrap, self._arrays = program, wrap, arrays
+        self._program, self._wrap, self._arrays = _linked(plan, parts.code, resolve), wrap, arrays
         states = [arrays[n] for n in signature["states"]]
         self._state_addresses = [_address(a) for a in states]
-        self._argument_specs = plan.inputs[: len(plan.inputs) - len(states)]
+        prepared = 0 if parts.constants is None else len(parts.constants.outputs)
+        self._argument_specs = plan.inputs[: len(plan.inputs) - len(states) - prepared]
+        self._constants = None if parts.constants is None else _linked(parts.constants, parts.constants_code, resolve)
+        self._sources = [self._state_addresses[i - len(self._argument_specs)] for i in parts.sources]
+        self._prepared: tuple[PreparedMemory, Debt] | None = None
+        self.lent: Debt = None
         self._written = [i for i in plan.written if i < len(self._argument_specs)]
         self._result_count = int(signature["result_count"])
         self._arguments = read_tree(signature["arguments"], len(self._argument_specs))
@@ -70,8 +113,8 @@ class Loaded:
         return f"<graphc.Loaded {self.name}({', '.join(map(str, self._argument_specs))})>"
 
     def state_dict(self) -> dict[str, Array]:
-        """Parameters and state by name."""
-        return dict(self._arrays)
+        """Parameters and state by name.  While any of the arrays is held, what is made of them once is made at every call."""
+        return {name: lend(self, array) for name, array in self._arrays.items()}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run.
@@ -93,7 +136,8 @@ class Loaded:
             ]
         outputs = [aligned_empty(_shape(spec), spec.dtype.numpy) for spec in self.plan.outputs]
         with self._lock:
-            self._program([_address(a) for a in held] + self._state_addresses, [address for _, address in outputs])
+            inputs = [*(_address(a) for a in held), *self._state_addresses, *self._prepared_addresses()]
+            self._program(inputs, [address for _, address in outputs])
         for i in self._written:
             if held[i] is not arrays[i]:
                 np.copyto(arrays[i], held[i])
@@ -101,6 +145,17 @@ class Loaded:
         if self._wrap is not None and not any(isinstance(leaf, np.ndarray) for leaf in leaves):
             results = [self._wrap(array) for array in results]
         return self._results.unflatten(results)
+
+    def _prepared_addresses(self) -> list[int]:
+        """Where the results are that depend on weights alone: made first, and again when somebody may have written to weights."""
+        if self._constants is None:
+            return []
+        lent = self.lent
+        known = self._prepared
+        if known is None or known[1] is not lent or is_out(lent):
+            memory = PreparedMemory(self._constants, self._sources, None if known is None else known[0].arena)
+            known = self._prepared = memory, lent
+        return known[0].addresses
 
     def _array(self, position: int, leaf: Any, spec: Spec) -> Array:
         array = leaf if isinstance(leaf, np.ndarray) else leaf.detach().numpy()
@@ -115,6 +170,10 @@ class Loaded:
         if position in self._written and not array.flags.writeable:
             raise ArtifactError(at_user_line(f"{self.name}: argument {position} is read-only, and the program writes to it"))
         return array
+
+
+def _linked(plan: Plan, code: bytes, resolve: Resolve | None) -> Program:
+    return Program(plan, link(code, [ENTRY])[ENTRY], resolve)
 
 
 def _shown(arguments: Tree) -> str:
@@ -148,8 +207,8 @@ def loaded_from(
     """The callable that `artifact.save.save` wrote as `entries`.
 
     Native code among them runs only if this user's key signed it together with the very graph beside it, on this kind of machine;
-    otherwise `rebuild` makes plan and code from the graph's text (None: that is an error).  `resolve` finds what runs its operators
-    on the host (None: a program with one is an error).
+    otherwise `rebuild` makes plans and code from the graph's text (None: that is an error).  `resolve` finds what runs its
+    operators on the host (None: a program with one is an error).
 
     Raises ArtifactError for entries that do not fit together.
     """
@@ -157,28 +216,24 @@ def loaded_from(
         signature = json.loads(entries[SIGNATURE])
         arrays = weights.from_bytes(entries[WEIGHTS])
         graph_text = entries[GRAPH].decode()
-        code = _trusted_code(entries)
-        if code is None:
-            plan, code = _rebuilt(graph_text, rebuild)
-        else:
-            plan = Plan.from_json(json.loads(entries[PLAN]))
-        _check(plan, signature, arrays)
-        return Loaded(str(signature["name"]), plan, Program(plan, link(code, [ENTRY])[ENTRY], resolve), signature, arrays, wrap)
+        parts = Parts.of(entries) if _is_trusted(entries) else _rebuilt(graph_text, rebuild)
+        _check(parts, signature, arrays)
+        return Loaded(str(signature["name"]), parts, signature, arrays, wrap, resolve)
     except (
         IRError, KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError, SyntaxError, RecursionError,
     ) as error:  # fmt: skip
         raise ArtifactError(f"its parts do not fit together ({type(error).__name__}: {error})") from error
 
 
-def _trusted_code(entries: Mapping[str, bytes]) -> bytes | None:
+def _is_trusted(entries: Mapping[str, bytes]) -> bool:
+    """Whether this user wrote the native code, for this machine."""
     facts = json.loads(entries[NATIVE_FACTS])
     if facts["machine"] != machine_signature():
-        return None
-    content = native_content(entries[GRAPH], entries[PLAN], facts["machine"], entries[NATIVE])
-    return entries[NATIVE] if signing.is_signed(content, facts["signature"]) else None
+        return False
+    return signing.is_signed(native_content(entries, facts["machine"]), facts["signature"])
 
 
-def _rebuilt(graph_text: str, rebuild: Rebuild | None) -> tuple[Plan, bytes]:
+def _rebuilt(graph_text: str, rebuild: Rebuild | None) -> Parts:
     if rebuild is None:
         raise ArtifactError(
             "its native code is not for this machine or not signed by this user, and nothing can compile it again here"
@@ -189,14 +244,24 @@ def _rebuilt(graph_text: str, rebuild: Rebuild | None) -> tuple[Plan, bytes]:
         raise ArtifactError(f"its graph is not valid: {error}") from error
 
 
-def _check(plan: Plan, signature: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-    """The plan's inputs are the arguments and then the states, each with a weight of its type."""
+def _check(parts: Parts, signature: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+    """The plan's inputs are the arguments, then the states, each with a weight of its type, then what is made of states once."""
+    plan, once = parts.plan, parts.constants
     states, count = signature["states"], signature["result_count"]
-    if not isinstance(states, list) or len(set(states)) != len(states) or len(states) > len(plan.inputs):
+    made = () if once is None else once.outputs
+    states_end = len(plan.inputs) - len(made)
+    if not isinstance(states, list) or len(set(states)) != len(states) or len(states) > states_end:
         raise ArtifactError("its signature does not fit its plan")
+    if plan.inputs[states_end:] != made or (once is None and parts.sources):
+        raise ArtifactError("its plans do not fit together")
+    lasting = {*range(states_end - len(states), states_end)} - {*plan.written}
+    if once is not None and (
+        not lasting.issuperset(parts.sources) or once.inputs != tuple(plan.inputs[i] for i in parts.sources) or once.written
+    ):
+        raise ArtifactError("its plans do not fit together")
     if type(count) is not int or not 0 <= count <= len(plan.outputs):
         raise ArtifactError("its signature does not fit its plan")
-    for state, spec in zip(states, plan.inputs[len(plan.inputs) - len(states) :], strict=True):
+    for state, spec in zip(states, plan.inputs[states_end - len(states) : states_end], strict=True):
         array = arrays[state]
         if array.dtype != spec.dtype.numpy or array.shape != spec.shape:
             raise ArtifactError(f"weight {state} does not have the type {spec} that the plan needs")

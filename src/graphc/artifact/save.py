@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from graphc.artifact import container, signing, weights
-from graphc.artifact.load import GRAPH, NATIVE, NATIVE_FACTS, PLAN, SIGNATURE, WEIGHTS, native_content
+from graphc.artifact.load import GRAPH, NATIVE_FACTS, SIGNATURE, WEIGHTS, Parts, native_content
 from graphc.runtime.link import machine_signature
-from graphc.runtime.plan import Plan
 from graphc.trees import Tree
 
 
@@ -24,8 +23,7 @@ def save(
     *,
     name: str,
     graph_text: str,
-    plan: Plan,
-    code: bytes,
+    parts: Parts,
     arguments: Tree,
     results: Tree,
     result_count: int,
@@ -36,10 +34,9 @@ def save(
 
     states: for each state input of the plan, in order, the name of its array.  Raises OSError, TypeError.
     """
-    graph = graph_text.encode()
-    plan_json = json.dumps(plan.to_json()).encode()
+    entries = {GRAPH: graph_text.encode(), **parts.entries()}
     machine = machine_signature()
-    facts = {"machine": machine, "signature": signing.sign(native_content(graph, plan_json, machine, code))}
+    facts = {"machine": machine, "signature": signing.sign(native_content(entries, machine))}
     signature = {
         "name": name,
         "arguments": arguments.to_json(),
@@ -50,11 +47,9 @@ def save(
     container.write(
         path,
         {
-            GRAPH: graph,
-            PLAN: plan_json,
+            **entries,
             SIGNATURE: json.dumps(signature, indent=1).encode(),
             NATIVE_FACTS: json.dumps(facts).encode(),
-            NATIVE: code,
             WEIGHTS: weights.to_bytes(arrays),
         },
     )

@@ -88,6 +88,7 @@ class Traced:
     numbers: (dict, name, value) of every hyperparameter that the code read as a Python number: guards.
     deferred: what to call after every run, such as the step of a learning rate's schedule.
     aliases: results that share memory with an argument, an outside tensor or another result.
+    lasting: which states (their positions) the code neither writes nor differentiates by: parameters at inference, buffers.
     requires_grad: of each result.   gradient_positions: which result each gradient input belongs to.
     """
 
@@ -102,6 +103,7 @@ class Traced:
         self.numbers: list[tuple[dict[str, Any], str, Any]] = []
         self.deferred: list[Callable[[], None]] = []
         self.aliases: list[Alias] = []
+        self.lasting: list[int] = []
         self.requires_grad: list[bool] = []
         self.gradient_positions: list[int] = []
         self.differentiated: list[Target] = []
@@ -465,10 +467,18 @@ def _finished(tracer: Tracer, result: Any, name: str, joint: bool, leaves: list[
     traced.updates = [inputs.index(initial) for initial, _ in updates]
     traced.grad_effects, traced.none_grads = effects, list(tracer.grad_reads.values())
     traced.numbers, traced.deferred = tracer.numbers, tracer.deferred
+    traced.lasting = _lasting(tracer, traced)
     captured = {id(capture._storage): capture.tensor for _, capture in tracer.states if not capture.of_grad}
     traced.aliases = find_aliases(results, tracer.argument_storages, captured)
     traced.requires_grad, traced.gradient_positions, traced.differentiated = requires, positions, sources
     return traced
+
+
+def _lasting(tracer: Tracer, traced: Traced) -> list[int]:
+    moving = {id(t._storage) for t in tracer.sources.values() if isinstance(t, Tensor)}
+    written = {i - len(traced.arguments) for i in traced.updates}
+    states = enumerate(traced.states)
+    return [i for i, s in states if not s.of_grad and i not in written and id(s._storage) not in moving]
 
 
 def _identifier(name: str) -> str:

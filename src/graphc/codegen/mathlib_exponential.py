@@ -20,6 +20,7 @@ from graphc.codegen.terms import (
     fma,
     function,
     polynomial,
+    scale,
     select,
 )
 from graphc.dtypes import DType, float32, float64, uint32, uint64
@@ -101,20 +102,11 @@ def expm1_reduced(r: Term, to: Format) -> Term:
     return fma(r * r, polynomial(r, to.exp), r)
 
 
-def scaled(value: Term | None, biased: Term, to: Format) -> Term:
-    """value * 2**k (or 2**k) from an integer whose low bits are k + 2 * bias.
-
-    In two steps, so right from denormals to inf.
-    """
-    half = biased >> 1
-    first, second = power_of_two(half, to), power_of_two(biased - half, to)
-    return first * second if value is None else value * first * second
-
-
 def exp_times(x: Term, to: Format, exponent: int) -> Term:
     """exp(x) * 2**exponent for x in exp_range."""
-    _, r, biased = reduced(x, to, 2 * to.bias + exponent)
-    return scaled(expm1_reduced(r, to) + 1.0, biased, to)
+    n, r, _ = reduced(x, to, 0)
+    value = fma(r, fma(r, polynomial(r, to.exp), 1.0), 1.0)
+    return scale(value, n + float(exponent) if exponent else n)
 
 
 def exp_in_range(x: Term, to: Format) -> Term:
@@ -137,10 +129,9 @@ def exp2(x: Term) -> Term:
     to = format_of(x)
     low, high = to.exp2_range
     x = at_least(at_most(x, high), low)
-    shifter = to.shifter + 2 * to.bias
-    shifted = x + shifter
-    r = x - (shifted - shifter)
-    return scaled(fma(r, polynomial(r, to.exp2), 1.0), shifted.bitcast(to.integer), to)
+    n = (x + to.shifter) - to.shifter
+    r = x - n
+    return scale(fma(r, polynomial(r, to.exp2), 1.0), n)
 
 
 @function("expm1")
@@ -161,8 +152,8 @@ def sigmoid(x: Term) -> Term:
     Nothing overflows, small results keep their digits, and what s + 1 loses by rounding is put back.
     """
     to = format_of(x)
-    _, r, biased = reduced(at_least(at_most(x, to.sigmoid_ceiling), to.exp_range[0]), to, 2 * to.bias)
-    s = scaled(None, biased, to)
+    n, r, _ = reduced(at_least(at_most(x, to.sigmoid_ceiling), to.exp_range[0]), to, 0)
+    s = scale(n.constant(1.0), n)
     total = s + 1.0
     return s / (total + (expm1_reduced(-r, to) + ((1.0 - total) + s)))
 

@@ -18,11 +18,10 @@ from graphc.codegen.mathlib_exponential import (
     NAN,
     format_of,
     power_of_two,
-    scaled,
     split,
     with_log_limits,
 )
-from graphc.codegen.terms import Term, at_least, at_most, call, equal, fma, function, polynomial, select, unequal
+from graphc.codegen.terms import Term, at_least, at_most, call, equal, fma, function, polynomial, scale, select, unequal
 from graphc.dtypes import float32, float64
 
 LOG10_2 = float.fromhex("0x1.34413509f79ffp-2"), float.fromhex("-0x1.9dc1da994fd21p-59")
@@ -83,8 +82,8 @@ def log10(x: Term) -> Term:
     if format_of(x) is FLOAT32:
         return with_log_limits(x, (log2_short(x.cast(float64)) * LOG10_2[0]).cast(float32))
     parts = log2_parts(x)
-    scale = x.constant(LOG10_2[0]), x.constant(LOG10_2[1])
-    head, tail = product(parts, scale)
+    unit = x.constant(LOG10_2[0]), x.constant(LOG10_2[1])
+    head, tail = product(parts, unit)
     return with_log_limits(x, head + tail)
 
 
@@ -110,10 +109,9 @@ def power_float64(size: Term, y: Term) -> Term:
     low, high = FLOAT64.exp2_range
     exponent = at_least(at_most(whole, high), low)
     tail = select(equal(exponent, whole), fma(y, log, -whole) + y * log_tail, 0.0)
-    shifter = FLOAT64.shifter + 2 * FLOAT64.bias
-    shifted = exponent + shifter
-    r = (exponent - (shifted - shifter)) + tail
-    return scaled(fma(r, polynomial(r, p.EXP2_FLOAT64), 1.0), shifted.bitcast(FLOAT64.integer), FLOAT64)
+    n = (exponent + FLOAT64.shifter) - FLOAT64.shifter
+    r = (exponent - n) + tail
+    return scale(fma(r, polynomial(r, p.EXP2_FLOAT64), 1.0), n)
 
 
 def magnitude_limits(size: Term, log: Term) -> Term:

@@ -37,12 +37,14 @@ from graphc.ir.loops import (
     Kernel,
     Let,
     Load,
+    Prefetch,
     Size,
     Stmt,
     Store,
     Update,
     Var,
     identity,
+    plain,
     walk,
 )
 
@@ -140,6 +142,8 @@ def function(fn: str, dtype: DType, result: DType | None = None) -> Callable[...
             return lambda a: scalar(~scalar(a))
         case "copysign":
             return lambda a, b: scalar(np.copysign(a, b))
+        case "scale":
+            return lambda a, n: scalar(a if n != n else np.ldexp(a, int(n)))
         case "max":
             return lambda a, b: a if a != a else b if b != b else a if a > b else b
         case "min":
@@ -294,7 +298,7 @@ class _Writer:
         arguments = ("n_" + p.name if p.role == "size" else "b_" + p.name for p in kernel.params)
         self.lines.append(f"def kernel({', '.join(arguments)}):")
         self.line("status = 0")
-        self.body(kernel.body)
+        self.body(plain(kernel.body))
         self.line("return status")
 
     def line(self, text: str) -> None:
@@ -344,6 +348,8 @@ class _Writer:
                 self.expect(condition.dtype is bool_, f"check of {condition.dtype}")
                 text = self.expr(condition, {})
                 self.line(f"if not {text}: status = max(status, {code})")
+            case Prefetch():
+                pass  # nothing is computed
             case For():
                 self.loop(statement)
 
@@ -403,7 +409,7 @@ class _Writer:
         elif call.fn != "cast":
             expected = bool_ if call.fn in _COMPARISONS else types[0]
             self.expect(call.dtype is expected, f"{call.fn} of {types[0]} called {call.dtype}")
-        if call.fn in ("div", "sqrt", "fma", "copysign"):
+        if call.fn in ("div", "sqrt", "fma", "copysign", "scale"):
             self.expect(types[0].kind == "f", f"{call.fn} of {types[0]}")
         elif call.fn in ("and", "or", "xor", "not", "shl", "shr", "idiv"):
             self.expect(types[0].kind != "f", f"{call.fn} of {types[0]}")

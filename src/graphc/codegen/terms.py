@@ -189,6 +189,11 @@ def unequal(x: Term, y: Term | Number) -> Term:
     return call("ne", x, y)
 
 
+def scale(x: Term, n: Term) -> Term:
+    """x * 2**n, rounded once; n whole, 1/4 <= abs(x) <= 4."""
+    return call("scale", x, n)
+
+
 def is_nan(x: Term) -> Term:
     """Whether x is a NaN."""
     return call("ne", x, x)

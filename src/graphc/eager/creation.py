@@ -89,7 +89,7 @@ def _not_numbers(data: Any) -> Exception:
 
 def _constant(array: np.ndarray[Any, Any]) -> Tensor:
     """A tensor of data that is the same at each call of a traced function."""
-    x = wrap_array(array)
+    x = wrap(array, dtype_from_numpy(array.dtype))
     return x if modes.tracer is None else modes.tracer.constant(x)
 
 

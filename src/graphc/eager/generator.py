@@ -235,7 +235,8 @@ def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generat
     if a > b:
         raise RuntimeError(at_user_line(f"uniform_ expects to return a [from, to) range, but found from={a} > to={b}"))
     u = draw(generator, "rand", tuple(self._array.shape), self.dtype)
-    return _overwritten(self, u * (b - a) + a, "uniform_")  # type: ignore[operator,arg-type]
+    u = u * (b - a)  # type: ignore[operator,assignment]  # one name, so that two temporaries at most are alive
+    return _overwritten(self, u + a, "uniform_")  # type: ignore[operator,arg-type]
 
 
 @attached
@@ -245,7 +246,8 @@ def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Gen
     if std < 0:
         raise RuntimeError(at_user_line(f"normal expects std >= 0.0, but found std {std}"))
     z = draw(generator, "randn", tuple(self._array.shape), self.dtype)
-    return _overwritten(self, z * std + mean, "normal_")  # type: ignore[operator,arg-type]
+    z = z * std  # type: ignore[operator,assignment]  # one name, so that two temporaries at most are alive
+    return _overwritten(self, z + mean, "normal_")  # type: ignore[operator,arg-type]
 
 
 @attached

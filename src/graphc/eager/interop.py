@@ -98,6 +98,7 @@ def frombuffer(buffer: Any, *, dtype: DType, count: int = -1, offset: int = 0, r
     if count * dtype.itemsize > left:
         raise ValueError(at_user_line(f"frombuffer: {count} elements of {dtype} do not fit in {left} bytes"))
     x = wrap(np.frombuffer(memory[offset : offset + count * dtype.itemsize], np.uint8).view(dtype.numpy), dtype)
+    x._storage.lent = True
     return x.requires_grad_() if requires_grad else x
 
 
@@ -125,7 +126,7 @@ def __dlpack__(
         raise BufferError(at_user_line(f"__dlpack__: cannot export to device {tuple(dl_device)}: the memory is the CPU's"))
     if self.requires_grad:
         raise BufferError(at_user_line("Can't export tensors that require gradient, use tensor.detach()"))
-    array = self.numpy_view()
+    array = self.numpy()
     plain = array.view(np.uint16) if self.dtype is bfloat16 else array
     wanted: dict[str, Any] = {"max_version": max_version, "copy": copy}
     capsule = plain.__dlpack__(**{k: v for k, v in wanted.items() if v is not None})

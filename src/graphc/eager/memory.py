@@ -20,7 +20,7 @@ from graphc.eager.methods import attached
 from graphc.eager.modes import modes, no_grad
 from graphc.eager.outputs import into
 from graphc.eager.storage import Phantom, Storage, array_address, memory_of
-from graphc.eager.tensor import Tensor, place, wrap
+from graphc.eager.tensor import Tensor, address_of, place, wrap
 from graphc.errors import TraceError, at_user_line, warn
 from graphc.ir.op import Op
 from graphc.ops.arguments import sizes
@@ -57,6 +57,7 @@ class UntypedStorage:
 
     def data_ptr(self) -> int:
         """The address of the first byte."""
+        self._shared.lent = True
         return array_address(self._root)
 
     def nbytes(self) -> int:
@@ -73,7 +74,10 @@ class UntypedStorage:
 
     def __getitem__(self, index: Any) -> Any:
         found = self._bytes[index]
-        return UntypedStorage(Storage(found)) if isinstance(index, slice) else int(found)
+        if not isinstance(index, slice):
+            return int(found)
+        self._shared.lent = True  # a storage of its own: writes to it raise its own version
+        return UntypedStorage(Storage(found, lent=True))
 
     def __setitem__(self, index: Any, value: int) -> None:
         self._bytes[index] = value
@@ -153,6 +157,8 @@ class TypedStorage:
 
     def __getitem__(self, index: Any) -> Any:
         found = wrap(self._elements, self.dtype)[index]  # type: ignore[index]
+        if found.ndim:
+            self._untyped._shared.lent = found._storage.lent = True
         return found.item() if not found.ndim else TypedStorage(found.untyped_storage(), self.dtype)
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -244,7 +250,13 @@ def _whole(x: Tensor, row: Array) -> Tensor:
     """A tensor of all of x's memory, off the tape; `row`: the elements in it."""
     root = x._storage.array
     same = root.dtype == row.dtype and root.flags.c_contiguous
-    return place(root, x.dtype, x._storage, (), None) if same else wrap(row, x.dtype)
+    return place(root, x.dtype, x._storage, (), None) if same else _beside(x._storage, row, x.dtype)
+
+
+def _beside(storage: Storage, row: Array, dtype: DType) -> Tensor:
+    """A tensor on elements of a storage that does not share its versions."""
+    storage.lent = True
+    return place(row, dtype, Storage(row, lent=True), (), None)
 
 
 @attached
@@ -362,7 +374,8 @@ def set_(self: Tensor, source: Any = None, storage_offset: int = 0, size: Any = 
             untyped = source if isinstance(source, UntypedStorage) else source.untyped()
             elements = untyped._bytes.view(self.dtype.numpy)
             same = untyped._root.dtype == self.dtype.numpy and untyped._root.flags.c_contiguous
-            row = place(untyped._root, self.dtype, untyped._shared, (), None) if same else wrap(elements, self.dtype)
+            whole = place(untyped._root, self.dtype, untyped._shared, (), None) if same else None
+            row = _beside(untyped._shared, elements, self.dtype) if whole is None else whole
             size = (elements.size - storage_offset,) if size is None else tuple(size)
             self.data = as_strided(row, size, _row_major(size) if stride is None else stride, storage_offset)
         else:
@@ -436,6 +449,7 @@ def share_memory_(self: Tensor) -> Tensor:
         np.copyto(memory, array)
         with no_grad():
             self.data = wrap(memory, self.dtype)
+    self._storage.lent = True
     return self
 
 
@@ -507,7 +521,7 @@ def is_same_size(self: Tensor, other: Tensor) -> bool:
 def is_set_to(self: Tensor, tensor: Tensor) -> bool:
     """Whether another tensor is the same memory with the same sizes and strides."""
     same = self._storage is tensor._storage and self.shape == tensor.shape and self.stride() == tensor.stride()
-    return same and self.data_ptr() == tensor.data_ptr()
+    return same and address_of(self) == address_of(tensor)
 
 
 __all__ = [

@@ -16,20 +16,28 @@ from graphc.dtypes import DType, from_numpy
 from graphc.eager.views import is_contiguous
 from graphc.errors import TraceError, at_user_line
 from graphc.ir.op import Shape
+from graphc.leases import Debt, lend
 
 
 class Storage:
     """What views of one another share: `array` (the root they are views of), `version` (how often it was written to) and, while
-    traced, `cell` (its current value in the graph).  `aliased`: traced code made a tensor of it that is no view (`detach`)."""
+    traced, `cell` (its current value in the graph).  `aliased`: traced code made a tensor of it that is no view (`detach`).
+    `lent`: whether somebody outside may hold the memory, and write to it without raising the version.
 
-    __slots__ = ("__weakref__", "aliased", "array", "cell", "version")
+    Whoever writes to the memory raises the version, and does so afterwards: compiled code keeps what it made of a tensor for as
+    long as the version is the same object.
+    """
 
-    def __init__(self, array: Any, cell: Any = None) -> None:
-        self.array, self.cell, self.version, self.aliased = array, cell, 0, False
+    __slots__ = ("__weakref__", "aliased", "array", "cell", "lent", "version")
+
+    lent: Debt
+
+    def __init__(self, array: Any, cell: Any = None, lent: Debt = None) -> None:
+        self.array, self.cell, self.version, self.aliased, self.lent = array, cell, 0, False, lent
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         row = np.ascontiguousarray(memory_of(self.array))
-        data = PickleBuffer(row.view(np.uint8).data) if protocol >= 5 else row.tobytes()
+        data = PickleBuffer(lend(self, row).view(np.uint8).data) if protocol >= 5 else row.tobytes()
         shape = self.array.shape if self.array.flags.c_contiguous else row.shape
         return _unpickled, (data, from_numpy(row.dtype), shape)
 
@@ -37,7 +45,8 @@ class Storage:
 def _unpickled(data: Any, dtype: DType, shape: tuple[int, ...]) -> Storage:
     """A storage of bytes: on their own memory where it is writable (pickle's out-of-band buffers), else on a copy."""
     row = np.frombuffer(data, np.uint8)
-    return Storage((row if row.flags.writeable else row.copy()).view(dtype.numpy).reshape(shape))
+    shared = row.flags.writeable
+    return Storage((row if shared else row.copy()).view(dtype.numpy).reshape(shape), lent=True if shared else None)
 
 
 def memory_of(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -22,6 +22,7 @@ from graphc.eager.storage import Phantom, Storage, array_address
 from graphc.eager.views import Chain
 from graphc.errors import at_user_line
 from graphc.ir.op import canonical_dim
+from graphc.leases import lend
 
 _new = object.__new__
 _sized: Any = tuple.__new__  # sizes of an array need no check
@@ -139,7 +140,9 @@ class Tensor:
         return (address_of(self) - array_address(self._storage.array)) // self.dtype.itemsize
 
     def data_ptr(self) -> int:
+        """The address of the first element.  From now on compiled code expects writes to this memory that nothing tells it of."""
         self.numpy_view()
+        self._storage.lent = True
         return address_of(self)
 
     def is_floating_point(self) -> bool:
@@ -303,7 +306,7 @@ class Tensor:
     # ---- out of tensors
 
     def numpy_view(self) -> np.ndarray[Any, Any]:
-        """The array itself.  Raises TraceError in a trace."""
+        """The array itself, only to be read.  Raises TraceError in a trace."""
         array = self._array
         if type(array) is Phantom or (modes.tracer is not None and modes.tracer.collects):
             Phantom.refuse(array, "numpy()")
@@ -316,7 +319,7 @@ class Tensor:
         if not force and self.requires_grad:
             message = "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
             raise RuntimeError(at_user_line(message))
-        return self.numpy_view()
+        return lend(self._storage, self.numpy_view())
 
     def tolist(self) -> Any:
         """Nested lists of Python numbers, or one number."""
@@ -460,5 +463,5 @@ def share(x: Tensor, kind: type[Tensor]) -> Tensor:
 
 
 def wrap_array(array: np.ndarray[Any, Any], kind: type[Tensor] = Tensor) -> Tensor:
-    """A tensor that shares the memory of a NumPy array.  Raises TypeError for a dtype graphc does not have."""
-    return wrap(array, from_numpy(array.dtype), kind)
+    """A tensor on memory that others may hold.  Raises TypeError for a dtype graphc does not have."""
+    return place(array, from_numpy(array.dtype), Storage(array, lent=True), (), None, kind)

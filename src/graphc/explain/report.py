@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from graphc.dims import Dim, Size, product
-from graphc.ir.graph import Value
+from graphc.ir.graph import Graph, Value
 from graphc.ir.text import print_graph
-from graphc.pipeline import Built, optimise
+from graphc.pipeline import Built, parted
 from graphc.schedule.host import HostLaunch
 from graphc.schedule.lower import Launch
 from graphc.schedule.schedule import Schedule, schedule
@@ -20,16 +20,37 @@ from graphc.schedule.schedule import Schedule, schedule
 
 def report(built: Built, *, kernels: bool = True, cuda: bool = False) -> str:
     """The whole report.  `kernels`: with their loops; `cuda`: with the CUDA source that the same loops render to."""
-    made = built.schedule or schedule(optimise(built.graph))
-    parts = [print_graph(built.graph, locations=True), _summary(built, made), _table(made), _unfused(made)]
+    made, once = _schedules(built)
+    parts = [print_graph(built.graph, locations=True), _summary(built, made), _table(made), _unfused(made), _prepared(once)]
     if kernels:
-        seen = {launch.kernel.name: launch.kernel for launch in made.launches if isinstance(launch, Launch)}
+        launches = [*made.launches, *(once.launches if once else ())]
+        seen = {launch.kernel.name: launch.kernel for launch in launches if isinstance(launch, Launch)}
         parts.extend(str(kernel) for kernel in seen.values())
         if cuda:
             from graphc.codegen.cuda.render import render
 
             parts.extend(render(kernel) for kernel in seen.values())
     return "\n\n".join(part for part in parts if part)
+
+
+def _schedules(built: Built) -> tuple[Schedule, Schedule | None]:
+    """What runs at every call, and what runs when constants changed."""
+    if built.schedule is not None:
+        return built.schedule, None if built.constants is None else built.constants.schedule
+    parts = parted(built.graph, built.fixed)
+    if isinstance(parts, Graph):
+        return schedule(parts, built.lanes), None
+    return schedule(parts.main, built.lanes), schedule(parts.constants, built.lanes)
+
+
+def _prepared(once: Schedule | None) -> str:
+    """What is kept of constants, the memory that takes, and how it is made."""
+    if once is None:
+        return ""
+    values = once.graph.outputs
+    nbytes = sum((product(v.shape) * v.dtype.itemsize for v in values), 0)
+    head = f"prepared once, and again when a parameter or buffer changed: {_count(len(values), 'tensor')} in {_bytes(nbytes)}"
+    return "\n".join([head, *(f"  prepared{i}: {_name(v)}" for i, v in enumerate(values)), _table(once)])
 
 
 def _summary(built: Built, made: Schedule) -> str:

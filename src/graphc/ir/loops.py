@@ -1,4 +1,4 @@
-"""The loop IR: what one kernel does, element by element.  Five expressions, seven statements, all immutable.
+"""The loop IR: what one kernel does, element by element.  Five expressions, nine statements, all immutable.
 
 Enters: nothing (nouns only).  Leaves: `Kernel`.  Never here: scheduling decisions, target code.
 
@@ -99,11 +99,15 @@ class Alloc:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """buffer[offset] = value; value.dtype is the buffer's storage dtype."""
+    """buffer[offset] = value; value.dtype is the buffer's storage dtype.
+
+    stream: nothing reads it soon, so a renderer may keep it out of the caches.  It says nothing of what is stored.
+    """
 
     buffer: str
     offset: Size
     value: Expr
+    stream: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,37 @@ class Check:
     code: int
 
 
+@dataclass(frozen=True, slots=True)
+class Prefetch:
+    """buffer[offset] will be read soon.  It may lie beyond the buffer's end; nothing is computed."""
+
+    buffer: str
+    offset: Size
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Transpose:
+    """target[target_at + c * target_step + r] = source[source_at + r * source_step + c] for all r < rows, c < columns,
+    converted from `source_dtype` to `dtype`, in any order; `plain` writes the loops, whose variables begin with `name`.
+
+    ahead: so many columns further on, rows will be read soon.  stream: as in a `Store`."""
+
+    name: str
+    target: str
+    target_at: Size
+    target_step: Size
+    source: str
+    source_at: Size
+    source_step: Size
+    rows: Size
+    columns: Size
+    dtype: DType
+    source_dtype: DType
+    ahead: int = 0
+    stream: bool = False
+
+
 LoopKind = Literal["parallel", "serial", "vector", "lanes", "unroll", "tile"]
 
 
@@ -152,7 +187,7 @@ class For:
     body: tuple[Stmt, ...]
 
 
-Stmt = Let | Alloc | Store | Acc | Update | Check | For
+Stmt = Let | Alloc | Store | Acc | Update | Check | Prefetch | Transpose | For
 
 # ---- kernels ----------------------------------------------------------------------------------------------------------
 
@@ -211,6 +246,7 @@ FUNCTIONS: dict[str, int] = {
     # name: number of arguments
     "add": 2, "sub": 2, "mul": 2, "div": 2, "neg": 1, "abs": 1, "sqrt": 1, "fma": 3,
     "floor": 1, "ceil": 1, "trunc": 1, "round": 1, "copysign": 2,
+    "scale": 2,  # x * 2**n rounded once; n: whole, of x's dtype, within twice its exponents; 1/4 <= abs(x) <= 4
     "max": 2, "min": 2,
     "eq": 2, "ne": 2, "lt": 2, "le": 2, "gt": 2, "ge": 2,  # -> bool
     "and": 2, "or": 2, "xor": 2, "not": 1,  # bool and integers, bitwise
@@ -249,6 +285,30 @@ def walk(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
             yield from walk(statement.body)
 
 
+def plain(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+    """`body` with its transposed copies as loops, for renderers that have nothing better."""
+    result: list[Stmt] = []
+    for statement in body:
+        if isinstance(statement, Transpose):
+            r, c, moved = _one_element(statement)
+            statement = For(r, statement.rows, "serial", (For(c, statement.columns, "vector", (moved,)),))
+        elif isinstance(statement, For):
+            statement = replace(statement, body=plain(statement.body))
+        result.append(statement)
+    return tuple(result)
+
+
+def _one_element(statement: Transpose) -> tuple[str, str, Store]:
+    """The loop variables of a transposed copy, and what it does with one element."""
+    r, c = f"{statement.name}r", f"{statement.name}c"
+    source = statement.source_at + Dim.symbol(r) * statement.source_step + Dim.symbol(c)
+    value: Expr = Load(statement.source, source, statement.source_dtype)
+    if statement.dtype is not statement.source_dtype:
+        value = Call("cast", (value,), statement.dtype)
+    target = statement.target_at + Dim.symbol(c) * statement.target_step + Dim.symbol(r)
+    return r, c, Store(statement.target, target, value, statement.stream)
+
+
 def show(expr: Expr) -> str:
     """One-line text of an expression."""
     match expr:
@@ -280,14 +340,21 @@ def _body_lines(body: tuple[Stmt, ...], pad: str) -> Iterator[str]:
                 yield f"{pad}{name} = {show(value)}"
             case Alloc(buffer, dtype, size, kind):
                 yield f"{pad}{kind} {buffer}: {dtype.short}[{size}]"
-            case Store(buffer, offset, value):
-                yield f"{pad}{buffer}[{offset}] = {show(value)}"
+            case Store(buffer, offset, value, stream):
+                yield f"{pad}{'stream ' if stream else ''}{buffer}[{offset}] = {show(value)}"
             case Acc(name, fn, dtype):
                 yield f"{pad}acc {name}: {dtype.short} = {fn}"
             case Update(name, value):
                 yield f"{pad}{name} <- {show(value)}"
             case Check(condition, code):
                 yield f"{pad}check {show(condition)} else {code}"
+            case Prefetch(buffer, offset, _):
+                yield f"{pad}prefetch {buffer}[{offset}]"
+            case Transpose():
+                r, c, moved = _one_element(statement)
+                yield f"{pad}transpose {r} < {statement.rows}, {c} < {statement.columns} {{"
+                yield from _body_lines((moved,), pad + "  ")
+                yield f"{pad}}}"
             case For(var, extent, kind, inner):
                 yield f"{pad}{kind} {var} < {extent} {{"
                 yield from _body_lines(inner, pad + "  ")

@@ -209,10 +209,12 @@ class Op:
     autocast    what a call does where autocast is on, before `prepare`: floating tensors (but float64) become the dtype of
                 autocast (``lower``), float32 (``float32``) or the widest among them (``widest``); ``keep``: nothing, nor for the
                 operators it is made of.  None: nothing.  A function of the arguments may choose (and its None is ``keep``).
+    exact       (attributes) -> of each input, dims (from the last, negative) whose sizes a program must know, not as symbols.
     """
 
     table: Table
     autocast: Autocast | Callable[..., Autocast | None] | None = None
+    exact: Callable[..., Sequence[tuple[int, ...]]] | None = None
 
     def __init__(
         self,
@@ -236,6 +238,7 @@ class Op:
         renamed: Mapping[str, str] | None = None,
         holomorphic: bool = True,
         autocast: Autocast | Callable[..., Autocast | None] | None = None,
+        exact: Callable[..., Sequence[tuple[int, ...]]] | None = None,
     ) -> None:
         self.name, self.doc, self.signature = name, doc, signature
         self.infer, self.reference, self.grad, self.lowering = infer, reference, grad, lowering
@@ -244,6 +247,7 @@ class Op:
         self.methods = (name,) if methods is None else tuple(methods)
         self.functions = (name,) if functions is None else tuple(functions)
         self.inplace, self.strict, self.holomorphic, self.autocast = inplace, strict, holomorphic, autocast
+        self.exact = exact
         self.renamed: Mapping[str, str] = {} if renamed is None else renamed
         self.__doc__ = doc
         if name in Op.table:

@@ -38,7 +38,7 @@ FIELDS = (
     "dtype_type", "tuple_type", "program_type", "size_type", "list_type", "slice_type", "table", "mask", "seen",
     "threshold", "adopt", "learn", "fallbacks", "sequence", "tensor_slots", "storage_slots", "pool", "pool_run",
     "pool_limit", "scratch", "scratch_busy", "running", "new_array", "new_copy", "set_base", "aligned_empty",
-    "indices", "served", "getitem",
+    "indices", "served", "getitem", "scratch_nbytes", "long_way", "entered",
 )  # fmt: skip
 
 RECIPE = (
@@ -49,7 +49,7 @@ STEP = (
     "kind", "inputs", "input_count", "copied", "outputs", "output_count", "entry", "table", "table_nbytes", "long",
     "arena", "arena_count", "arena_slot", "node", "offset", "flags", "link", "target",
 )  # fmt: skip
-OUTPUT = ("slot", "slots", "descr", "rank", "sizes", "strides", "large", "shape")
+OUTPUT = ("slot", "slots", "descr", "rank", "sizes", "strides", "stack", "shape")  # stack: of the blocks of a large one, or 0
 TAPE = ("slots", "inputs", "input_count", "wanted", "saved_inputs", "kept_outputs", "floating")  # of a step that is recorded
 STEP_KINDS = ("KERNEL", "VIEW", "ASSIGN", "HOST", "SORT", "JOIN", "ROW")
 KERNEL, VIEW, ASSIGN, HOST, SORT, JOIN, ROW = range(7)
@@ -61,7 +61,9 @@ EXTERNAL = {
     "PyObject_Vectorcall": "i64", "PyLong_AsLongLong": "i64", "PyLong_FromLongLong": "i64",
     "PyType_GenericAlloc": "i64", "PyTuple_New": "i64", "PyList_New": "i64", "PyIter_Next": "i64",
     "PySequence_Concat": "i64", "PyThreadState_Get": "i64", "PyThreadState_GetID": "i64", "PyEval_SaveThread": "i64",
-    "PyEval_RestoreThread": "void", "memmove": "i64",
+    "PyEval_RestoreThread": "void", "memmove": "i64", "PyDict_GetItem": "i64", "PyDict_New": "i64",
+    "PyDict_SetItem": "i32", "PyList_Append": "i32", "PyCapsule_New": "i64", "PyCapsule_GetPointer": "i64",
+    "PyCapsule_SetContext": "i32", "PyCapsule_GetContext": "i64",
 }  # fmt: skip
 
 

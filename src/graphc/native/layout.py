@@ -13,6 +13,7 @@ import ctypes
 import struct
 import sys
 import sysconfig
+import types
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy as np
 from graphc.eager.storage import Storage
 from graphc.eager.tape import Node
 from graphc.eager.tensor import Tensor
+from graphc.native.entered import Entered
 
 WORD = 8
 _ARRAY_FIELDS = {"data": 16, "rank": 24, "sizes": 32, "strides": 40, "base": 48, "descr": 56, "flags": 64}
@@ -47,7 +49,8 @@ def measured() -> dict[str, int] | None:
         "ALIGNED": ALIGNED,
         "WRITEABLE": WRITEABLE,
     }
-    for kind in (Tensor, Storage, Node):
+    found["CELL_CONTENTS"] = _offset(types.CellType(first), id(first))
+    for kind in (Tensor, Storage, Node, Entered):
         for name in slots_of(kind):
             found[f"{kind.__name__}_{name.lstrip('_')}".upper()] = slot_offset(kind, name)
     found |= {f"ARRAY_{name}".upper(): at if _array_is_usual() else None for name, at in _ARRAY_FIELDS.items()}

@@ -39,10 +39,23 @@ def filled(type, slots):
 
 def new_array(output):
     """An array that is nobody's: aligned and recycled if it is large."""
-    if load(output + OUTPUT_LARGE):
+    if load(output + OUTPUT_STACK):
+        return new_array_on_block(output, load(output + OUTPUT_STACK))
+    descr = load(output + OUTPUT_DESCR)
+    Py_IncRef(descr)
+    return call(
+        state.new_array, state.array_type, descr, load(output + OUTPUT_RANK), load(output + OUTPUT_SIZES), 0, 0, 0, 0
+    )  # fmt: skip
+
+
+def new_array_on_block(output, stack):
+    """An array on the block used last, as `graphc.runtime.memory.aligned_empty` gives; that makes one where none is idle."""
+    count = load(stack + LIST_SIZE)
+    descr = load(output + OUTPUT_DESCR)
+    if not count:
         given = words(2)
         store(given, load(output + OUTPUT_SHAPE))
-        store(given + 8, load(output + OUTPUT_DESCR))
+        store(given + 8, descr)
         pair = PyObject_Vectorcall(state.aligned_empty, given, 2, 0)
         if not pair:
             return 0
@@ -50,11 +63,36 @@ def new_array(output):
         Py_IncRef(array)
         Py_DecRef(pair)
         return array
-    descr = load(output + OUTPUT_DESCR)
+    item = load(load(stack + LIST_ITEMS) + 8 * (count - 1))
+    store(stack + LIST_SIZE, count - 1)
+    start = PyLong_AsLongLong(item)
+    Py_DecRef(item)
+    lease = PyCapsule_New(start, 0, address(give_back))
+    if not lease:
+        return 0
+    PyCapsule_SetContext(lease, stack)
     Py_IncRef(descr)
-    return call(
-        state.new_array, state.array_type, descr, load(output + OUTPUT_RANK), load(output + OUTPUT_SIZES), 0, 0, 0, 0
+    array = call(
+        state.new_array, state.array_type, descr, load(output + OUTPUT_RANK), load(output + OUTPUT_SIZES),
+        load(output + OUTPUT_STRIDES), start, ALIGNED | WRITEABLE, 0,
     )  # fmt: skip
+    if not array:
+        Py_DecRef(lease)
+        return 0
+    if call(state.set_base, array, lease) & 4294967295:
+        Py_DecRef(array)
+        return 0
+    return array
+
+
+def give_back(lease):
+    """The end of a capsule that stood for the use of a block: its address goes back on the stack."""
+    item = PyLong_FromLongLong(PyCapsule_GetPointer(lease, 0))
+    if item:
+        if PyList_Append(PyCapsule_GetContext(lease), item):
+            PyErr_Clear()
+        Py_DecRef(item)
+    return 0
 
 
 def new_tensor(array, slots):

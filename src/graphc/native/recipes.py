@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from graphc import dims, kernels
-from graphc.dtypes import float32, int32
+from graphc.dtypes import DType, float32, int32
 from graphc.eager import dispatch
 from graphc.eager.modes import modes
 from graphc.eager.storage import Storage
@@ -31,9 +31,10 @@ from graphc.ir.loops import FIRST_SLOT
 from graphc.ir.op import Host, Op, Scalar, TensorType, running
 from graphc.native import calls, layout
 from graphc.native.keys import tensors_in
+from graphc.runtime.memory import stack_for
 from graphc.runtime.program import Program
 
-LARGE_NBYTES = 1 << 19  # an output of this size is aligned and recycled
+LARGE_NBYTES = 1 << 12  # an output of this size is aligned and recycled
 SORTED = (float32, int32)  # dtypes whose elements machine code puts in order
 SHORT_SORT_NBYTES = 4096  # a longer one gives up the interpreter lock
 LARGEST_JOINED_NBYTES = 1 << 22  # a longer result is put together by a kernel, on several threads
@@ -104,7 +105,7 @@ class Recipe:
         self.kept.append(x)
         return id(x)
 
-    def record(self, names: Sequence[str], **values: int) -> list[int]:
+    def record(self, names: Sequence[str], /, **values: int) -> list[int]:
         """A record's words in the order that `calls` states."""
         assert set(names) == set(values), set(names) ^ set(values)
         return [values[name] for name in names]
@@ -117,6 +118,22 @@ class Recipe:
                 offset = self.offsets[f"{kind.__name__}_{name.lstrip('_')}".upper()]
                 pairs += [offset, self.reference(getattr(sample, name))]
         return self.words([*pairs, 0])
+
+    def output(self, slot: int, dtype: DType, shape: Sequence[int], strides: Sequence[int]) -> list[int]:
+        """An OUTPUT record of a value whose place is `slot`."""
+        nbytes = math.prod(shape) * dtype.itemsize
+        sample = wrap(np.empty((), dtype.numpy), dtype)
+        return self.record(
+            calls.OUTPUT,
+            slot=slot,
+            slots=self.slots(Tensor, sample),
+            descr=self.reference(dtype.numpy),
+            rank=len(shape),
+            sizes=self.words(shape),
+            strides=self.words(strides),
+            stack=self.reference(stack_for(nbytes).addresses) if nbytes >= LARGE_NBYTES else 0,
+            shape=self.reference(tuple(shape)),
+        )
 
 
 def learned(
@@ -269,21 +286,9 @@ class _Writer:
 
     def output(self, y: Tensor) -> list[int]:
         """An OUTPUT record; gives `y` its place among the values."""
-        recipe, array = self.recipe, y._array
-        sample = wrap(array, y.dtype)
         self.places[id(y)] = self.next_place
         self.next_place += 1
-        return recipe.record(
-            calls.OUTPUT,
-            slot=self.next_place - 1,
-            slots=recipe.slots(Tensor, sample),
-            descr=recipe.reference(y.dtype.numpy),
-            rank=array.ndim,
-            sizes=recipe.words(array.shape),
-            strides=recipe.words(array.strides),
-            large=int(array.nbytes >= LARGE_NBYTES),
-            shape=recipe.reference(tuple(array.shape)),
-        )
+        return self.recipe.output(self.next_place - 1, y.dtype, y._array.shape, y._array.strides)
 
     def kernel(self, step: _Noted, inputs: list[int], target: int) -> list[int]:
         """The launch of a one-node program, after copies in tiles of operands that are read transposed."""

@@ -33,11 +33,11 @@ from graphc.eager.storage import Storage
 from graphc.eager.tensor import Size, Tensor, wrap
 from graphc.errors import IRError, warn
 from graphc.ir import op as ir_op
-from graphc.native import calls, keys, layout, objects, recipes, sorting, steps
+from graphc.native import calls, keys, layout, objects, programs, recipes, sorting, steps
 from graphc.runtime import threads
 from graphc.runtime.cache import default_cache
 from graphc.runtime.link import assemble, link, machine_signature
-from graphc.runtime.memory import Arena, aligned_empty
+from graphc.runtime.memory import Arena, aligned_empty, borrow_arena
 
 THRESHOLD = 24  # calls of one kind before a recipe is tried
 MOST_COUNTED = 255
@@ -73,16 +73,18 @@ def machine_code(offsets: dict[str, int]) -> bytes:
     constants = dict(offsets)
     for name in (*calls.SIZES, *calls.STEP_KINDS, *calls.RESULT_KINDS):
         constants[name] = getattr(calls, name)
-    for record in ("RECIPE", "STEP", "OUTPUT", "TAPE"):
-        names = getattr(calls, record)
+    for name in (*programs.WANTED_KINDS, *programs.PART_KINDS, "MOST_OUTPUTS", "LONG_WAY"):
+        constants[name] = getattr(programs, name)
+    for record in ("RECIPE", "STEP", "OUTPUT", "TAPE", "PROGRAM", "WANTED", "PART"):
+        names = getattr(programs if hasattr(programs, record) else calls, record)
         constants |= {f"{record}_{name}".upper(): _WORD * i for i, name in enumerate(names)}
         constants[f"{record}_NBYTES"] = _WORD * len(names)
-    source = "\n".join(map(inspect.getsource, (calls, steps, objects, sorting)))
+    source = "\n".join(map(inspect.getsource, (calls, steps, objects, sorting, programs)))
     parts = (machine_signature(), source, inspect.getsource(subset), repr(constants))
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     found = default_cache().get(key)
     if found is None:
-        found = assemble(subset.render_module(source, constants, calls.FIELDS, calls.EXTERNAL, ["serve"]), optimise=2)
+        found = assemble(subset.render_module(source, constants, calls.FIELDS, calls.EXTERNAL, ["serve", "enter"]), optimise=2)
         default_cache().put(key, found)
     return found
 
@@ -92,9 +94,9 @@ class Sites:
 
     def __init__(self, offsets: dict[str, int]) -> None:
         self.offsets = offsets
-        linked = link(machine_code(offsets), ["state", "serve"])
+        linked = link(machine_code(offsets), ["state", "serve", "enter"])
         self.state = _State.from_address(linked["state"])
-        self.address = linked["serve"]
+        self.address, self.enter_address = linked["serve"], linked["enter"]
         self.fallbacks = (ctypes.c_int64 * MOST_SITES)()
         self.functions: list[Callable[..., Any]] = []
         self.standing: dict[Callable[..., Any], Any] = {}
@@ -152,12 +154,29 @@ class Sites:
         """Run a call that came often, and keep a recipe for it."""
         words = (ctypes.c_int64 * (nbytes // _WORD)).from_buffer_copy(ctypes.string_at(key, nbytes))
         result, recipe = recipes.learned(self.functions[site], args, kwargs, self.offsets)
-        if recipe is not None and recipe.scratch_nbytes > self.arena.nbytes:
-            if self.state.running:
-                return result  # someone may be using the scratch memory
-            self.state.scratch = self.arena.reserve(recipe.scratch_nbytes)
+        if recipe is not None and not self.reserve_scratch(recipe.scratch_nbytes):
+            return result
         self.insert(words, recipe, keys.identities((*args, *kwargs.values(), *kwargs)))
         return result
+
+    def reserve_scratch(self, nbytes: int) -> bool:
+        """Whether there are now `nbytes` bytes of scratch memory; where someone may be using it, it does not grow."""
+        if nbytes <= self.arena.nbytes:
+            return True
+        if self.state.running:
+            return False
+        borrowed = borrow_arena()  # Python's programs hardly need it any more
+        if borrowed.nbytes > self.arena.nbytes:
+            self.arena = borrowed
+        self.state.scratch, self.state.scratch_nbytes = self.arena.reserve(nbytes), self.arena.nbytes
+        return True
+
+    def enter_through(self, kind: type, long_way: Callable[..., Any]) -> None:
+        """Have machine code serve the calls of instances of `kind`, an `Entered`; `long_way` is what it falls back on."""
+        self.state.long_way = id(long_way)
+        definition = _MethodDef(b"__call__", self.enter_address, _FASTCALL_WITH_KEYWORDS, (long_way.__doc__ or "").encode())
+        self.kept += [definition, long_way]
+        kind.__call__ = _new_descriptor(kind, ctypes.addressof(definition))  # type: ignore[method-assign]
 
     def insert(self, words: Any, recipe: recipes.Recipe | None, kept: list[Any]) -> None:
         """Put an entry into the table, emptied first if it is half full and nobody is following a recipe."""
@@ -203,10 +222,14 @@ class Sites:
                 module[name] = self.standing_for(value, module["__name__"])
 
 
+_immortal = ctypes.pythonapi.Py_IncRef
+_immortal.restype, _immortal.argtypes = None, [ctypes.py_object]
 _new_function = ctypes.pythonapi.PyCFunction_NewEx
 _new_function.restype, _new_function.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.py_object]
 _new_method = ctypes.pythonapi.PyInstanceMethod_New  # binds a built-in function to the object it is looked up on
 _new_method.restype, _new_method.argtypes = ctypes.py_object, [ctypes.py_object]
+_new_descriptor = ctypes.pythonapi.PyDescr_NewMethod
+_new_descriptor.restype, _new_descriptor.argtypes = ctypes.py_object, [ctypes.py_object, ctypes.c_void_p]
 # What recipes take for granted.  The grad mode is in their keys; inference mode is that mode by another name.
 _USUAL_MODES = {
     name: value
@@ -224,6 +247,7 @@ def _hash_of(words: Sequence[int]) -> int:
     return hash - (1 << 64) if hash >> 63 else hash
 
 
+_made: list[Sites | None] = []
 _installed: list[Sites] = []
 # Methods of tensors, written by hand, that a recipe may stand for as well.
 _WRITTEN = (
@@ -242,22 +266,37 @@ def _threshold() -> int:
     return int(asked)
 
 
-def install() -> None:
-    """Put a site in the place of every function listed by `methods`, as a method of `Tensor` and in graphc's modules."""
+def made() -> Sites | None:
+    """The machine code and its state, made when first asked for; None where there is none."""
+    if not _made:
+        _made.append(_new_sites())
+    return _made[0]
+
+
+def _new_sites() -> Sites | None:
     threshold = _threshold()
-    if _installed or not threshold:
-        return
-    offsets = layout.measured()
+    offsets = layout.measured() if threshold else None
     if offsets is None:
-        return
+        return None
     try:
         sites = Sites(offsets)
     except (IRError, RuntimeError) as error:  # no such C function, or a machine that LLVM makes no code for
-        warn(f"eager calls stay in Python: {error}")
-        return
+        warn(f"calls stay in Python: {error}")
+        return None
+    _immortal(sites)  # machine code and what it reads must outlive the last array, built-in function and call of the process
     sites.state.threshold = threshold
-    _installed.append(sites)
     ir_op.on_change.append(lambda: setattr(sites.state, "owner", 0))
+    return sites
+
+
+def install() -> None:
+    """Put a site in the place of every function listed by `methods`, as a method of `Tensor` and in graphc's modules."""
+    if _installed:
+        return
+    sites = made()
+    if sites is None:
+        return
+    _installed.append(sites)
     for name in _WRITTEN:
         if name in vars(Tensor):
             function = vars(Tensor)[name]

@@ -15,6 +15,9 @@ from graphc.ops import (
     complex,
     contract,
     convolution,
+    convolution_back,
+    convolution_last,
+    convolution_weight_last,
     convolutions,
     counting,
     covariance,
@@ -42,6 +45,7 @@ from graphc.ops import (
     norm,
     numeric,
     padding,
+    panels,
     pooling,
     pools,
     products,
@@ -65,7 +69,9 @@ from graphc.ops import (
     strided,
     transcendental,
     views,
+    window_max,
     windows,
+    winograd,
 )
 
 __all__ = [
@@ -83,6 +89,9 @@ __all__ = [
     "complex",
     "contract",
     "convolution",
+    "convolution_back",
+    "convolution_last",
+    "convolution_weight_last",
     "convolutions",
     "counting",
     "covariance",
@@ -110,6 +119,7 @@ __all__ = [
     "norm",
     "numeric",
     "padding",
+    "panels",
     "pooling",
     "pools",
     "products",
@@ -133,7 +143,9 @@ __all__ = [
     "strided",
     "transcendental",
     "views",
+    "window_max",
     "windows",
+    "winograd",
 ]
 
 

@@ -241,7 +241,7 @@ def _softmax(x: Any, dim: int) -> Any:
     if x.ndim == 0 or is_zero(x.shape[dim]):
         return constant(1, x.dtype, tuple(x.shape)) if x.ndim else exp(sub(x, x))
     e = exp(shifted(x, dim))
-    return div(e, total(e, dim))
+    return mul(e, div(constant(1, e.dtype), total(e, dim)))  # one division a row
 
 
 def log_softmax_of(x: Any, dim: int) -> Any:

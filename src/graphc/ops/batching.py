@@ -144,13 +144,61 @@ class Batch:
                 return reshape.run(op.run(rows, y.value, **attrs), shape=(*x.value.shape[:-1], y.shape[-1]))
             rank = max(x.ndim, y.ndim)
             return op.run(aligned(x, rank), aligned(y, rank), **attrs)
+        if nest == "panels":
+            return op.run(self.whole(inputs[0]), **attrs)
+        if nest == "matmul_panels":
+            x, p = inputs
+            rank = max(x.ndim, p.ndim - 1)
+            return op.run(aligned(x, rank), aligned(p, rank + 1), **attrs)
         if nest == "put":
             return self.put(op, inputs, **attrs)
+        if nest in ("convolution", "winograd"):
+            return self.convolution(op, inputs, attrs)
+        if nest == "convolution_weight":
+            return self.convolution_weight(op, inputs, attrs)
+        if nest == "winograd_filters":
+            whole = inputs[0].value
+            out = op.run(reshape.run(whole, shape=(whole.shape[0] * whole.shape[1], *whole.shape[2:])), **attrs)
+            return reshape.run(out, shape=(*whole.shape[:2], *out.shape[1:]))
         if nest.startswith("depthwise"):
             return self.depthwise(op, inputs, attrs)
+        if nest.startswith("attention"):
+            rank = 1 + max(x.ndim for x in inputs)
+            return op.run(*[_in_front(self.whole(x), rank) for x in inputs], **attrs)
         if "dim" not in attrs:
             raise RuntimeError(f"vmap: {op.name}: no rule to run it over a batch")
         return op.run(*[self.whole(x) for x in inputs], **{**attrs, "dim": attrs["dim"] + 1})
+
+    def convolution(self, op: Op, inputs: Sequence[Example], attrs: dict[str, Any]) -> Any:
+        """Images of all examples are one batch; where each has filters of its own, examples are groups of channels."""
+        x, filters = inputs
+        images = self.whole(x)
+        if not filters.batched:
+            out = op.run(reshape.run(images, shape=(images.shape[0] * images.shape[1], *images.shape[2:])), filters.value, **attrs)
+            return reshape.run(out, shape=(*images.shape[:2], *out.shape[1:]))
+        rank = images.ndim
+        beside = permute.run(images, dims=(*range(1, rank - 1), 0, rank - 1))
+        beside = reshape.run(beside, shape=(*beside.shape[:-2], self.size * images.shape[-1]))
+        given = filters.value
+        given = reshape.run(given, shape=(self.size * given.shape[1], *given.shape[2:]))
+        changed = {"groups": attrs["groups"] * self.size, "columns": attrs["columns"] * self.size}
+        out = op.run(beside, given, **{**attrs, **changed})
+        out = reshape.run(out, shape=(*out.shape[:-1], self.size, attrs["columns"]))
+        return permute.run(out, dims=(rank - 2, *range(rank - 2), rank - 1))
+
+    def convolution_weight(self, op: Op, inputs: Sequence[Example], attrs: dict[str, Any]) -> Any:
+        """Images of all examples are one batch, which is cut where an example's are; zeros fill up an example's last part."""
+        parts, count = attrs["parts"], inputs[0].shape[0]
+        each = -(-count // parts) * parts
+        given = []
+        for x in inputs:
+            whole = self.whole(x)
+            if each != count:
+                shape = (self.size, each, *whole.shape[2:])
+                whole = Op.table["pad_constant"].run(whole, starts=(0,) * whole.ndim, shape=shape, value=0)
+            given.append(reshape.run(whole, shape=(self.size * each, *whole.shape[2:])))
+        out = op.run(*given, **{**attrs, "parts": self.size * parts})
+        return reshape.run(out, shape=(self.size, parts, *out.shape[1:]))
 
     def depthwise(self, op: Op, inputs: Sequence[Example], attrs: dict[str, Any]) -> Any:
         """Channels do not meet in a depthwise convolution, so those of every example stand beside each other."""
@@ -193,6 +241,12 @@ def aligned(x: Example, rank: int) -> Any:
     return reshape.run(x.value, shape=(x.value.shape[0], *(1,) * (rank - x.ndim), *x.shape))
 
 
+def _in_front(whole: Any, rank: int) -> Any:
+    """A value with a batch in front as one of `rank` dims."""
+    shape = tuple(whole.shape)
+    return whole if len(shape) == rank else reshape.run(whole, shape=(shape[0], *(1,) * (rank - len(shape)), *shape[1:]))
+
+
 def _is_state(x: Any) -> bool:
     """Whether a carrier has the type of a generator's state."""
     return x.dtype is uint64 and tuple(x.shape) == (2,)
@@ -233,7 +287,7 @@ class Batched(Op):
         self.grad = self._grad if op.grad is not None and op.grad is not THROUGH else op.grad
         self.prepare = lambda *inputs, **attrs: (inputs, attrs)
         self.dtypes = self.samples = self.bad = self.methods = self.functions = ()
-        self.inplace, self.strict, self.holomorphic = False, 0, False
+        self.inplace, self.strict, self.holomorphic, self.exact = False, 0, False, op.exact
 
     def _split(self, types: Sequence[TensorType]) -> tuple[Size, list[TensorType]]:
         """(the batch's size, the types of one example)."""

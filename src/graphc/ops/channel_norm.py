@@ -49,13 +49,23 @@ def _per_channel_sum(y: Any, x: Any) -> Any:
     return fold(reduce_sum, lined, (0, 2), False)
 
 
-def _standardised(x: Any, dims: tuple[int, ...], eps: float) -> tuple[Any, Any, Any, Any]:
-    """((x - mean) * scale, scale, mean, variance) of a grouped x, scale = 1 / sqrt(variance + eps)."""
+def _statistics(x: Any, dims: tuple[int, ...], eps: float) -> tuple[Any, Any, Any]:
+    """(mean, variance, 1 / sqrt(variance + eps)) of a grouped x."""
     mean = mean_of(x, dims, True)
     rest = sub(x, mean)
     variance = mean_of(mul(rest, rest), dims, True)
-    scale = rsqrt(add(variance, eps))
-    return mul(rest, scale), scale, mean, variance
+    return mean, variance, rsqrt(add(variance, eps))
+
+
+def _standardised(x: Any, dims: tuple[int, ...], eps: float) -> tuple[Any, Any, Any, Any]:
+    """((x - mean) * scale, scale, mean, variance) of a grouped x, scale = 1 / sqrt(variance + eps)."""
+    mean, variance, scale = _statistics(x, dims, eps)
+    return mul(sub(x, mean), scale), scale, mean, variance
+
+
+def _in_channels(p: Any, x: Any) -> Any:
+    """One number a channel, of a shape that broadcasts to that of x, so that neighbours before and after are of one shape."""
+    return reshape.run(p, shape=(x.shape[1], *(1,) * (x.ndim - 2)))
 
 
 # ---- channel_norm ------------------------------------------------------------------------------------------------------
@@ -70,10 +80,15 @@ def _dims(over_batch: bool) -> tuple[int, ...]:
 def _norm(x: Any, *parameters: Any, groups: Size, over_batch: bool, eps: float) -> tuple[Any, Any, Any]:
     given = x
     x = wide(x)
-    y, _, mean, variance = _standardised(_grouped(x, groups), _dims(over_batch), eps)
+    if over_batch and groups == x.shape[1]:
+        mean, variance, scale = _statistics(_grouped(x, groups), (0, 2), eps)
+        y = mul(sub(x, _in_channels(mean, x)), _in_channels(scale, x))
+        by_channel = [_in_channels(wide(p), x) for p in parameters]
+    else:
+        y, _, mean, variance = _standardised(_grouped(x, groups), _dims(over_batch), eps)
+        by_channel = [_by_channel(wide(p), x, groups) for p in parameters]
     if parameters:
-        weight, bias = (_by_channel(wide(p), x, groups) for p in parameters)
-        y = add(mul(y, weight), bias)
+        y = add(mul(y, by_channel[0]), by_channel[1])
     shape = (groups,) if over_batch else (x.shape[0], groups)
     out = cast(reshape.run(y, shape=tuple(given.shape)), given.dtype)
     return out, reshape.run(mean, shape=shape), reshape.run(variance, shape=shape)
@@ -162,9 +177,9 @@ channel_norm: Op = Op(
 def _norm_input(g: Any, x: Any, *weight: Any, groups: Size, over_batch: bool, eps: float) -> tuple[Any, Any, Any]:
     g, x = wide(g), wide(x)
     dims = _dims(over_batch)
-    y, scale, _, _ = _standardised(_grouped(x, groups), dims, eps)
     if over_batch and groups == x.shape[1]:
-        return _whole_channels(_grouped(g, groups), x, y, scale, tuple(map(wide, weight)))
+        return _whole_channels(g, x, eps, tuple(map(wide, weight)))
+    y, scale, _, _ = _standardised(_grouped(x, groups), dims, eps)
     g = _grouped(g, groups)
     weighted = mul(g, _by_channel(wide(weight[0]), x, groups)) if weight else g
     centre = sub(weighted, mean_of(weighted, dims, True))
@@ -172,14 +187,17 @@ def _norm_input(g: Any, x: Any, *weight: Any, groups: Size, over_batch: bool, ep
     return reshape.run(gx, shape=tuple(x.shape)), _per_channel_sum(mul(g, y), x), _per_channel_sum(g, x)
 
 
-def _whole_channels(g: Any, x: Any, y: Any, scale: Any, weight: tuple[Any, ...]) -> tuple[Any, Any, Any]:
+def _whole_channels(g: Any, x: Any, eps: float, weight: tuple[Any, ...]) -> tuple[Any, Any, Any]:
     """Where a mean is of one channel, its weight can wait: the sums for weight and bias are those that the input needs."""
-    g_weight, g_bias = _per_channel_sum(mul(g, y), x), _per_channel_sum(g, x)
-    count = constant(element_count(y, (0, 2)), y.dtype)
-    along, across = (reshape.run(div(total, count), shape=(1, x.shape[1], 1)) for total in (g_weight, g_bias))
-    factor = mul(scale, reshape.run(weight[0], shape=(1, x.shape[1], 1))) if weight else scale
-    gx = mul(sub(sub(g, across), mul(y, along)), factor)
-    return reshape.run(gx, shape=tuple(x.shape)), g_weight, g_bias
+    mean, _, scale = _statistics(_grouped(x, x.shape[1]), (0, 2), eps)
+    y = mul(sub(x, _in_channels(mean, x)), _in_channels(scale, x))
+    lined, steps = _grouped(g, x.shape[1]), mul(sub(_grouped(x, x.shape[1]), mean), scale)
+    g_weight, g_bias = _per_channel_sum(mul(lined, steps), x), _per_channel_sum(lined, x)
+    count = constant(element_count(lined, (0, 2)), g.dtype)
+    along, across = (_in_channels(div(total, count), x) for total in (g_weight, g_bias))
+    factor = _in_channels(scale, x)
+    factor = mul(factor, _in_channels(weight[0], x)) if weight else factor
+    return mul(sub(sub(g, across), mul(y, along)), factor), g_weight, g_bias
 
 
 def _norm_input_reference(xp: Any, g: Any, x: Any, *weight: Any, groups: int, over_batch: bool, eps: float) -> tuple[Any, ...]:

@@ -3,11 +3,9 @@
 Enters: inputs [N, C, *sizes], weights [O, C / groups, *kernel].  Leaves: operators on canonical attributes.
 Never here: the public conv1d .. conv_transpose3d (`convolutions`); tiling.
 
-A convolution is a matmul of the weight with `windows` of the padded input, which are movement: their columns exist only as the
-panels that the matmul packs (implicit GEMM; Chetlur and others, "cuDNN: Efficient primitives for deep learning", 2014).  One
-that is depthwise (one channel a group) is `depthwise`, or a product and a sum over the window where that is too large.  The
-gradient of the input is a convolution with the flipped weight where no stride lies between, else a matmul whose columns are put
-back by `overlap_add`.
+A convolution is one of images with their channels last (`convolution_last`) between permutations, which `passes.layout` moves out
+of the way.  One that is depthwise (one channel a group) is `depthwise`, or a product and a sum over the window where that is too
+large.  The gradient of the input is made of convolutions with the flipped weight (`convolution_back`).
 """
 
 from __future__ import annotations
@@ -20,30 +18,18 @@ import numpy as np
 from graphc.ir.op import Bad, Composite, Op, TensorType
 from graphc.ops.arguments import constant, in_compute_dtype, rounded, same_dtype, tensor
 from graphc.ops.arithmetic import add, mul
-from graphc.ops.contract import matmul, swapped
-from graphc.ops.declare import EVERY, FLOATING, call, fill
+from graphc.ops.contract import matmul
+from graphc.ops.convolution_back import input_gradient, weight_gradient
+from graphc.ops.convolution_last import convolution_last, row_major
+from graphc.ops.declare import FLOATING, call, fill
 from graphc.ops.depthwise import depthwise, depthwise_input, depthwise_weight, fits
-from graphc.ops.elementwise import Prepared, elementwise
+from graphc.ops.elementwise import Prepared
 from graphc.ops.joining import pad_constant
 from graphc.ops.movement import flip, permute, reshape, slice_, slice_scatter
 from graphc.ops.reduce import fold, reduce_sum
-from graphc.ops.windows import Ints, fixed, overlap_add, window_count, windows
+from graphc.ops.windows import Ints, fixed, window_count, windows
 
-FEW_PLACES = 16  # below: too few columns for a panel, so the places become rows and the channels columns
 _ATTRS = ("stride", "before", "after", "dilation", "groups")
-
-row_major = elementwise(
-    "row_major",
-    ("x",),
-    doc="x, stored in row-major order before it is read.  [...] -> [...].",
-    rule=lambda x: x,
-    reference=lambda xp, x: xp.array(x),
-    grad=lambda g, out, x: (g,),
-    kinds="buifc",
-    dtypes=EVERY,
-    methods=(),
-    functions=(),
-)
 
 
 def output_sizes(sizes: Any, kernel: Any, stride: Ints, before: Ints, after: Ints, dilation: Ints) -> tuple[Any, ...]:
@@ -100,17 +86,22 @@ def _convolution(x: Any, weight: Any, *bias: Any, stride: Ints, before: Ints, af
         how = {"stride": _flat(stride, 1), "before": _flat(before, 0), "dilation": _flat(dilation, 1)}
         out = depthwise.run(_as_image(x), _as_kernels(weight), places=_flat(places, 1), **how)
         return _biased(reshape.run(out, shape=shape), bias, (shape[1], *(1,) * len(places)))
-    x = _padded(x, before, after)
     if groups > 1 and weight.shape[1] == 1:
-        return reshape.run(_depthwise(x, weight, stride, dilation, *bias), shape=shape)
-    if math.prod(places) < FEW_PLACES:
-        return reshape.run(_places_as_rows(x, weight, stride, dilation, groups, *bias), shape=shape)
-    view, _ = _under(x, kernel, stride, dilation, groups)
-    rows, depth = weight.shape[0] // groups, math.prod(weight.shape[1:])
-    columns = reshape.run(view, shape=(x.shape[0], groups, depth, math.prod(places)))
-    weights = reshape.run(weight, shape=(1, groups, rows, depth))
-    out = _biased(matmul.run(weights, columns), bias, (groups, rows, 1))
-    return reshape.run(out, shape=shape)
+        return reshape.run(_depthwise(_padded(x, before, after), weight, stride, dilation, *bias), shape=shape)
+    n = len(kernel)
+    spaced = {"stride": stride, "before": before, "after": after, "dilation": dilation}
+    out = convolution_last.run(channels_last(x), permute.run(weight, dims=(*range(2, n + 2), 1, 0)), **spaced, groups=groups)
+    return channels_second(_biased(out, bias, (shape[1],)))
+
+
+def channels_last(x: Any) -> Any:
+    """[N, C, *sizes] -> [N, *sizes, C]."""
+    return permute.run(x, dims=(0, *range(2, x.ndim), 1))
+
+
+def channels_second(x: Any) -> Any:
+    """[N, *sizes, C] -> [N, C, *sizes]."""
+    return permute.run(x, dims=(0, x.ndim - 1, *range(1, x.ndim - 1)))
 
 
 def _flat(sizes: Any, missing: int) -> Ints:
@@ -137,17 +128,6 @@ def _has_nest(weight: Any, groups: int, places: Any, stride: Ints, dilation: Int
 def _biased(out: Any, bias: tuple[Any, ...], shape: Ints) -> Any:
     """Plus one number an output channel; `shape` says where the channels are."""
     return add.run(out, reshape.run(bias[0], shape=shape)) if bias else out
-
-
-def _places_as_rows(x: Any, weight: Any, stride: Ints, dilation: Ints, groups: int, *bias: Any) -> Any:
-    """[N, groups, O / groups, places] where places are few: every place of every image is a row."""
-    view, places = _under(x, tuple(weight.shape[2:]), stride, dilation, groups)
-    depth, count, batch = math.prod(weight.shape[1:]), math.prod(places), x.shape[0]
-    view = reshape.run(view, shape=(batch, groups, depth, count))
-    rows = reshape.run(permute.run(view, dims=(1, 0, 3, 2)), shape=(groups, batch * count, depth))
-    weights = reshape.run(weight, shape=(groups, weight.shape[0] // groups, depth))
-    out = _biased(matmul.run(row_major.run(rows), swapped(weights)), bias, (groups, 1, weights.shape[1]))
-    return permute.run(reshape.run(out, shape=(groups, batch, count, out.shape[-1])), dims=(1, 0, 3, 2))
 
 
 def _depthwise(x: Any, weight: Any, stride: Ints, dilation: Ints, *bias: Any) -> Any:
@@ -276,56 +256,30 @@ def _convolution_input(
         if weight.shape[0] == groups:
             return reshape.run(each, shape=result)
         return reduce_sum.run(reshape.run(each, shape=(g.shape[0], groups, weight.shape[0] // groups, *shape)), dim=2)
-    if (weight.shape[1] == 1 and groups > 1) or all(s == 1 for s in stride):
+    if weight.shape[1] == 1 and groups > 1:
         return _by_flipped_weight(g, weight, shape, stride, before, dilation, groups)
-    kernel, places, n = tuple(weight.shape[2:]), tuple(g.shape[2:]), len(shape)
-    columns = reshape.run(g, shape=(g.shape[0], groups, g.shape[1] // groups, math.prod(places)))
-    weights = reshape.run(weight, shape=(groups, g.shape[1] // groups, math.prod(weight.shape[1:])))
-    weights = reshape.run(row_major.run(swapped(weights)), shape=(1, groups, weights.shape[2], weights.shape[1]))
-    under = reshape.run(matmul.run(weights, columns), shape=(g.shape[0], channels, *kernel, *places))
-    under = permute.run(under, dims=(0, 1, *range(2 + n, 2 + 2 * n), *range(2, 2 + n)))
-    grown = tuple(d * (k - 1) + 1 + s * (p - 1) for d, k, s, p in zip(dilation, kernel, stride, places, strict=True))
-    return _cropped(overlap_add.run(under, shape=grown, stride=stride, dilation=dilation), before, shape)
-
-
-def _cropped(x: Any, before: Ints, shape: Ints) -> Any:
-    """The result without its padding; places that no window reached are zeros."""
-    lead = x.ndim - len(shape)
-    have = [max(0, min(s, h - b)) for s, h, b in zip(shape, x.shape[lead:], before, strict=True)]
-    if 0 in have:
-        return constant(0, x.dtype, (*x.shape[:lead], *shape))
-    starts = (*(0,) * lead, *before)
-    stops = (*x.shape[:lead], *(b + h for b, h in zip(before, have, strict=True)))
-    x = slice_.run(x, starts=starts, stops=stops, steps=(1,) * x.ndim)
-    return _padded(x, (0,) * len(shape), tuple(s - h for s, h in zip(shape, have, strict=True)))
+    return input_gradient(g, weight, shape, stride, before, dilation, groups)
 
 
 def _by_flipped_weight(g: Any, weight: Any, shape: Ints, stride: Ints, before: Ints, dilation: Ints, groups: int) -> Any:
-    """A convolution of g, its elements set apart by the stride, with the flipped weight, outputs and inputs exchanged."""
-    n, kernel = len(shape), tuple(weight.shape[2:])
-    outer, inner = weight.shape[0] // groups, weight.shape[1]
-    weights = reshape.run(weight, shape=(groups, outer, inner, *kernel))
-    weights = permute.run(flip.run(weights, dims=tuple(range(3, 3 + n))), dims=(0, 2, 1, *range(3, 3 + n)))
+    """A depthwise convolution of g, its elements set apart by the stride, with the flipped weight."""
+    n, kernel, outer = len(shape), tuple(weight.shape[2:]), weight.shape[0] // groups
+    weights = flip.run(weight, dims=tuple(range(2, 2 + n)))
     spans = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     low = [max(0, span - b) for span, b in zip(spans, before, strict=True)]
     cut = [max(0, b - span) for span, b in zip(spans, before, strict=True)]
     sizes = [s + c + span for s, c, span in zip(shape, cut, spans, strict=True)]
     kept = [min(p, max(0, -(-(z - a) // s))) for p, z, a, s in zip(g.shape[2:], sizes, low, stride, strict=True)]
     if 0 in kept:
-        return constant(0, g.dtype, (g.shape[0], inner * groups, *shape))
+        return constant(0, g.dtype, (g.shape[0], groups, *shape))
     g = slice_.run(g, starts=(0,) * (n + 2), stops=(*g.shape[:2], *kept), steps=(1,) * (n + 2))
     stops = [a + (k - 1) * s + 1 for a, k, s in zip(low, kept, stride, strict=True)]
     apart = slice_scatter.run(
         constant(0, g.dtype, (*g.shape[:2], *sizes)), g, starts=(0, 0, *low), stops=(*g.shape[:2], *stops), steps=(1, 1, *stride)
     )
     apart = slice_.run(apart, starts=(0, 0, *cut), stops=tuple(apart.shape), steps=(1,) * (n + 2))
-    if inner == 1 and groups > 1 and outer > 1:  # several results of one channel: their gradients are added
-        many = reshape.run(weights, shape=(groups * outer, 1, *kernel))
-        each = _depthwise(apart, many, (1,) * n, dilation)
-        return reduce_sum.run(reshape.run(each, shape=(g.shape[0], groups, outer, *shape)), dim=2)
-    ones, none = (1,) * n, (0,) * n
-    weights = row_major.run(reshape.run(weights, shape=(groups * inner, outer, *kernel)))
-    return _convolution(apart, weights, stride=ones, before=none, after=none, dilation=dilation, groups=groups)
+    each = reshape.run(_depthwise(apart, weights, (1,) * n, dilation), shape=(g.shape[0], groups, outer, *shape))
+    return reduce_sum.run(each, dim=2) if outer > 1 else reshape.run(each, shape=(g.shape[0], groups, *shape))
 
 
 def _convolution_input_infer(g: TensorType, weight: TensorType, shape: Ints, **how: Any) -> TensorType:
@@ -386,6 +340,8 @@ def _convolution_weight(g: Any, x: Any, kernel: Ints, stride: Ints, before: Ints
     if _has_nest(weight_type, groups, g.shape[2:], stride, dilation):
         how = {"stride": _flat(stride, 1), "before": _flat(before, 0), "dilation": _flat(dilation, 1)}
         return reshape.run(depthwise_weight.run(_as_image(g), _as_image(x), kernel=_flat(kernel, 1), **how), shape=result)
+    if groups == 1 and n <= 2:
+        return weight_gradient(g, x, kernel, stride, before, after, dilation)
     x = _padded(x, before, after)
     used = (d * (k - 1) + 1 + s * (p - 1) for d, k, s, p in zip(dilation, kernel, stride, g.shape[2:], strict=True))
     x = slice_.run(x, starts=(0,) * (n + 2), stops=(*x.shape[:2], *used), steps=(1,) * (n + 2))

@@ -76,6 +76,22 @@ def _infer(x: TensorType, weight: TensorType, places: Ints, **_: Any) -> TensorT
     return TensorType(x.dtype, (x.shape[0], weight.shape[0], *places))
 
 
+# ---- forward, channels last ---------------------------------------------------------------------------------------------
+
+
+def _last_reference(xp: Any, x: Any, weight: Any, places: Ints, stride: Ints, before: Ints, dilation: Ints) -> Any:
+    x, weight = xp.moveaxis(x, -1, 1), xp.moveaxis(weight, -1, 0)
+    return xp.moveaxis(_reference(xp, x, weight, places, stride, before, dilation), 1, -1)
+
+
+def _last_infer(x: TensorType, weight: TensorType, places: Ints, **_: Any) -> TensorType:
+    same_dtype("depthwise_last", (x, weight))
+    fixed("depthwise_last", (*x.shape, *weight.shape))
+    if x.rank != 4 or weight.rank != 3 or weight.shape[2] != x.shape[3]:
+        raise RuntimeError(f"depthwise_last: input {x} and weight {weight} do not fit")
+    return TensorType(x.dtype, (x.shape[0], *places, x.shape[3]))
+
+
 # ---- back --------------------------------------------------------------------------------------------------------------
 
 
@@ -160,6 +176,23 @@ depthwise: Op = _declare(
     _reference,
     tuple(call(fill(*x), fill(*w), places, *how) for x, w, places, how in _SAMPLES),
     (Bad((fill(1, 2, 4, 4), fill(3, 2, 2), (3, 3), *_MISFIT), RuntimeError, "depthwise: input .* do not fit"),),
+)
+# [N, H, W, C], [*kernel, C], places, (stride, before, dilation)
+_LAST: tuple[tuple[tuple[int, ...], tuple[int, ...], Ints, tuple[Ints, Ints, Ints]], ...] = (
+    ((2, 6, 5, 3), (3, 3, 3), (6, 5), ((1, 1), (1, 1), (1, 1))),
+    ((1, 9, 33, 20), (5, 5, 20), (5, 17), ((2, 2), (2, 2), (1, 1))),
+    ((1, 7, 8, 2), (2, 3, 2), (2, 3), ((3, 2), (0, 1), (2, 2))),
+    ((2, 4, 3, 1), (1, 1, 1), (2, 2), ((2, 3), (0, 2), (1, 1))),
+    ((1, 3, 40, 33), (3, 3, 33), (3, 40), ((1, 1), (1, 1), (1, 1))),
+)
+depthwise_last: Op = _declare(
+    "depthwise_last",
+    "`depthwise` of as many channels as there are, which are last.  [N, H, W, C], [*kernel, C] -> [N, *places, C].",
+    "places",
+    _last_infer,
+    _last_reference,
+    tuple(call(fill(*x), fill(*w), places, *how) for x, w, places, how in _LAST),
+    (Bad((fill(1, 4, 4, 2), fill(2, 2, 3), (3, 3), *_MISFIT), RuntimeError, "depthwise_last: input .* do not fit"),),
 )
 depthwise_input: Op = _declare(
     "depthwise_input",

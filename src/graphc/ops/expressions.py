@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphc.dims import bounds, known_less
 from graphc.dtypes import DType, bool_, int32, int64, uint64
 from graphc.ir.loops import Call, Const, Expr, Index, Size
 
@@ -78,3 +79,10 @@ def clamped(load: Any, position: Expr, limit: Size) -> Size:
     inside = call("max", call("min", position, size(limit - 1)), constant(0, int64))
     chosen: Size = load.symbol(load.let(inside))
     return chosen
+
+
+def inside_tests(position: Size, limit: Size) -> list[Expr]:
+    """The tests that 0 <= position < limit needs where bounds do not decide it."""
+    low, _ = bounds(position)
+    tests: list[Expr] = [] if low is not None and low >= 0 else [call("ge", size(position), constant(0, int64))]
+    return tests if known_less(position, limit) else [*tests, call("lt", size(position), size(limit))]

@@ -3,7 +3,8 @@
 Enters: tensors [..., *sizes] and canonical window attributes.  Leaves: operators.
 Never here: PyTorch's arguments (`pools`); windows whose sizes vary (`adaptive_pooling`).
 
-What is pooled is padded once, then read through `windows`, so that a sum or an extremum of a window is one reduction.
+What is pooled is padded once, then read through `windows`, so that a sum or an extremum of a window is one reduction.  The largest
+of few elements is found where they are read (`window_max`), in the same order.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from graphc.ops.joining import pad_constant
 from graphc.ops.movement import Index, expand, reshape, slice_
 from graphc.ops.reduce import reduce_max, reduce_min, reduce_sum, spread
 from graphc.ops.scatter import gather, scatter_add
+from graphc.ops.window_max import MOST, window_max, window_max_input, window_which
 from graphc.ops.windows import Ints, fixed, overlap_add, windows
 
 # ---- where windows lie -------------------------------------------------------------------------------------------------
@@ -65,6 +67,8 @@ def seen(x: Any, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil
     places = pooled_sizes(x.shape[lead:], kernel, stride, padding, dilation, ceil)
     reach = [(p - 1) * s + d * (k - 1) + 1 for p, s, d, k in zip(places, stride, dilation, kernel, strict=True)]
     after = [max(0, r - size - p) for r, size, p in zip(reach, x.shape[lead:], padding, strict=True)]
+    if tuple(x.shape[lead:]) == tuple(kernel) and set(places) == {1} and not any(padding):  # one window is all there is
+        return reshape.run(x, shape=(*x.shape[:lead], *places, math.prod(kernel)))
     if any(padding) or any(after):
         grown = (size + p + a for size, p, a in zip(x.shape[lead:], padding, after, strict=True))
         x = pad_constant.run(x, starts=(*(0,) * lead, *padding), shape=(*x.shape[:lead], *grown), value=around)
@@ -301,12 +305,25 @@ def _avg_pool_input(
     if 0 in sizes:
         return constant(0, g.dtype, (*g.shape[:lead], *sizes))
     each = _divided(g, sizes, kernel, stride, padding, ceil, include_pad, divisor)
+    if stride == kernel and not any(padding) and all(p * k == s for p, k, s in zip(g.shape[lead:], kernel, sizes, strict=True)):
+        return _repeated(each, sizes, kernel)
     spread_out = expand.run(reshape.run(each, shape=(*g.shape, *(1,) * n)), shape=(*g.shape, *kernel))
     reach = tuple((p - 1) * s + k for p, s, k in zip(g.shape[lead:], stride, kernel, strict=True))
     whole = overlap_add.run(spread_out, shape=reach, stride=stride, dilation=(1,) * n)
     stops = tuple(min(r, p + size) for r, p, size in zip(reach, padding, sizes, strict=True))
     part = slice_.run(whole, starts=(*(0,) * lead, *padding), stops=(*g.shape[:lead], *stops), steps=(1,) * g.ndim)
     return pad_constant.run(part, starts=(0,) * g.ndim, shape=(*g.shape[:lead], *sizes), value=0)
+
+
+def _repeated(each: Any, sizes: Ints, kernel: Ints) -> Any:
+    """Every element as often as its window has elements, where windows share none and leave none out."""
+    lead = each.ndim - len(kernel)
+    if all(p == 1 for p in each.shape[lead:]):
+        return expand.run(each, shape=(*each.shape[:lead], *sizes))
+    apart = [n for p in each.shape[lead:] for n in (p, 1)]
+    whole = [n for p, k in zip(each.shape[lead:], kernel, strict=True) for n in (p, k)]
+    each = expand.run(reshape.run(each, shape=(*each.shape[:lead], *apart)), shape=(*each.shape[:lead], *whole))
+    return reshape.run(each, shape=(*each.shape[:lead], *sizes))
 
 
 def _avg_input_infer(g: TensorType, sizes: Ints, **how: Any) -> TensorType:
@@ -358,7 +375,18 @@ avg_pool_input = Op(
 _MAX = ("kernel", "stride", "padding", "dilation", "ceil")
 
 
+def _written_out(x: Any, how: dict[str, Any]) -> dict[str, Any] | None:
+    """The attributes of `window_max` where windows are small; None where it is not for them."""
+    if math.prod(how["kernel"]) > MOST or 0 in x.shape:
+        return None
+    places = pooled_sizes(x.shape[x.ndim - len(how["kernel"]) :], **how)
+    return {"places": places, **{name: how[name] for name in _MAX[:-1]}, "trailing": 0}
+
+
 def _max_pool(x: Any, **how: Any) -> Any:
+    small = _written_out(x, how)
+    if small is not None:
+        return window_max.run(x, **small)
     view = seen(x, **how, around=lowest(x.dtype))
     return reduce_max.run(view, dim=view.ndim - 1)
 
@@ -418,6 +446,10 @@ def take_at(x: Any, indices: Any, n: int) -> Any:
 def _max_grad(g: Any, out: Any, x: Any, **how: Any) -> tuple[Any]:
     if 0 in g.shape:
         return (zeros_like(x),)
+    small = _written_out(x, how)
+    if small is not None:
+        sizes = tuple(x.shape[x.ndim - len(how["kernel"]) :])
+        return (window_max_input.run(g, window_which.run(x, **small), sizes=sizes, **small),)
     return (put_at(g, max_pool_indices.run(x, **how), x, len(how["kernel"])),)
 
 

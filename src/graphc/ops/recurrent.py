@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from graphc.dtypes import from_numpy, int64
-from graphc.ir.graph import Builder, Graph, Value
-from graphc.ir.interp import interpret
+from graphc.dtypes import int64
 from graphc.ir.op import Anchor, Bad, Op, Sample, TensorType
-from graphc.ops.arguments import constant, of_type, require_floating, rounded, tensor
+from graphc.ops.arguments import constant, of_type, require_floating, tensor
 from graphc.ops.arithmetic import add
 from graphc.ops.comparison import lt, where
 from graphc.ops.contract import matmul, swapped
@@ -27,7 +25,8 @@ from graphc.ops.create import iota
 from graphc.ops.declare import FLOATING, Routed, call, fill
 from graphc.ops.elementwise import Prepared
 from graphc.ops.joining import cat
-from graphc.ops.movement import reshape, summed_to
+from graphc.ops.movement import reshape
+from graphc.ops.pullback import interpreted, pulled_back
 from graphc.ops.recurrent_cells import CELLS, TENSORS, Cell
 from graphc.ops.reduce import fold, reduce_sum
 from graphc.ops.views import part
@@ -210,56 +209,6 @@ def step_by_step(op: Op) -> Rule:
     return partial(unrolled_backward if op.name.endswith("_backward") else unrolled, cell_of(op))
 
 
-def _opened(rule: Rule, types: Sequence[TensorType], attrs: dict[str, Any]) -> Graph:
-    builder = Builder()
-    inputs = [Value(t, None, f"x{i}") for i, t in enumerate(types)]
-    with builder.running():
-        return builder.graph("opened", inputs, rule(*inputs, **attrs))
-
-
-def _interpreted(rule: Rule) -> Callable[..., Any]:
-    """The reference that the operators of a rule give."""
-
-    def reference(xp: Any, *arrays: Any, **attrs: Any) -> tuple[Any, ...]:
-        graph = _opened(rule, [TensorType(from_numpy(a.dtype), tuple(a.shape)) for a in arrays], attrs)
-        return interpret(graph, arrays, xp)[0]
-
-    return rounded(reference)
-
-
-def _pulled_back(rule: Rule) -> Callable[..., tuple[Any, ...]]:
-    """The gradient through what a rule is made of: its operators run once more, then their own gradients in reverse."""
-
-    def grad(g: Any, out: Any, *inputs: Any, **attrs: Any) -> tuple[Any, ...]:
-        graph = _opened(rule, [TensorType(x.dtype, tuple(x.shape)) for x in inputs], attrs)
-        values: dict[Value, Any] = dict(zip(graph.inputs, inputs, strict=True))
-        for node in graph.nodes:
-            made = node.op.run(*(values[v] for v in node.inputs), **node.attrs)
-            values.update(zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=True))
-        gradients: dict[Value, Any] = {}
-
-        def accumulate(value: Value, gradient: Any) -> None:
-            if gradient is not None:
-                gradient = summed_to(gradient, value.shape)
-                gradients[value] = add(gradients[value], gradient) if value in gradients else gradient
-
-        for value, gradient in zip(graph.outputs, g, strict=True):
-            accumulate(value, gradient)
-        for node in reversed(graph.nodes):
-            given = tuple(gradients.get(y) for y in node.outputs)
-            if node.op.grad is None or all(d is None for d in given):
-                continue
-            results = tuple(values[y] for y in node.outputs)
-            single = len(results) == 1
-            operands = [values[v] for v in node.inputs]
-            found = node.op.gradients(given[0] if single else given, results[0] if single else results, operands, node.attrs)
-            for value, gradient in zip(node.inputs, found, strict=True):
-                accumulate(value, gradient)
-        return tuple(gradients.get(value) for value in graph.inputs)
-
-    return grad
-
-
 # ---- gradients -----------------------------------------------------------------------------------------------------------
 
 
@@ -362,8 +311,8 @@ def _declare(cell: Cell) -> Op:
         signature="(dhs, dcs, x, h0, weight, c0=None, bias=None, projection=None, lengths=None, reverse=False)",
         route=backwards,
         infer=lambda *inputs, **attrs: _backward_infer(cell, *inputs, **attrs),
-        reference=_interpreted(backward_rule),
-        grad=_pulled_back(backward_rule),
+        reference=interpreted(backward_rule),
+        grad=pulled_back(backward_rule),
         lowering=Anchor("recurrent_backward"),
         attrs=_ATTRS,
         dtypes=FLOATING,
@@ -380,7 +329,7 @@ def _declare(cell: Cell) -> Op:
         route=lambda op, *args, **kwargs: _outputs(op, *op.prepare(*args, **kwargs)),
         prepare=_prepare(cell),
         infer=lambda *inputs, **attrs: _infer(cell, *inputs, **attrs),
-        reference=_interpreted(partial(unrolled, cell)),
+        reference=interpreted(partial(unrolled, cell)),
         grad=_grad(cell, backward),
         lowering=Anchor("recurrent"),
         attrs=_ATTRS,

@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dims import bounds, known_less
 from graphc.dtypes import int64
 from graphc.ir.loops import Expr
 from graphc.ir.op import Bad, Composite, Element, Movement, Op, Shape, Size, TensorType, shape_text
 from graphc.ops.arguments import in_compute_dtype, of_type, one_dim, one_size, rounded, tensor
 from graphc.ops.declare import EVERY, NUMERIC, call, fill
 from graphc.ops.elementwise import Prepared
-from graphc.ops.expressions import both, clamped, select
+from graphc.ops.expressions import both, clamped, inside_tests, select
 from graphc.ops.expressions import call as fn
 from graphc.ops.expressions import constant as literal
 from graphc.ops.expressions import size as size_value
@@ -180,22 +179,15 @@ def _terms_rule(
         p, s, d = index[lead + k], stride[k], dilation[k]
         q = p // s - trial if d == 1 else (p - trial * d) // s
         j = p - q * s if d == 1 else trial
-        tests = _outside(q, counts[k]) + (_outside(j, kernel[k]) if d == 1 else [])
+        tests = inside_tests(q, counts[k]) + (inside_tests(j, kernel[k]) if d == 1 else [])
         if d != 1 and s != 1:
             tests.append(fn("eq", size_value((p - trial * d) % s), literal(0, int64)))
         for test in tests:
             condition = test if condition is None else both(condition, test)
-        at.insert(0, clamped(load, size_value(q), counts[k]) if _outside(q, counts[k]) else q)
-        within.insert(0, clamped(load, size_value(j), kernel[k]) if d == 1 and _outside(j, kernel[k]) else j)
+        at.insert(0, clamped(load, size_value(q), counts[k]) if inside_tests(q, counts[k]) else q)
+        within.insert(0, clamped(load, size_value(j), kernel[k]) if d == 1 and inside_tests(j, kernel[k]) else j)
     value: Expr = load(0, (*index[:lead], *at, *within))
     return value if condition is None else select(condition, value, literal(0, out_type.dtype))
-
-
-def _outside(position: Size, limit: Size) -> list[Expr]:
-    """The tests that 0 <= position < limit needs where bounds do not decide it."""
-    low, _ = bounds(position)
-    tests: list[Expr] = [] if low is not None and low >= 0 else [fn("ge", size_value(position), literal(0, int64))]
-    return tests if known_less(position, limit) else [*tests, fn("lt", size_value(position), size_value(limit))]
 
 
 def _overlap_samples() -> Any:

@@ -6,6 +6,7 @@ Never here: what the text means, the cache, calling the code.  llvmlite is impor
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import itertools
 import os
@@ -88,6 +89,13 @@ def machine_signature() -> str:
 
 
 @functools.cache
+def vector_nbytes() -> int:
+    """The width of this machine's widest vector registers, at least 32."""
+    with _lock:
+        return 64 if "+avx512f" in _host()[1].split(",") else 32
+
+
+@functools.cache
 def _llvm() -> Any:
     import llvmlite.binding as llvm
 
@@ -111,7 +119,9 @@ def _target_machine(cpu: str, features: str, level: int) -> llvm.TargetMachine:
 @functools.cache
 def _linker() -> llvm.LLJIT:
     # JITLink lays one library out in one block, so the small code model's 32-bit distances always reach.
-    return _llvm().create_lljit_compiler(_target_machine(*_host(), 1), use_jit_link=True)
+    linker = _llvm().create_lljit_compiler(_target_machine(*_host(), 1), use_jit_link=True)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(linker))  # its code runs until the process ends
+    return linker
 
 
 def _run_lean_passes(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:

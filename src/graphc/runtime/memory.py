@@ -1,4 +1,4 @@
-"""Memory for plans and outputs: one arena a plan, recycled aligned blocks for arrays that users receive.
+"""Memory for plans and outputs: arenas that calls borrow, recycled aligned blocks for arrays that users receive.
 
 Enters: sizes.  Leaves: addresses, and NumPy arrays with their addresses.  Never here: what goes where in an arena.
 """
@@ -9,8 +9,6 @@ import contextlib
 import ctypes
 import math
 import mmap
-from collections import deque
-from sys import getrefcount
 from typing import Any
 
 import numpy as np
@@ -27,12 +25,12 @@ class Arena:
     address: of the first byte; 0 before the first `reserve`.   nbytes: how much there is.
     """
 
-    __slots__ = ("_memory", "address", "nbytes")
+    __slots__ = ("address", "memory", "nbytes")
 
     def __init__(self) -> None:
         self.address = 0
         self.nbytes = 0
-        self._memory: mmap.mmap | None = None
+        self.memory: mmap.mmap | None = None
 
     def reserve(self, nbytes: int) -> int:
         """The address, after making sure that there are `nbytes` bytes.
@@ -43,14 +41,14 @@ class Arena:
         if nbytes > self.nbytes:
             unit = HUGE_PAGE if nbytes >= HUGE_PAGE else mmap.PAGESIZE
             capacity = -(-nbytes // unit) * unit
-            self._memory = None  # given back first: the old and the new need not fit together
+            self.memory = None  # given back first: the old and the new need not fit together
             self.address = self.nbytes = 0
-            self._memory = _map_privately(capacity + HUGE_PAGE)
-            start = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+            self.memory = _map_privately(capacity + HUGE_PAGE)
+            start = _start(self.memory)
             offset = -start % HUGE_PAGE
             if unit == HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
                 with contextlib.suppress(OSError):  # a kernel without huge pages: only slower
-                    self._memory.madvise(mmap.MADV_HUGEPAGE, offset, capacity)
+                    self.memory.madvise(mmap.MADV_HUGEPAGE, offset, capacity)
             self.address, self.nbytes = start + offset, capacity
         return self.address
 
@@ -64,18 +62,70 @@ def _map_privately(nbytes: int) -> mmap.mmap:
         raise MemoryError(f"no room for an arena of {nbytes} bytes: {error}") from error
 
 
+# ---- arenas that programs borrow -------------------------------------------------------------------------------------
+
+_idle_arenas: list[Arena] = []
+
+
+def borrow_arena() -> Arena:
+    """An arena that no call is using: the one used last, so that programs which run one after the other share one."""
+    try:
+        return _idle_arenas.pop()
+    except IndexError:
+        return Arena()
+
+
+def return_arena(arena: Arena) -> None:
+    """The end of a borrowing."""
+    _idle_arenas.append(arena)
+
+
 # ---- output arrays ---------------------------------------------------------------------------------------------------
-# A ring holds recently made blocks of one shape and dtype.  Every array made of a block, and every view, memoryview or
-# DLPack capsule of it, holds a reference to the block's bytes: a reference count of _UNUSED says that nobody else does.
+# A block is memory that an array is laid over.  The array, and every view, memoryview or DLPack capsule of it, holds a reference
+# to a lease; when the last is gone the lease puts the block's address on its stack, where the next array of that size finds it.
 
-_Slot = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], int]  # the bytes, the array laid over them, its address
-
-_RING_SLOTS = 64
-_TRIES = 3
-_KEPT_NBYTES = 1 << 30  # blocks remembered, in use or not, before all are forgotten
+_KEPT_NBYTES = 1 << 30  # in blocks, before those that nobody uses are given back
 _LARGEST_KEPT_NBYTES = _KEPT_NBYTES // 4
-_rings: dict[tuple[tuple[int, ...], np.dtype[Any]], deque[_Slot]] = {}
-_remembered_nbytes = 0
+_MAPPED_NBYTES = 1 << 20  # blocks from this size on are mapped one by one
+_IDLE_NBYTES = 64 << 20  # what may lie idle, or a quarter of what is used, while more is asked of the system
+
+_known: dict[tuple[tuple[int, ...], np.dtype[Any]], Stack] = {}
+_KNOWN_LIMIT = 4096
+_stacks: dict[int, Stack] = {}  # by capacity
+_blocks: dict[int, tuple[Any, int]] = {}  # what every block's memory belongs to, by address, and its bytes
+_kept_nbytes = 0
+_keep: Any = ctypes.pythonapi.Py_IncRef
+_keep.argtypes, _keep.restype = [ctypes.py_object], None
+_keep(_blocks)  # arrays may outlive this module
+
+
+class Stack:
+    """The idle blocks of one capacity.   addresses: the block used last, which may still be in a cache, is at the end.
+    lease: the type of what gives one back."""
+
+    __slots__ = ("addresses", "capacity", "lease")
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity, self.addresses = capacity, list[int]()
+        push, addressof = self.addresses.append, ctypes.addressof
+
+        def give_back(lease: Any) -> None:
+            push(addressof(lease))
+
+        _keep(self.addresses)  # leases that end while the interpreter does still go there
+        self.lease = type("Lease", (ctypes.c_char * capacity,), {"__slots__": (), "__del__": give_back})
+
+    def new_block(self) -> int:
+        """The address of one block more.  Raises MemoryError."""
+        global _kept_nbytes
+        if _kept_nbytes + self.capacity > _KEPT_NBYTES:
+            forget()
+        elif self.capacity >= _MAPPED_NBYTES:
+            _forget_surplus()
+        memory, address = _aligned_memory(self.capacity)
+        _blocks[address] = memory, self.capacity
+        _kept_nbytes += self.capacity
+        return address
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[np.ndarray[Any, Any], int]:
@@ -83,55 +133,62 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[np.ndar
 
     The memory is reused once no array, view or export of it is left.  Raises MemoryError.
     """
-    ring = _rings.get((shape, dtype))
-    if ring is not None:
-        for _ in range(_TRIES):
-            block, array, address = ring[0]
-            ring.rotate(-1)
-            # The local `block` is counted too, so of two threads that look at it at once at most one gets it.
-            if getrefcount(block) == _UNUSED:
-                return array.view(), address
-    slot = _new_slot(shape, dtype)
-    _remember(shape, dtype, slot)
-    return slot[1].view(), slot[2]
+    stack = _known.get((shape, dtype))
+    if stack is None:
+        nbytes = math.prod(shape) * dtype.itemsize
+        if nbytes > _LARGEST_KEPT_NBYTES:
+            memory, address = _aligned_memory(nbytes)
+            return np.ndarray(shape, dtype, memory, address - _start(memory)), address
+        if len(_known) >= _KNOWN_LIMIT:
+            _known.clear()
+        stack = _known[(shape, dtype)] = stack_for(nbytes)
+    try:
+        address = stack.addresses.pop()
+    except IndexError:
+        address = stack.new_block()
+    return np.ndarray(shape, dtype, stack.lease.from_address(address)), address  # type: ignore[attr-defined]
 
 
-def _new_slot(shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Slot:
-    nbytes = math.prod(shape) * dtype.itemsize
-    block = np.empty(nbytes + ALIGNMENT, np.uint8)
-    start = block.ctypes.data
-    offset = -start % ALIGNMENT
-    return block, np.ndarray(shape, dtype, block, offset), start + offset
+def stack_for(nbytes: int) -> Stack:
+    """The stack of blocks for arrays of `nbytes` bytes; sizes that differ by less than an eighth share one."""
+    step = max(ALIGNMENT, 1 << max(nbytes.bit_length() - 4, 0))
+    capacity = max(-(-nbytes // step), 1) * step
+    return _stacks.get(capacity) or _stacks.setdefault(capacity, Stack(capacity))
 
 
-def _remember(shape: tuple[int, ...], dtype: np.dtype[Any], slot: _Slot) -> None:
-    """Keep the slot for reuse, at the ring's end; a full ring loses the slot last found in use."""
-    global _remembered_nbytes
-    nbytes = slot[0].nbytes
-    if nbytes > _LARGEST_KEPT_NBYTES:
-        return
-    if _remembered_nbytes + nbytes > _KEPT_NBYTES:
-        forget()
-    ring = _rings.setdefault((shape, dtype), deque())
-    if len(ring) >= _RING_SLOTS:
-        _remembered_nbytes -= ring.pop()[0].nbytes
-    _remembered_nbytes += nbytes
-    ring.append(slot)
+def _aligned_memory(nbytes: int) -> tuple[Any, int]:
+    """Writable memory and an address in it with `nbytes` bytes behind it: on huge pages where those fit."""
+    if nbytes < _MAPPED_NBYTES:
+        small = bytearray(nbytes + ALIGNMENT)
+        start = _start(small)
+        return small, start + -start % ALIGNMENT
+    if nbytes < HUGE_PAGE:
+        mapped = _map_privately(nbytes)
+        return mapped, _start(mapped)
+    arena = Arena()
+    address = arena.reserve(nbytes)
+    return arena.memory, address
 
 
-def forget() -> None:
-    """Give back every block that nobody uses; those in use go when their users drop them."""
-    global _remembered_nbytes
-    _rings.clear()
-    _remembered_nbytes = 0
+def _start(memory: Any) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
-def _references_when_unused() -> int:
-    """What `aligned_empty` counts for a block that only its ring holds (it differs between Python versions)."""
-    ring = deque([_new_slot((1,), np.dtype(np.uint8))])
-    block, array, _ = ring[0]
-    assert array.base is block
-    return getrefcount(block)
+def forget(most: int = 0) -> None:
+    """Give back blocks that nobody uses, the largest first, until no more than `most` bytes lie idle."""
+    global _kept_nbytes
+    stacks = sorted(_stacks.values(), key=lambda stack: -stack.capacity)
+    idle = sum(stack.capacity * len(stack.addresses) for stack in stacks)
+    for stack in stacks:
+        while stack.addresses and idle > most:
+            _, nbytes = _blocks.pop(stack.addresses.pop())
+            _kept_nbytes -= nbytes
+            idle -= nbytes
 
 
-_UNUSED = _references_when_unused()
+def _forget_surplus() -> None:
+    """Before more is mapped: a model that is being made leaves as much behind as it keeps, in sizes that never come again."""
+    idle = sum(stack.capacity * len(stack.addresses) for stack in list(_stacks.values()))
+    most = max(_IDLE_NBYTES, (_kept_nbytes - idle) // 4)
+    if idle > most:
+        forget(most)

@@ -17,7 +17,7 @@ from graphc.errors import failed_check
 from graphc.ir.loops import FIRST_SLOT, HOST_FAILED, STATUS_SLOT, THREADS_SLOT
 from graphc.runtime import threads
 from graphc.runtime.host import HostCalls, Resolve
-from graphc.runtime.memory import Arena, aligned_empty
+from graphc.runtime.memory import aligned_empty, borrow_arena, return_arena
 from graphc.runtime.plan import Plan
 
 _BYTE = np.dtype(np.uint8)
@@ -25,7 +25,7 @@ HELD_NBYTES = 1 << 15  # a program over less memory than this runs without givin
 
 
 class Program:
-    """Callable compiled code.  Safe to call from several threads (each concurrent call gets its own table and arena).
+    """Callable compiled code.  Safe to call from several threads (each concurrent call gets a table and an arena).
 
     idle: frames that no call is using; `new_frame()` makes another.   pool: the threads it runs on.
     resolve: finds what runs a host call; only a plan without any may go without.
@@ -40,10 +40,11 @@ class Program:
         self._entry = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(entry)
         self.idle: list[_Frame] = []
         self.pool = threads.pool()
+        self._arena_nbytes = plan.arena_nbytes
         self._buffers_end = FIRST_SLOT + len(plan.inputs) + len(plan.outputs)
 
     def new_frame(self) -> _Frame:
-        """A table with its status word and arena, for one call at a time."""
+        """A table with its status word, for one call at a time."""
         frame = _Frame(self.plan)
         if self._host is not None:
             frame.table[self.plan.callback_slot] = self._host.address
@@ -79,7 +80,13 @@ class Program:
         table[THREADS_SLOT] = self.pool.threads
         table[FIRST_SLOT : self._buffers_end] = [*inputs, *outputs]
         held = frame.size_for(self.plan, sizes) if sizes else None
-        failed = self._entry(frame.address, self.pool.run_address, self.pool.address)
+        if self._arena_nbytes:
+            arena = borrow_arena()
+            frame.lay_over(arena.reserve(self._arena_nbytes))
+            failed = self._entry(frame.address, self.pool.run_address, self.pool.address)
+            return_arena(arena)
+        else:
+            failed = self._entry(frame.address, self.pool.run_address, self.pool.address)
         if failed:
             frame.status.value = 0  # an idle frame's status is always 0
         self.idle.append(frame)
@@ -89,7 +96,7 @@ class Program:
 
 
 class _Frame:
-    """One table, its status word and its arena."""
+    """One table and its status word."""
 
     def __init__(self, plan: Plan) -> None:
         self.status = ctypes.c_int64(0)
@@ -97,13 +104,16 @@ class _Frame:
         self.address = ctypes.addressof(self.table)
         self.table[STATUS_SLOT] = ctypes.addressof(self.status)
         self.table[THREADS_SLOT] = 1
-        self.arena = Arena()
-        at = FIRST_SLOT + len(plan.inputs) + len(plan.outputs)
-        if plan.arena_nbytes:
-            self.arena.reserve(plan.arena_nbytes)
-            for i, offset in enumerate(plan.arena_offsets):
-                self.table[at + i] = self.arena.address + offset
-        self.temporaries_at = at + len(plan.arena_offsets)
+        self._arena_address = 0
+        self._arena_at = FIRST_SLOT + len(plan.inputs) + len(plan.outputs)
+        self._arena_offsets = plan.arena_offsets
+        self.temporaries_at = self._arena_at + len(plan.arena_offsets)
+
+    def lay_over(self, address: int) -> None:
+        """Put the arena's values at `address`."""
+        if address != self._arena_address:
+            self._arena_address = address
+            self.table[self._arena_at : self.temporaries_at] = [address + offset for offset in self._arena_offsets]
 
     def size_for(self, plan: Plan, sizes: Sequence[int]) -> list[np.ndarray[Any, Any]]:
         """Fill in sizes and fresh temporaries; the arrays returned keep the temporaries alive."""

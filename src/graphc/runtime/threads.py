@@ -39,6 +39,7 @@ class Pool:
     def __init__(self, threads: int) -> None:
         addresses = link(_object(), ("pool_run", "pool_limit"))
         self._memory = _forgetful_memory()
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._memory))  # workers look at it for as long as the process lives
         anchor = ctypes.c_char.from_buffer(self._memory)
         self.address = ctypes.addressof(anchor)
         self.run_address = addresses["pool_run"]

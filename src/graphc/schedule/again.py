@@ -14,7 +14,7 @@ from graphc.dims import product
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.loops import FUNCTIONS, Call, Expr, Var
 from graphc.ir.op import Scalar
-from graphc.schedule.partition import MEMBER_LIMIT, Axes, Group, is_stored
+from graphc.schedule.partition import MEMBER_LIMIT, Axes, Group, is_stored, stands_alone
 
 _COSTLY = frozenset({"div", "sqrt", "idiv"})
 MOST_CALLS = 4  # scalar functions in a node that is cheap
@@ -61,7 +61,7 @@ def _leave(group: Group, node: Node, base_of: Callable[[Value], Value]) -> None:
 
 def _is_cheap(node: Node) -> bool:
     lowering = node.lowering
-    if not isinstance(lowering, Scalar) or lowering.check is not None:
+    if not isinstance(lowering, Scalar) or lowering.check is not None or stands_alone(node):
         return False
     if isinstance(lowering.rule, str):
         return lowering.rule in FUNCTIONS and lowering.rule not in _COSTLY

@@ -15,15 +15,12 @@ from dataclasses import dataclass
 from itertools import count
 
 from graphc.dims import Dim, free, minimum, product
-from graphc.dtypes import DType, int64
+from graphc.dtypes import int64
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.loops import (
-    BLOCK,
     FUNCTIONS,
-    LANES,
     Acc,
     Alloc,
-    Call,
     Check,
     Expr,
     For,
@@ -36,7 +33,6 @@ from graphc.ir.loops import (
     Store,
     Update,
     Var,
-    identity,
     walk,
 )
 from graphc.ir.op import Reduce, Scalar
@@ -65,12 +61,13 @@ class Launch:
 
 
 class Context:
-    """What lowering needs to know of the whole graph."""
+    """What lowering needs to know of the whole graph, and of the machine: how many float32 its vectors hold."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, lanes: int = 32) -> None:
+        self.graph, self.lanes = graph, lanes
         self.checks = Checks()
         self.sources: dict[Value, Source] = {}
+        self.streamed: set[Value] = set()  # stored values that are too large for the caches, and that no kernel reads
 
     def source(self, value: Value) -> Source:
         """What `value` really reads, seen through movement; each value is resolved once."""
@@ -110,7 +107,7 @@ def store_copy(value: Value, target: Value, context: Context, pulled: bool = Fal
         element = block.let(puller.pull(value, delinear(flat, value.shape), block))
     else:
         element = block.let(Load(puller.buffer(value, "in"), flat, value.dtype))
-    block.add(Store(puller.buffer(target, "out"), flat, element))
+    block.add(Store(puller.buffer(target, "out"), flat, block.let(cast(element, target.dtype))))
     nest = For("p", chunks, "parallel", (For("v", width, "vector", tuple(block.statements)),))
     return finish(puller, nest, chunks, CHUNK / 2, Group(list(value.shape)), "copy")
 
@@ -126,7 +123,7 @@ def may_overwrite(group: Group, state: Value, new: Value, context: Context) -> b
     """May `new` be stored over `state`, which this group reads too?  Not where a later part of the kernel still reads it."""
     if group.reduced is None:
         return True
-    region = _Region(group, context)
+    region = Region(group, context)
     if region.is_full(new):
         return False
     readers = [n for n in group.members if any(context.source(v).base is state for v in n.inputs)]
@@ -135,10 +132,12 @@ def may_overwrite(group: Group, state: Value, new: Value, context: Context) -> b
 
 def lower_region(group: Group, context: Context) -> Launch:
     """Lower a group without an anchor."""
-    return _Region(group, context).lower()
+    return Region(group, context).lower()
 
 
-class _Region:
+class Region:
+    """A group without an anchor, and what its lowering has to know of it."""
+
     def __init__(self, group: Group, context: Context) -> None:
         self.group, self.context = group, context
         self.puller = Puller(context.checks, lambda value: value in group.value_axes)
@@ -155,6 +154,7 @@ class _Region:
     # ---- analysis --------------------------------------------------------------------------------------------------
 
     def analyse(self) -> None:
+        """Which pass makes each value, what that costs, and which passes read it."""
         for node in self.group.members:
             bases = [self.context.source(v).base for v in node.inputs]
             phase = max((self.phase_of[b] for b in bases if b in self.phase_of), default=0)
@@ -173,6 +173,7 @@ class _Region:
 
     @staticmethod
     def node_cost(node: Node) -> float:
+        """What one element of a node costs, in simple operations."""
         rule = getattr(node.lowering, "rule", None)
         if isinstance(rule, str):
             return HEAVY if rule not in FUNCTIONS else 4.0 if rule in ("div", "sqrt", "idiv") else 1.0
@@ -220,6 +221,7 @@ class _Region:
     # ---- orientation -----------------------------------------------------------------------------------------------
 
     def lower(self) -> Launch:
+        """The launch, in the orientation in which most buffers are contiguous."""
         group = self.group
         votes = self.innermost_votes()
         if group.reduced is None:
@@ -228,11 +230,14 @@ class _Region:
         best = max(columns, key=lambda a: columns[a], default=None)
         if best is None or votes.get(group.reduced, 0) >= columns[best] or _small(group.axes[best]):
             return self.rows()
-        return _Columns(self, best).lower()
+        from graphc.schedule.columns import Columns
+
+        return Columns(self, best).lower()
 
     # ---- pointwise -------------------------------------------------------------------------------------------------
 
     def pointwise(self, votes: dict[int, int]) -> Launch:
+        """A group without a reduced axis."""
         group = self.group
         count_axes = [a for a in range(len(group.axes)) if group.axes[a] != 1]
         if self.is_flat(count_axes):
@@ -314,6 +319,7 @@ class _Region:
         return tuple(by_base.get(d) for d in range(len(source.base.shape)))
 
     def store_all(self, axis_index: dict[int, Size], loops: list[tuple[str, Size]], note: str) -> Launch:
+        """Loops over `stores`."""
         (p, outer), (v, extent) = loops
         nest = For(p, outer, "parallel", (For(v, extent, "vector", self.stores(axis_index)),))
         work = self.work_per_element * (extent if isinstance(extent, int) else CHUNK // 4)
@@ -329,13 +335,27 @@ class _Region:
         return tuple(block.statements)
 
     def store(self, value: Value, axis_index: dict[int, Size], block: Block) -> None:
+        """Write an element of an output."""
         index = self.index_of(value, axis_index)
         element = block.let(self.puller.pull(value, index, block))
-        block.add(Store(self.puller.buffer(value, "out"), self.puller.offset(value, index), element))
+        stream = value in self.context.streamed and not self.read_back(value) and self.cost_now(value) < HEAVY
+        block.add(Store(self.puller.buffer(value, "out"), self.puller.offset(value, index), element, stream))
+
+    def read_back(self, value: Value) -> bool:
+        return value in self.phase_of and self.is_full(value) and self.worth_keeping(value, self.phase_of[value])
+
+    def cost_now(self, value: Value) -> float:
+        """What making an element costs where others are kept or reduced already."""
+        node = value.node
+        if node is None or value in self.puller.reload or isinstance(node.lowering, Reduce):
+            return 0.0
+        bases = {self.context.source(v).base for v in node.inputs} & self.phase_of.keys()
+        return self.node_cost(node) + sum(self.cost_now(b) for b in bases if self.is_full(value) == self.is_full(b))
 
     # ---- rows ------------------------------------------------------------------------------------------------------
 
     def rows(self) -> Launch:
+        """Row orientation: the reduced axis is innermost."""
         group = self.group
         assert group.reduced is not None
         kept = group.kept()
@@ -363,6 +383,7 @@ class _Region:
                 self.store(value, axis_index, row)
 
     def pass_over(self, phase: int, axis_index: dict[int, Size], row: Block, length: Size) -> None:
+        """One pass over the reduced axis, with what it keeps for later ones."""
         inner = row.inner()
         folded: list[tuple[Node, str]] = []
         for node, at in self.reduces:
@@ -393,6 +414,7 @@ class _Region:
         self.reload_later(kept)
 
     def reduced_operand(self, node: Node, axis_index: dict[int, Size], inner: Block) -> Expr:
+        """The element that a reduction folds."""
         assert self.group.reduced is not None
         operand, dim = node.inputs[0], node.attrs["dim"]
         index = list(self.index_of(node.outputs[0], axis_index))
@@ -403,6 +425,7 @@ class _Region:
         return self.last_use.get(value, -1) > phase and self.cost[value] >= WORTH_KEEPING
 
     def spill(self, value: Value, axis_index: dict[int, Size], inner: Block, row: Block, length: int) -> str:
+        """Keep a value in scratch; gives its name."""
         name = f"s{next(self.names)}"
         row.statements.insert(0, Alloc(name, value.dtype, length))
         element = inner.let(self.puller.pull(value, self.index_of(value, axis_index), inner))
@@ -441,153 +464,6 @@ class _Region:
     def output_load(self, value: Value) -> Callable[[Position], Expr]:
         name = self.puller.buffer(value, "out")
         return lambda index: Load(name, self.puller.offset(value, index), value.dtype)
-
-
-class _Columns:
-    """Column orientation of a region: axis `column` innermost, in tiles."""
-
-    def __init__(self, region: _Region, column: int) -> None:
-        self.region, self.column = region, column
-        self.group, self.puller = region.group, region.puller
-        length = self.group.axes[column]
-        self.tile = length if isinstance(length, int) and length <= COLUMN_TILE else COLUMN_TILE
-        self.others = [a for a in self.group.kept() if a != column]
-        sizes = tuple(self.group.axes[a] for a in self.others)
-        tiles = (length + self.tile - 1) // self.tile
-        self.extent = product(sizes) * tiles
-        p = Dim.symbol("p", 0, below=self.extent)
-        start = (p % tiles) * self.tile
-        whole = isinstance(length, int) and length % self.tile == 0
-        self.width: Size = self.tile if whole else minimum(self.tile, length - start)
-        self.at = Dim.symbol("v", 0, below=self.width)
-        self.axis_index = dict(zip(self.others, delinear(p // tiles, sizes), strict=True))
-        self.axis_index[column] = start + self.at
-        self.length = self.group.axes[self.group.reduced]  # type: ignore[index]
-        self.lanes = max(1, min(LANES, self.length)) if isinstance(self.length, int) else LANES
-        self.body = Block(self.puller.names)
-        self.allocs: list[Stmt] = []
-
-    def lower(self) -> Launch:
-        for phase in range(self.region.passes):
-            self.kept_level(phase, [])
-            folded = self.pass_over(phase)
-            self.kept_level(phase + 1, folded)
-        nest = For("p", self.extent, "parallel", (*self.allocs, *self.body.statements))
-        rows = self.length if isinstance(self.length, int) else 256
-        work = self.region.work_per_element * rows * self.tile
-        return finish(self.puller, nest, self.extent, work, self.group, f"columns, {self.region.passes} passes")
-
-    def vector(self, block: Block) -> For:
-        return For("v", self.width, "vector", tuple(block.statements))
-
-    def alloc(self, dtype: DType, size: int) -> str:
-        name = f"s{next(self.region.names)}"
-        self.allocs.append(Alloc(name, dtype, size))
-        return name
-
-    def kept_level(self, phase: int, folded: list[tuple[Node, str]]) -> None:
-        """Kept-level values known before pass `phase`: stored where they are outputs, and in scratch for later passes."""
-        region, block = self.region, Block(self.puller.names, self.body)
-        for node, name in folded:
-            out = node.outputs[0]
-            total = block.let(cast(Load(name, self.at, out.dtype.compute), out.dtype))
-            block.memo[out, region.index_of(out, self.axis_index)] = total
-        fresh: list[tuple[Value, str]] = []
-        stores: list[Stmt] = []
-        done = {n for n, _ in folded}
-        for node in self.group.members:
-            for value in node.outputs:
-                if region.is_full(value) or region.phase_of[value] != phase or value in self.puller.reload:
-                    continue
-                if isinstance(node.lowering, Reduce) and node not in done:
-                    continue
-                index = region.index_of(value, self.axis_index)
-                element = block.let(self.puller.pull(value, index, block))
-                if value in region.outputs:
-                    stores.append(Store(self.puller.buffer(value, "out"), self.puller.offset(value, index), element))
-                if value in region.last_use:
-                    name = self.alloc(value.dtype, self.tile)
-                    block.add(Store(name, self.at, element))
-                    fresh.append((value, name))
-        block.statements.extend(stores)  # after every load: an output may lie over an input
-        if block.statements:
-            self.body.add(self.vector(block))
-        for value, name in fresh:
-            self.puller.reload[value] = _scratch(name, self.at, value)
-
-    def pass_over(self, phase: int) -> list[tuple[Node, str]]:
-        region = self.region
-        nodes = [n for n, at in region.reduces if at == phase]
-        accumulators = [(n, self.alloc(n.outputs[0].dtype.compute, self.lanes * self.tile)) for n in nodes]
-        blocked = not isinstance(self.length, int) or self.length > BLOCK
-        row = Dim.symbol("r", 0, below=minimum(self.length, BLOCK) if blocked else self.length)
-        block_start: Size = Dim.symbol("q") * BLOCK if blocked else 0
-        self.axis_index[self.group.reduced] = block_start + row  # type: ignore[index]
-        inner = Block(self.puller.names, self.body)
-        for node, name in accumulators:
-            assert isinstance(node.lowering, Reduce)
-            operand = inner.let(region.reduced_operand(node, self.axis_index, inner))
-            at = (row % LANES) * self.tile + self.at
-            dtype = node.outputs[0].dtype.compute
-            inner.add(Store(name, at, Call(node.lowering.fn, (Load(name, at, dtype), operand), dtype)))
-        for value, at_phase in region.phase_of.items():
-            if at_phase == phase and region.is_full(value) and value in region.outputs:
-                region.store(value, self.axis_index, inner)
-                if region.worth_keeping(value, phase):
-                    region.reload_later([(value, "")])
-        if not inner.statements:
-            return []
-        loop = For("r", minimum(BLOCK, self.length - block_start) if blocked else self.length, "serial", (self.vector(inner),))
-        reset = [self.fill(n, name, self.lanes) for n, name in accumulators]
-        fold = [s for n, name in accumulators for s in self.fold(n, name)]
-        if not blocked:
-            for statement in (*reset, loop, *fold):
-                self.body.add(statement)
-            return accumulators
-        return self.blocked(accumulators, reset, loop, fold)
-
-    def blocked(
-        self, accumulators: list[tuple[Node, str]], reset: list[Stmt], loop: Stmt, fold: list[Stmt]
-    ) -> list[tuple[Node, str]]:
-        """Several blocks of rows: each is folded by itself, the results are folded in order."""
-        totals = [(n, self.alloc(n.outputs[0].dtype.compute, self.tile)) for n, _ in accumulators]
-        for node, name in totals:
-            self.body.add(self.fill(node, name, 1))
-        gather: list[Stmt] = []
-        for (node, name), (_, total) in zip(accumulators, totals, strict=True):
-            dtype = node.outputs[0].dtype.compute
-            fn = node.lowering.fn  # type: ignore[union-attr]
-            value = Call(fn, (Load(total, self.at, dtype), Load(name, self.at, dtype)), dtype)
-            gather.append(For("v", self.width, "vector", (Store(total, self.at, value),)))
-        blocks = (self.length + BLOCK - 1) // BLOCK
-        self.body.add(For("q", blocks, "serial", (*reset, loop, *fold, *gather)))
-        return totals
-
-    def fill(self, node: Node, name: str, lanes: int) -> Stmt:
-        dtype = node.outputs[0].dtype.compute
-        start = identity(node.lowering.fn, dtype)  # type: ignore[union-attr]
-        at = Dim.symbol("l", 0, high=lanes - 1) * self.tile + self.at
-        return For("l", lanes, "serial", (For("v", self.width, "vector", (Store(name, at, start),)),))
-
-    def fold(self, node: Node, name: str) -> list[Stmt]:
-        """Halve the lanes: l with l+16, +8, +4, +2, +1 (lanes that no row reached hold the identity and are left out)."""
-        dtype = node.outputs[0].dtype.compute
-        fn = node.lowering.fn  # type: ignore[union-attr]
-        statements: list[Stmt] = []
-        half = LANES // 2
-        while half:
-            pairs = min(half, self.lanes - half)
-            if pairs > 0:
-                lane = Dim.symbol("l", 0, high=pairs - 1)
-                here, there = lane * self.tile + self.at, (lane + half) * self.tile + self.at
-                value = Call(fn, (Load(name, here, dtype), Load(name, there, dtype)), dtype)
-                statements.append(For("l", pairs, "serial", (For("v", self.width, "vector", (Store(name, here, value),)),)))
-            half //= 2
-        return statements
-
-
-def _scratch(name: str, position: Size, value: Value) -> Callable[[Position], Expr]:
-    return lambda index: Load(name, position, value.dtype)
 
 
 def _spilled(name: str, dim: int, value: Value) -> Callable[[Position], Expr]:

@@ -74,9 +74,17 @@ def is_inline(node: Node) -> bool:
     return isinstance(lowering, Movement) or (isinstance(lowering, Element) and not node.inputs)
 
 
+_WITH_EPILOGUE = frozenset({"matmul", "matmul_panels", "convolution", "depthwise_last", "winograd"})
+
+
 def takes_epilogue(anchor: Node) -> bool:
     """Whether elementwise nodes may ride along with a group's anchor."""
-    return isinstance(anchor.lowering, Anchor) and anchor.lowering.nest == "matmul"
+    return isinstance(anchor.lowering, Anchor) and anchor.lowering.nest in _WITH_EPILOGUE
+
+
+def stands_alone(node: Node) -> bool:
+    """Whether a node is a copy in another order: its readers then walk memory in order, and would not if they were one with it."""
+    return node.op.name == "row_major"
 
 
 def is_stored(value: Value) -> bool:
@@ -156,7 +164,7 @@ class _Partitioner:
     def place(self, node: Node) -> None:
         lowering = node.lowering
         reasons: dict[Value, str] = {}
-        if isinstance(lowering, Scalar | Reduce):
+        if isinstance(lowering, Scalar | Reduce) and not stands_alone(node):
             for group in self.candidates(node, reasons):
                 axes = self.axes_in(group, node)
                 if isinstance(axes, str):
@@ -226,6 +234,8 @@ class _Partitioner:
         """The axes of `node`'s output as a member of `group`, or why it cannot be one."""
         if group.anchor is not None and (isinstance(node.lowering, Reduce) or not takes_epilogue(group.anchor)):
             return f"{group.anchor.op.name} takes no such epilogue"
+        if any(map(stands_alone, group.members)):
+            return "a copy in another order stands alone"
         for value in node.inputs:
             source = self.source(value)
             if source.base in group.value_axes and not source.regular:
@@ -312,6 +322,8 @@ class _Partitioner:
             source = self.source(value)
             other = self.group_of.get(source.base)
             if other is None or other is group or not source.regular or other.anchor is not None or group.anchor is not None:
+                continue
+            if any(map(stands_alone, other.members)):
                 continue
             mapping = self.axis_mapping(group, other, node, value)
             if mapping is None or len(group.members) + len(other.members) > MEMBER_LIMIT:

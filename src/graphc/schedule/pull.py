@@ -17,7 +17,24 @@ from graphc.dims import Dim, free, product
 from graphc.dtypes import DType
 from graphc.errors import IRError, line_text
 from graphc.ir.graph import Node, Value
-from graphc.ir.loops import Call, Check, Const, Expr, For, Index, Let, Load, Param, Size, Stmt, Store, Update, Var
+from graphc.ir.loops import (
+    Call,
+    Check,
+    Const,
+    Expr,
+    For,
+    Index,
+    Let,
+    Load,
+    Param,
+    Prefetch,
+    Size,
+    Stmt,
+    Store,
+    Transpose,
+    Update,
+    Var,
+)
 from graphc.ir.op import Element, Movement, Scalar
 from graphc.schedule.partition import is_inline
 
@@ -236,6 +253,11 @@ def free_symbols(statement: Stmt) -> set[str]:
             return _free_in(value)
         case Store(_, offset, value):
             return set(free(offset)) | _free_in(value)
+        case Transpose():
+            sizes = (statement.target_at, statement.target_step, statement.source_at, statement.source_step)
+            return set().union(*map(free, (*sizes, statement.rows, statement.columns)))
+        case Prefetch(_, offset, _):
+            return set(free(offset))
     return set()
 
 

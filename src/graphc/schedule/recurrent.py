@@ -25,11 +25,15 @@ from graphc.schedule.lower import Context, Launch, finish
 from graphc.schedule.partition import Group
 from graphc.schedule.pull import Block, Puller, cast
 
-ROWS = 6  # of a block and of a register tile, as in a matmul
-FEWER_ROWS = (6, 5, 4)  # without a rest, where one of them divides the batch
+LEAST_ROWS = 4  # fewer chains of fma than this leave the machine waiting for each
 PANEL_BYTES = 64
 
 Place = tuple[Size, ...]
+
+
+def rows_of_block(lanes: int) -> int:
+    """Rows of a block and of a register tile: enough sums to keep the machine busy, in some of its registers."""
+    return 8 if lanes >= 16 else 6
 
 
 def recurrent(group: Group, context: Context) -> list[Launch]:
@@ -63,9 +67,11 @@ class _Steps:
         self.steps, self.batch = self.given.x.shape[:2]
         self.size = self.given.h0.shape[1]
         batch = self.batch
-        self.block: int = ROWS
+        most = rows_of_block(self.context.lanes)
+        self.block: int = most
         if isinstance(batch, int):
-            self.block = max(1, batch) if batch < ROWS else next((n for n in FEWER_ROWS if batch % n == 0), ROWS)
+            even = [n for n in range(most, LEAST_ROWS - 1, -1) if batch % n == 0]
+            self.block = max(1, batch) if batch < most else next(iter(even), most)
         self.units = (batch + self.block - 1) // self.block
         self.first_row = Dim.symbol("p", 0, below=self.units) * self.block
         whole = isinstance(batch, int) and batch % self.block == 0
@@ -193,6 +199,9 @@ class _Forward(_Steps):
         self.begin(self.node, self.node.inputs)
         self.hs, *memory, self.kept = self.node.outputs
         self.cs = memory[0] if memory else None
+        self.scratch = self.kept not in group.outputs  # nobody reads what is kept of each step: one step's memory serves all
+        if self.scratch:
+            self.allocs.append(Alloc("kept", self.kept.dtype, self.block * self.kept_width()))
         reverse = self.given.reverse
         self.time: Size = self.steps - 1 - self.turn if reverse else self.turn
         self.old: Size = self.time + 1 if reverse else self.time
@@ -210,7 +219,7 @@ class _Forward(_Steps):
                 lambda row, k, block: self.load(self.hs, (self.old, row, k), block),
                 weight,
                 self.hidden * self.cell.weights,
-                lambda total, row, column, block: self.store(self.kept, (self.time, row, column), total, block),
+                self.keep,
             ),
             self.over(self.hidden, self.element),
         ]
@@ -218,13 +227,32 @@ class _Forward(_Steps):
             projection = self.panels(given.projection, transposed=True)
             step.append(
                 self.product(
-                    lambda row, k, block: self.load(self.kept, (self.time, row, self.hidden * self.cell.kept + k), block),
+                    lambda row, k, block: self.kept_at(row, self.hidden * self.cell.kept + k, block),
                     projection,
                     self.size,
                     self.projected,
                 )
             )
         return self.finished(before, step, f"{self.cell.name}: {self.block} rows over time")
+
+    def kept_width(self) -> int:
+        width = self.kept.shape[-1]
+        assert isinstance(width, int), "the sizes of cells are known when they are compiled"
+        return width
+
+    def keep(self, element: Expr, row: Size, column: Size, block: Block) -> None:
+        """Store what is kept of this step."""
+        if not self.scratch:
+            return self.store(self.kept, (self.time, row, column), element, block)
+        at = (row - self.first_row) * self.kept_width() + column
+        block.add(Store("kept", at, block.let(cast(element, self.kept.dtype))))
+
+    def kept_at(self, row: Size, column: Size, block: Block) -> Expr:
+        """What `keep` stored."""
+        if not self.scratch:
+            return self.load(self.kept, (self.time, row, column), block)
+        stored = Load("kept", (row - self.first_row) * self.kept_width() + column, self.kept.dtype)
+        return block.let(cast(block.let(stored), self.dtype))
 
     def copied(self, source: Value, target: Value) -> Stmt:
         """The first state."""
@@ -241,7 +269,7 @@ class _Forward(_Steps):
         x, raw = [], []
         for k in range(cell.weights):
             x.append(self.pull(given.x, (*at, k * self.hidden + j), block))
-            raw.append(self.load(self.kept, (*at, k * self.hidden + j), block))
+            raw.append(self.kept_at(row, k * self.hidden + j, block))
         bias = None if given.bias is None else self.pull(given.bias, (j,), block)
         gates = [block.let(g) for g in cell.gates(ELEMENTS, x, raw, bias)]
         if going is not None:
@@ -250,12 +278,12 @@ class _Forward(_Steps):
         old = self.load(self.hs if self.cs is None else self.cs, (self.old, row, j), block)
         memory, new = cell.state(ELEMENTS, gates, old)
         memory, new = None if memory is None else block.let(memory), block.let(new)
-        for k, gate in enumerate(gates):
-            self.store(self.kept, (*at, k * self.hidden + j), gate, block)
+        for k, gate in enumerate(gates if not self.scratch else ()):
+            self.keep(gate, row, k * self.hidden + j, block)
         if self.cs is not None and memory is not None:
             self.store(self.cs, (self.new, row, j), memory, block)
         if given.projection is not None:
-            self.store(self.kept, (*at, cell.kept * self.hidden + j), new, block)
+            self.keep(new, row, cell.kept * self.hidden + j, block)
             return
         if going is not None and cell.carries:
             new = block.let(select(going, new, self.load(self.hs, (self.old, row, j), block)))

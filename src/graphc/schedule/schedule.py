@@ -12,11 +12,16 @@ from typing import Literal
 from graphc.dims import Dim, Size, product
 from graphc.ir.graph import Graph, Value
 from graphc.ir.op import Host, Scalar
+from graphc.schedule.alike import Alike
 from graphc.schedule.host import HostLaunch, copy_on_host, lower_host
 from graphc.schedule.lower import Context, Launch, lower_region, may_overwrite, store_copy
 from graphc.schedule.memory import Interval, assign_offsets
 from graphc.schedule.nest import lower_anchor
 from graphc.schedule.partition import Group, Partition, Unfused, partition
+from graphc.schedule.together import results_last, stages, together
+from graphc.schedule.transposed import transposed_copy
+
+STREAM_NBYTES = 1 << 24  # about half of a last-level cache: an output of that size is gone from it before it is read
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class Place:
 
 @dataclass
 class Schedule:
-    """`written`: inputs that the launches overwrite with their updates.  `temporaries`: sizes in bytes, symbolic."""
+    """`written`: inputs that the launches overwrite with their updates.  `temporaries`: sizes in bytes, symbolic.
+    `joined`: launches that run while the one before them does."""
 
     graph: Graph
     launches: list[Launch | HostLaunch]
@@ -40,21 +46,24 @@ class Schedule:
     messages: list[str]
     unfused: list[Unfused]
     groups: list[Group] = field(default_factory=list)
+    joined: frozenset[int] = frozenset()
 
 
-def schedule(graph: Graph) -> Schedule:
-    """Partition, lower and place.
+def schedule(graph: Graph, lanes: int = 32) -> Schedule:
+    """Partition, lower and place.  `lanes`: the vector width that register tiles are made for; it shows in no bit.
 
     Updates are written over their state where nothing can read the old value any more, and copied at the very end otherwise,
     so that a failed check leaves every state as it was.
     """
     parts = partition(graph)
-    context = Context(graph)
+    context = Context(graph, lanes)
+    context.streamed = _streamed(graph, parts)
     launches: list[Launch | HostLaunch] = []
+    alike = Alike(context.streamed)
     for group in parts.groups:
         if group.outputs and all(0 in value.shape for value in group.outputs):
             continue  # nothing to compute, and sizes of 0 would be divided by
-        launches.extend(_lowered(group, context))
+        launches.extend(_lowered(group, context, alike))
     places: dict[Value, Place] = {v: Place("input", i) for i, v in enumerate(graph.inputs)}
     in_place = _in_place(graph, parts, launches, context)
     written = []
@@ -82,18 +91,29 @@ def schedule(graph: Graph) -> Schedule:
             copies.insert(0, _copy(value, Value(value.type, None, f"output {i}"), context))
             places[copies[0].buffers[1]] = Place("output", i)
     launches.extend(copies)
-    arena, temporaries = _place_rest(launches, places)
-    return Schedule(
-        graph, launches, places, arena, temporaries, tuple(sorted(written)), context.checks.messages, parts.unfused, parts.groups
-    )
+    launches = results_last(launches, places)
+    joined = together(launches, places)
+    arena, temporaries = _place_rest(launches, places, stages(len(launches), joined))
+    overwritten, messages = tuple(sorted(written)), context.checks.messages
+    return Schedule(graph, launches, places, arena, temporaries, overwritten, messages, parts.unfused, parts.groups, joined)
 
 
-def _lowered(group: Group, context: Context) -> Sequence[Launch | HostLaunch]:
-    if group.anchor is None:
-        return [lower_region(group, context)]
-    if isinstance(group.anchor.lowering, Host):
+def _streamed(graph: Graph, parts: Partition) -> set[Value]:
+    """Outputs that would push everything else out of the caches, where nothing here reads them."""
+    stored = {parts.reshaped.get(value, value) for value in graph.outputs} - {new for _, new in graph.updates}
+    read = set().union(*(group.reads for group in parts.groups))
+    sizes = {value: product(value.shape) * value.dtype.itemsize for value in stored - read}
+    return {value for value, nbytes in sizes.items() if isinstance(nbytes, int) and nbytes >= STREAM_NBYTES}
+
+
+def _lowered(group: Group, context: Context, alike: Alike) -> Sequence[Launch | HostLaunch]:
+    if group.anchor is not None and isinstance(group.anchor.lowering, Host):
         return [lower_host(group.anchor, context)]
-    return lower_anchor(group, context)
+    return alike.launches(group, lambda g: lower_anchor(g, context) if g.anchor is not None else [_region(g, context)])
+
+
+def _region(group: Group, context: Context) -> Launch:
+    return transposed_copy(group, context) or lower_region(group, context)
 
 
 def _copy(value: Value, target: Value, context: Context) -> Launch | HostLaunch:
@@ -147,11 +167,14 @@ def _reads_in_step(group: Group, state: Value, new: Value, context: Context) -> 
     return all(value.node is not None for value in group.outputs)
 
 
-def _place_rest(launches: list[Launch | HostLaunch], places: dict[Value, Place]) -> tuple[int, list[Size]]:
-    """Give every other buffer an arena offset (static size) or a temporary of its own (symbolic size)."""
+def _place_rest(launches: list[Launch | HostLaunch], places: dict[Value, Place], stages: list[int]) -> tuple[int, list[Size]]:
+    """Give every other buffer an arena offset (static size) or a temporary of its own (symbolic size).
+
+    stages: when each launch runs.
+    """
     first: dict[Value, int] = {}
     last: dict[Value, int] = {}
-    for step, launch in enumerate(launches):
+    for step, launch in zip(stages, launches, strict=True):
         for value in launch.buffers:
             if value not in places:
                 first.setdefault(value, step)

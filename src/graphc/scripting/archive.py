@@ -16,9 +16,9 @@ from typing import Any
 import graphc.nn as nn
 from graphc import dtypes
 from graphc.artifact import container, weights
-from graphc.dtypes import DType
+from graphc.dtypes import DType, from_numpy
 from graphc.eager.devices import device
-from graphc.eager.tensor import Tensor, wrap_array
+from graphc.eager.tensor import Tensor, wrap
 from graphc.errors import ArtifactError, ScriptError
 from graphc.nn.module import Module
 from graphc.nn.parameter import Parameter
@@ -161,7 +161,8 @@ class _Reader:
 
     def tensor(self, number: int, is_parameter: bool, requires_grad: bool) -> Tensor:
         if number not in self.tensors:
-            tensor = wrap_array(self.arrays[str(number)])
+            array = self.arrays[str(number)]
+            tensor = wrap(array, from_numpy(array.dtype))
             made = Parameter(tensor, requires_grad) if is_parameter else tensor.requires_grad_(requires_grad)
             self.tensors[number] = made
         return self.tensors[number]

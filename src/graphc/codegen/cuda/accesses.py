@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from graphc.dims import Size, bounds, coefficient, divides, substitute
-from graphc.ir.loops import LANES, Acc, Alloc, Call, Check, Expr, For, Let, Load, Stmt, Store, Update, walk
+from graphc.ir.loops import LANES, Acc, Alloc, Call, Check, Expr, For, Let, Load, Prefetch, Stmt, Store, Update, walk
 
 PARAMETERS = "(parameters)"  # all buffer parameters are one place: an output may be the same memory as an input
 
@@ -23,7 +23,7 @@ def loads(body: tuple[Stmt, ...]) -> Iterator[Load]:
                 yield from loads_of(value)
             case Check(condition, _):
                 yield from loads_of(condition)
-            case Alloc() | Acc() | For():
+            case Alloc() | Acc() | Prefetch() | For():
                 pass
 
 

@@ -34,7 +34,7 @@ _RESERVED = frozenset((*_KEYWORDS.split(), *(name for found in re.findall(_DECLA
 _FLOAT_OPERATORS = {"add": "+", "sub": "-", "mul": "*"}
 _FLOAT_FUNCTIONS = {
     "div": "divide", "sqrt": "square_root", "fma": "multiply_add", "floor": "round_down", "ceil": "round_up",
-    "trunc": "round_to_zero", "round": "round_to_even", "copysign": "copy_sign", "abs": "absolute",
+    "trunc": "round_to_zero", "round": "round_to_even", "copysign": "copy_sign", "abs": "absolute", "scale": "scale",
 }  # fmt: skip
 _INTEGER_FUNCTIONS = {
     "add": "wrapping_add", "sub": "wrapping_sub", "mul": "wrapping_mul", "neg": "wrapping_neg", "abs": "wrapping_abs",

@@ -27,7 +27,7 @@ from typing import Literal
 from graphc.codegen.cuda.accesses import accesses, lane_owned, loads, stores
 from graphc.codegen.cuda.wide import wide
 from graphc.dims import Size, evaluate, free
-from graphc.ir.loops import LANES, Alloc, For, Kernel, Let, Stmt, walk
+from graphc.ir.loops import LANES, Alloc, For, Kernel, Let, Prefetch, Stmt, plain, walk
 
 SHARED_BYTES = 48 * 1024  # static shared memory of a block
 MOST_THREADS = 256
@@ -101,6 +101,7 @@ def map_kernel(kernel: Kernel) -> Mapping:
     Raises NotImplementedError where the scratch that a warp's lanes share does not fit in shared memory.
     """
     var, body = parallel_body(kernel)
+    body = plain(body)
     loops = [s for s in walk(body) if isinstance(s, For)]
     if not any(loop.kind in (*SPREAD, "lanes") for loop in loops):
         return Mapping("thread", MOST_THREADS)
@@ -120,7 +121,7 @@ def _is_rectangle(body: tuple[Stmt, ...]) -> bool:
     """Whether threads may all do everything but the spread loops: nothing is stored or checked elsewhere."""
     for statement in body:
         match statement:
-            case Let():
+            case Let() | Prefetch():
                 pass
             case For(kind="vector" | "tile", body=inner):
                 if any(isinstance(s, For | Alloc) for s in inner):

@@ -73,6 +73,14 @@ DEVICE f32 copy_sign(f32 a, f32 b) {
 DEVICE f64 copy_sign(f64 a, f64 b) {
   return bitcast<f64>((bitcast<u64>(a) & ~(1ull << 63)) | (bitcast<u64>(b) & 1ull << 63));
 }
+DEVICE f32 scale(f32 a, f32 n) {  // by two factors that are normal numbers, of which the second rounds
+  const u32 biased = bitcast<u32>(n + 12583166.0f), half = biased >> 1;  // the low bits are n + 2 * 127
+  return a * bitcast<f32>(half << 23) * bitcast<f32>((biased - half) << 23);
+}
+DEVICE f64 scale(f64 a, f64 n) {
+  const u64 biased = bitcast<u64>(n + 6755399441057790.0), half = biased >> 1;
+  return a * bitcast<f64>(half << 52) * bitcast<f64>((biased - half) << 52);
+}
 DEVICE f32 absolute(f32 a) { return copy_sign(a, 0.0f); }
 DEVICE f64 absolute(f64 a) { return copy_sign(a, 0.0); }
 
@@ -81,7 +89,10 @@ template <class T> DEVICE T wrapping_add(T a, T b) { return (T)((u64)a + (u64)b)
 template <class T> DEVICE T wrapping_sub(T a, T b) { return (T)((u64)a - (u64)b); }
 template <class T> DEVICE T wrapping_mul(T a, T b) { return (T)((u64)a * (u64)b); }
 template <class T> DEVICE T wrapping_neg(T a) { return (T)(0 - (u64)a); }
-template <class T> DEVICE T wrapping_abs(T a) { return a < T(0) ? wrapping_neg(a) : a; }
+template <class T> DEVICE T wrapping_abs(T a) {
+  if constexpr (Traits<T>::negative) return a < T(0) ? wrapping_neg(a) : a;
+  else return a;
+}
 template <class T> DEVICE T shift_left(T a, T b) { return (T)((u64)a << b); }
 template <class T> DEVICE T truncated_quotient(T a, T b) {  // a / 0 is a: the callers select it away
   if constexpr (Traits<T>::negative) return b == T(-1) ? wrapping_neg(a) : b == T(0) ? a : (T)(a / b);

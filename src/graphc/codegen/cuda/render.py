@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from graphc.codegen.cuda.accesses import Hazards
 from graphc.codegen.cuda.expressions import Expressions, Names, literal, own_count, type_name
@@ -23,7 +24,7 @@ from graphc.codegen.mathlib import expand
 from graphc.dims import Dim, Size, substitute
 from graphc.dtypes import int64
 from graphc.errors import IRError
-from graphc.ir.loops import BLOCK, LANES, Acc, Alloc, Check, For, Kernel, Let, Stmt, Store, Update, identity, walk
+from graphc.ir.loops import BLOCK, LANES, Acc, Alloc, Check, For, Kernel, Let, Prefetch, Stmt, Store, Update, identity, plain, walk
 
 
 def render(kernel: Kernel) -> str:
@@ -31,7 +32,7 @@ def render(kernel: Kernel) -> str:
 
     Raises IRError for a kernel that breaks the loop IR's rules, NotImplementedError where its scratch does not fit.
     """
-    kernel = expand(kernel)
+    kernel = expand(replace(kernel, body=plain(kernel.body)))
     return _Renderer(kernel, map_kernel(kernel)).text()
 
 
@@ -212,6 +213,8 @@ class _Renderer:
                     raise IRError(f"cuda: kernel {self.kernel.name}: {name} is not an accumulator of a lanes loop around")
                 partial, fold = self.partial[name]
                 self._line(f"{partial} = {fold}::of({partial}, {self.expressions.value(value)});")
+            case Prefetch():
+                pass  # many threads hide what the memory takes
             case For(kind="serial" | "unroll" | "vector" | "tile"):
                 with self._counted(statement):
                     self._own_body(statement.body)

@@ -17,6 +17,8 @@ from graphc.dims import Atom, Dim, Size, bounds, coefficient, free, substitute
 from graphc.dtypes import DType, bool_, int32, int64, uint8
 
 _INT32_LIMIT = 1 << 31
+LINE = 64  # bytes of memory that are fetched and written together
+STREAMED = "!0"  # the name of the node `{i32 1}`, which a module with streamed stores defines
 _depth = attrgetter("depth")
 
 
@@ -215,7 +217,7 @@ class Access:
     def _from_memory(self, value: Value, dtype: DType) -> Value:
         return self.emit.binary("icmp ne", value, literal(0, uint8), bool_) if dtype is bool_ else value
 
-    def store(self, buffer: str, offset: Size, value: Value) -> None:
+    def store(self, buffer: str, offset: Size, value: Value, stream: bool = False) -> None:
         """Write `value` to `buffer` at `offset`, in order of lanes."""
         offset, trip, dtype = self.resolve(offset), self.trip, value.dtype
         self.versions[buffer] = self.versions.get(buffer, 0) + 1
@@ -226,6 +228,8 @@ class Access:
             return self._write(self.pointer(buffer, offset, dtype), value)
         value = self.emit.splat(value, trip.width)
         if step == 1:
+            if stream and trip.mask is None and self._keeps_lines(offset, value):
+                return self._stream(buffer, self.pointer(buffer, offset, dtype), value)
             return self._write(self.pointer(buffer, offset, dtype), value, trip.mask)
         if step == -1:
             last = self.pointer(buffer, offset - (trip.width - 1), dtype)
@@ -245,6 +249,35 @@ class Access:
                 f"call void @llvm.masked.store.{mangled(value.type)}.p0({value.type} {value.text}, "
                 f"ptr align {alignment} {address.text}, {mask.type} {mask.text})"
             )
+
+    def _keeps_lines(self, offset: Size, value: Value) -> bool:
+        """Whether a vector at `offset` covers whole lines of memory where the buffer begins with one."""
+        line = LINE // value.dtype.itemsize
+        own = Dim.symbol(self.trip.var)
+        rest = offset - own  # a trip starts at a multiple of its width
+        factors = [rest] if type(rest) is int else list(rest.terms.values())  # type: ignore[union-attr]
+        return value.width % line == 0 and all(factor % line == 0 for factor in factors)
+
+    def _stream(self, buffer: str, address: Value, value: Value) -> None:
+        """A store past the caches; an ordinary one where the buffer does not begin with a line of memory."""
+        start = self.buffers[buffer]
+        number = self.emit.op(f"ptrtoint ptr {start.text} to i64", int64, 1, (start,))
+        rest = self.emit.binary("and", number, integer(LINE - 1))
+        aligned = self.emit.binary("icmp eq", rest, integer(0), bool_)
+        past, through, after = (self.emit.fresh(label) for label in ("past", "through", "stored"))
+        self.emit.here(f"br i1 {aligned.text}, label %{past}, label %{through}")
+        self.emit.block(past)
+        self.emit.here(f"store {value.type} {value.text}, ptr {address.text}, align {LINE}, !nontemporal {STREAMED}")
+        self.emit.here(f"br label %{after}")
+        self.emit.block(through)
+        self._write(address, value)
+        self.emit.here(f"br label %{after}")
+        self.emit.block(after)
+
+    def prefetch(self, buffer: str, offset: Size, dtype: DType) -> None:
+        """Bring the line of an offset's first lane into the second cache."""
+        address = self.pointer(buffer, self.resolve(offset), dtype)
+        self.emit.here(f"call void @llvm.prefetch.p0(ptr {address.text}, i32 0, i32 2, i32 1)")
 
     def _scattered(self, buffer: str, offset: Size, value: Value, mask: Value) -> None:
         addresses = self._gep(self.buffers[buffer], self.vector(offset), value.dtype)

@@ -105,9 +105,10 @@ class Scope:
 
 
 class Emitter:
-    """Writes one function body."""
+    """Writes one function body.   scales: the target is an x86 that multiplies by powers of two (AVX-512)."""
 
-    def __init__(self) -> None:
+    def __init__(self, scales: bool = False) -> None:
+        self.scales = scales
         self.scopes = [Scope("entry", guard=True)]
         self._count = 0
 
@@ -246,6 +247,14 @@ class Emitter:
             return self.insert(a, part, 0, a.width)
         padded = self.shuffle(part, None, [min(lane, part.width - 1) for lane in range(a.width)])
         return self.shuffle(padded, a, [lane if lane < part.width else a.width + lane for lane in range(a.width)])
+
+    def joined(self, parts: Sequence[Value]) -> Value:
+        """Vectors of equal width (their number a power of two) one after the other."""
+        values = list(parts)
+        while len(values) > 1:
+            pairs = zip(values[::2], values[1::2], strict=True)
+            values = [self.shuffle(a, b, range(2 * a.width)) for a, b in pairs]
+        return values[0]
 
     def reverse(self, a: Value) -> Value:
         return a if a.width == 1 else self.shuffle(a, None, range(a.width - 1, -1, -1))

@@ -51,6 +51,8 @@ def apply(emit: Emitter, fn: str, args: tuple[Value, ...], dtype: DType) -> Valu
         return _absolute(emit, a)
     if fn == "copysign":
         return _copysign(emit, a, args[1])
+    if fn == "scale":
+        return _scale(emit, a, args[1])
     if fn in _ROUNDING:
         return emit.intrinsic(_ROUNDING[fn], a.dtype, a) if floating else a
     raise IRError(f"llvm: {fn} is not a primitive function (mathlib.expand opens the others)")
@@ -62,6 +64,28 @@ def _copysign(emit: Emitter, a: Value, b: Value) -> Value:
     magnitude = emit.binary("and", emit.convert("bitcast", a, integers), literal(~sign, integers))
     signed = emit.binary("and", emit.convert("bitcast", b, integers), literal(sign, integers))
     return emit.convert("bitcast", emit.binary("or", magnitude, signed), a.dtype)
+
+
+def _scale(emit: Emitter, a: Value, n: Value) -> Value:
+    """a * 2**n: one instruction, or two factors that are normal numbers, of which the second rounds."""
+    a, n = emit.widen(a, n)
+    native = 64 // a.dtype.itemsize
+    if emit.scales and a.width % native == 0:
+        return emit.joined([_scale_vector(emit, *(emit.part(v, at, native) for v in (a, n))) for at in range(0, a.width, native)])
+    integers, bits, bias = (int32, 23, 127) if a.dtype.itemsize == 4 else (int64, 52, 1023)
+    shifted = emit.binary("fadd", n, literal(1.5 * 2.0**bits + 2 * bias, a.dtype))  # the low bits are n + 2 * bias
+    biased = emit.convert("bitcast", shifted, integers)
+    half = emit.binary("lshr", biased, literal(1, integers))
+    for part in (half, emit.binary("sub", biased, half)):
+        power = emit.convert("bitcast", emit.binary("shl", part, literal(bits, integers)), a.dtype)
+        a = emit.binary("fmul", a, power)
+    return a
+
+
+def _scale_vector(emit: Emitter, a: Value, n: Value) -> Value:
+    suffix, mask = ("ps", "i16") if a.dtype.itemsize == 4 else ("pd", "i8")
+    operands = f"{a.type} {a.text}, {n.type} {n.text}, {a.type} zeroinitializer, {mask} -1, i32 4"
+    return emit.op(f"call {a.type} @llvm.x86.avx512.mask.scalef.{suffix}.512({operands})", a.dtype, a.width, (a, n))
 
 
 def _same_register(a: DType, b: DType) -> bool:

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from graphc.codegen.llvm.access import Access
+from graphc.codegen.llvm.access import STREAMED, Access
 from graphc.codegen.llvm.emit import Emitter, Value, integer
 from graphc.codegen.llvm.render import render
+from graphc.codegen.llvm.width import width
 from graphc.dims import Size, substitute
 from graphc.dtypes import int64
 from graphc.errors import IRError
 from graphc.ir.loops import ENTRY, STATUS_SLOT, THREADS_SLOT, Check, For, HostStep, Kernel, walk
 
 CHUNKS_PER_THREAD = 4
+LEAST_CHUNK = 0.02  # grains that running a chunk costs by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +35,11 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One run of a kernel: for each parameter its `Slot`, or (sizes only) an int."""
+    """One run of a kernel: for each parameter its `Slot`, or (sizes only) an int.   joins: it may run while the one before does."""
 
     kernel: str
     arguments: tuple[Slot | int, ...]
+    joins: bool = False
 
 
 # One launch: directly where one chunk is enough, else over the pool in at most CHUNKS_PER_THREAD chunks a thread.
@@ -82,17 +86,86 @@ many:
 """
 
 
+# Several launches at once: a record of five words each (kernel, arguments, extent, grain, the chunk after its last).
+_TOGETHER_WORDS = 5
+_TOGETHER = f"""
+define internal void @graphc_chunk_of_several(ptr %entries, i64 %chunk, i64 %chunks) nounwind {{
+entry:
+  br label %look
+look:
+  %at = phi ptr [ %entries, %entry ], [ %next, %skip ]
+  %first = phi i64 [ 0, %entry ], [ %end, %skip ]
+  %endp = getelementptr i64, ptr %at, i64 4
+  %end = load i64, ptr %endp
+  %found = icmp slt i64 %chunk, %end
+  br i1 %found, label %run, label %skip
+skip:
+  %next = getelementptr i64, ptr %at, i64 {_TOGETHER_WORDS}
+  br label %look
+run:
+  %argsp = getelementptr i64, ptr %at, i64 1
+  %extentp = getelementptr i64, ptr %at, i64 2
+  %kernel = load ptr, ptr %at
+  %args = load ptr, ptr %argsp
+  %extent = load i64, ptr %extentp
+  %parts = sub i64 %end, %first
+  %part = sub i64 %chunk, %first
+  %after = add i64 %part, 1
+  %low = mul i64 %extent, %part
+  %high = mul i64 %extent, %after
+  %begin = udiv i64 %low, %parts
+  %stop = udiv i64 %high, %parts
+  call void %kernel(ptr %args, i64 %begin, i64 %stop)
+  ret void
+}}
+
+define internal void @graphc_launch_several(ptr %entries, i64 %count, i64 %threads, ptr %pool_run, ptr %pool) nounwind {{
+entry:
+  %most = mul i64 %threads, {CHUNKS_PER_THREAD}
+  br label %next
+next:
+  %i = phi i64 [ 0, %entry ], [ %i.more, %next ]
+  %at = phi ptr [ %entries, %entry ], [ %at.more, %next ]
+  %total = phi i64 [ 0, %entry ], [ %total.more, %next ]
+  %extentp = getelementptr i64, ptr %at, i64 2
+  %grainp = getelementptr i64, ptr %at, i64 3
+  %endp = getelementptr i64, ptr %at, i64 4
+  %extent = load i64, ptr %extentp
+  %grain = load i64, ptr %grainp
+  %rounded = add i64 %extent, %grain
+  %last = sub i64 %rounded, 1
+  %wanted = sdiv i64 %last, %grain
+  %few = call i64 @llvm.smin.i64(i64 %wanted, i64 %most)
+  %parts = call i64 @llvm.smax.i64(i64 %few, i64 1)
+  %total.more = add i64 %total, %parts
+  store i64 %total.more, ptr %endp
+  %i.more = add i64 %i, 1
+  %at.more = getelementptr i64, ptr %at, i64 {_TOGETHER_WORDS}
+  %more = icmp slt i64 %i.more, %count
+  br i1 %more, label %next, label %start
+start:
+  call void %pool_run(ptr %pool, ptr @graphc_chunk_of_several, ptr %entries, i64 %total.more)
+  ret void
+}}
+"""
+
+
 def render_program(
-    launches: Sequence[Launch | HostStep], kernels: Mapping[str, Kernel], lanes: int, callback: Slot | None = None
+    launches: Sequence[Launch | HostStep],
+    kernels: Mapping[str, Kernel],
+    lanes: int,
+    callback: Slot | None = None,
+    scales: bool = False,
 ) -> str:
     """The module text of `launches`, in order, of `kernels` (each written once, if launched).
 
     callback: where the table holds the address of ``void callback(table, number)``, which runs the host's steps.
+    scales: as in `Emitter`.
     Raises IRError for a launch whose arguments do not fit its kernel's parameters.
     """
     used = dict.fromkeys(launch.kernel for launch in launches if isinstance(launch, Launch))
-    texts = [render(kernels[name].renamed(name), lanes) for name in used]
-    return "\n".join([*texts, _RUNTIME, _main(launches, kernels, callback)])
+    texts = [render(kernels[name].renamed(name), width(kernels[name], lanes), scales) for name in used]
+    return "\n".join([*texts, _RUNTIME, _TOGETHER, _main(launches, kernels, callback), f"{STREAMED} = !{{i32 1}}\n"])
 
 
 def parallel_extent(kernel: Kernel) -> Size:
@@ -104,25 +177,32 @@ def parallel_extent(kernel: Kernel) -> Size:
 
 def _main(launches: Sequence[Launch | HostStep], kernels: Mapping[str, Kernel], callback: Slot | None) -> str:
     emit = Emitter()
-    slots = 1 + max((len(launch.arguments) for launch in launches if isinstance(launch, Launch)), default=0)
+    runs = _together(launches, kernels)
+    slots = max((sum(_words(launch) for launch in run) for run in runs), default=1)
+    most = max(map(len, runs), default=1)
     checked = False
-    for number, launch in enumerate(launches):
-        if isinstance(launch, HostStep):
+    for number, run in enumerate(runs):
+        first = run[0]
+        if isinstance(first, HostStep):
             assert callback is not None
             address = _slot(emit, callback.index, "ptr")
-            emit.here(f"call void {address.text}(ptr %table, i64 {launch.number})")
+            emit.here(f"call void {address.text}(ptr %table, i64 {first.number})")
             may_fail = True
-        else:
-            kernel = kernels[launch.kernel]
-            _fill(emit, kernel, launch)
-            _start(emit, kernel, launch)
+        elif len(run) == 1:
+            kernel = kernels[first.kernel]
+            _fill(emit, kernel, first)
+            _start(emit, kernel, first)
             may_fail = any(isinstance(s, Check) for s in walk(kernel.body))
+        else:
+            _start_several(emit, run, kernels)
+            may_fail = False
         if may_fail:
             checked = True
             failed = _status(emit, number)
             emit.here(f"br i1 {failed}, label %stop, label %next{number}")
             emit.block(f"next{number}")
-    lines = ["entry:", f"  %args = alloca [{slots} x i64], align 8", *emit.scopes[0].lines]
+    lines = ["entry:", f"  %args = alloca [{slots} x i64], align 8", f"  %entries = alloca [{5 * most} x i64], align 8"]
+    lines += emit.scopes[0].lines
     lines += ["  br label %stop", "stop:"] if checked else []
     lines += [
         "  %statusp = load ptr, ptr %table, align 8",
@@ -133,6 +213,57 @@ def _main(launches: Sequence[Launch | HostStep], kernels: Mapping[str, Kernel], 
     return "\n".join([head, *lines, "}", ""])
 
 
+def _words(launch: Launch | HostStep) -> int:
+    """How many argument slots a launch needs: its parameters, and the status word's address."""
+    return 1 if isinstance(launch, HostStep) else 1 + len(launch.arguments)
+
+
+def _together(launches: Sequence[Launch | HostStep], kernels: Mapping[str, Kernel]) -> list[list[Any]]:
+    """Launches that run at once; alone where all of them are too little work for two threads."""
+    runs: list[list[Any]] = []
+    for launch in launches:
+        if runs and isinstance(launch, Launch) and launch.joins:
+            runs[-1].append(launch)
+        else:
+            runs.append([launch])
+    found: list[list[Any]] = []
+    for run in runs:
+        worth = len(run) > 1 and sum(_grains(kernels[launch.kernel], launch) for launch in run) >= 2.0
+        found += [run] if worth else [[launch] for launch in run]
+    return found
+
+
+def _grains(kernel: Kernel, launch: Launch) -> float:
+    """How many threads the work of a launch is worth; at least the cost of a chunk."""
+    extent = _extent(kernel, launch)
+    return max(extent / max(kernel.grain, 1), LEAST_CHUNK) if type(extent) is int else 1.0
+
+
+def _extent(kernel: Kernel, launch: Launch) -> Size:
+    static: dict[str, Size] = {p.name: a for p, a in zip(kernel.params, launch.arguments, strict=True) if isinstance(a, int)}
+    return substitute(parallel_extent(kernel), static)
+
+
+def _start_several(emit: Emitter, run: Sequence[Launch], kernels: Mapping[str, Kernel]) -> None:
+    """Write down every launch's arguments and its record, and launch all of them."""
+    entries, args = Value("%entries", int64, 1, 0), Value("%args", int64, 1, 0)
+    at = 0
+    for i, launch in enumerate(run):
+        kernel = kernels[launch.kernel]
+        _fill(emit, kernel, launch, at)
+        mine = emit.op(f"getelementptr i64, ptr %args, i64 {at}", int64, 1, (args,))
+        extent = _extent(kernel, launch)
+        assert type(extent) is int
+        words = (f"ptr @{launch.kernel}", f"ptr {mine.text}", f"i64 {extent}", f"i64 {max(kernel.grain, 1)}")
+        for position, word in enumerate(words, start=_TOGETHER_WORDS * i):
+            address = emit.op(f"getelementptr i64, ptr %entries, i64 {position}", int64, 1, (entries,))
+            emit.here(f"store {word}, ptr {address.text}, align 8")
+        at += _words(launch)
+    threads = _slot(emit, THREADS_SLOT)
+    several = f"ptr %entries, i64 {len(run)}, i64 {threads.text}"
+    emit.here(f"call void @graphc_launch_several({several}, ptr %pool_run, ptr %pool)")
+
+
 def _slot(emit: Emitter, index: int, kind: str = "i64") -> Value:
     """The table's slot `index`, loaded."""
     table = Value("%table", int64, 1, 0)
@@ -140,8 +271,8 @@ def _slot(emit: Emitter, index: int, kind: str = "i64") -> Value:
     return emit.op(f"load {kind}, ptr {address.text}, align 8", int64, 1, (address,))
 
 
-def _fill(emit: Emitter, kernel: Kernel, launch: Launch) -> None:
-    """Write the kernel's argument slots: its parameters, then the status word's address."""
+def _fill(emit: Emitter, kernel: Kernel, launch: Launch, start: int = 0) -> None:
+    """Write the kernel's argument slots, from `start` on: its parameters, then the status word's address."""
     if len(launch.arguments) != len(kernel.params):
         raise IRError(f"launch of {kernel.name}: {len(launch.arguments)} arguments for {len(kernel.params)} parameters")
     values = []
@@ -154,7 +285,7 @@ def _fill(emit: Emitter, kernel: Kernel, launch: Launch) -> None:
             raise IRError(f"launch of {kernel.name}: buffer {param.name} needs a slot, not {argument}")
     values.append(_slot(emit, STATUS_SLOT).text)
     args = Value("%args", int64, 1, 0)
-    for position, value in enumerate(values):
+    for position, value in enumerate(values, start=start):
         address = emit.op(f"getelementptr i64, ptr %args, i64 {position}", int64, 1, (args,))
         emit.here(f"store i64 {value}, ptr {address.text}, align 8")
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from graphc.codegen.llvm.access import Access, Trip
 from graphc.codegen.llvm.emit import Emitter, Value, integer, literal, memory_type
 from graphc.codegen.llvm.functions import apply, cast
+from graphc.codegen.llvm.transpose import transpose
 from graphc.dims import Dim, Size
 from graphc.dtypes import bool_, int32, int64
 from graphc.errors import IRError
@@ -32,8 +33,10 @@ from graphc.ir.loops import (
     Kernel,
     Let,
     Load,
+    Prefetch,
     Stmt,
     Store,
+    Transpose,
     Update,
     Var,
     identity,
@@ -41,19 +44,19 @@ from graphc.ir.loops import (
 )
 
 
-def render(kernel: Kernel, lanes: int) -> str:
-    """The LLVM function of `kernel`, `lanes` elements to a vector: a divisor of 32.
+def render(kernel: Kernel, lanes: int, scales: bool = False) -> str:
+    """The LLVM function of `kernel`, `lanes` elements to a vector: a divisor of 32.  scales: as in `Emitter`.
 
     Raises IRError for a kernel that breaks a rule of its IR, or calls a function that is not primitive.
     """
-    return _Renderer(kernel, lanes).text()
+    return _Renderer(kernel, lanes, Emitter(scales)).text()
 
 
 class _Renderer:
-    def __init__(self, kernel: Kernel, lanes: int) -> None:
+    def __init__(self, kernel: Kernel, lanes: int, emit: Emitter) -> None:
         self.kernel = kernel
         self.lanes = lanes
-        self.emit = Emitter()
+        self.emit = emit
         self.access = Access(self.emit)
         self.allocas: list[str] = []
         self.accumulators: dict[str, Acc] = {}
@@ -64,7 +67,9 @@ class _Renderer:
             loaded = self._argument(slot, "i64" if param.role == "size" else "ptr")
             (self.access.values if param.role == "size" else self.access.buffers)[param.name] = loaded
         self._body(self.kernel.body)
-        lines = ["entry:", *self.allocas, *self.emit.scopes[0].lines, "  ret void", "}", ""]
+        streams = any(isinstance(s, Store | Transpose) and s.stream for s in walk(self.kernel.body))
+        last = ["  fence seq_cst"] if streams else []  # streamed stores are not in order with those that say that they are done
+        lines = ["entry:", *self.allocas, *self.emit.scopes[0].lines, *last, "  ret void", "}", ""]
         head = f"define internal void @{self.kernel.name}(ptr noalias %args, i64 %begin, i64 %end) nounwind {{"
         return "\n".join([head, *lines])
 
@@ -87,8 +92,8 @@ class _Renderer:
                 bound = self._expr(value)
                 self.access.values[name] = bound
                 (self.access.trip.varying.add if bound.width > 1 else self.access.trip.varying.discard)(name)
-            case Store(buffer, offset, value):
-                self.access.store(buffer, offset, self._expr(value))
+            case Store(buffer, offset, value, stream):
+                self.access.store(buffer, offset, self._expr(value), stream)
             case Update(name, value):
                 self._update(name, self._expr(value))
             case Acc(name, _, _):
@@ -97,6 +102,10 @@ class _Renderer:
                 self._alloc(statement)
             case Check(condition, code):
                 self._check(self._expr(condition), code)
+            case Prefetch(buffer, offset, dtype):
+                self.access.prefetch(buffer, offset, dtype)
+            case Transpose():
+                transpose(self.emit, self.access, statement, self.lanes)
             case For():
                 self._for(statement)
 
@@ -346,4 +355,5 @@ class _Renderer:
 
 
 def _writes(loop: For) -> frozenset[str]:
-    return frozenset(s.buffer for s in walk(loop.body) if isinstance(s, Store))
+    stored = (s.buffer if isinstance(s, Store) else s.target for s in walk(loop.body) if isinstance(s, Store | Transpose))
+    return frozenset(stored)

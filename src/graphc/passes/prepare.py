@@ -1,0 +1,195 @@
+"""Cut what depends on constants alone out of a program: it runs when a constant changed, not at every call.
+
+Enters: an optimised Graph and the positions of its inputs that hardly ever change (parameters, buffers).
+Leaves: `Prepared`: the graph without that work, and a second graph that does it.  Never here: when a constant has changed.
+
+The right operand of a product becomes panels, the order in which the product reads it.  Of everything else the last result that
+costs something is kept: a filter transformed, a per-channel factor; movement of it stays where it is read, for there it is free.
+Every element is made by the same operators from the same operands, so the bits are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graphc.dims import product
+from graphc.ir.graph import Builder, Graph, Node, Value, rewrite
+from graphc.ir.op import Anchor, Movement, Op
+from graphc.ops.panels import panel_width
+from graphc.passes.movement import holds
+
+LARGEST_GROWTH = 2  # a result may be so many times as large as what it is made from; a mask made of two rows is larger
+LARGEST_PADDING = 16  # the same, of what is laid out for a nest: filters are transformed, and few columns fill up a panel
+LEAST_PACKED = 4096  # elements of a matrix from which on panels of it are worth a buffer of their own
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """main: inputs as the given graph's, then one for each of `constants`' outputs.
+    sources: which inputs of the given graph are the inputs of `constants`."""
+
+    main: Graph
+    constants: Graph
+    sources: tuple[int, ...]
+
+
+def prepare(graph: Graph, fixed: Collection[int]) -> Prepared | None:
+    """Cut `graph` where only its inputs at positions `fixed` matter; None where nothing is worth it.
+
+    An input that the graph updates is not fixed, whatever is said.
+    """
+    written = {state for state, _ in graph.updates}
+    origins: dict[Value, frozenset[Value]] = {v: frozenset([v]) for v in (graph.inputs[i] for i in fixed) if v not in written}
+    if not origins:
+        return None
+    packed = _with_panels(graph, Known(origins))
+    known = Known(origins)
+    chosen: dict[Value, None] = {}
+    for node in packed.nodes:
+        if not known(node):
+            _choose((v for v in node.inputs if known(v.node) or v in origins), known, chosen)
+    _choose((v for v in (*packed.outputs, *(new for _, new in packed.updates)) if known(v.node)), known, chosen)
+    return _cut(packed, list(chosen), origins) if chosen else None
+
+
+class Known:
+    """Whether nodes depend on fixed inputs and literals alone, and on which inputs."""
+
+    def __init__(self, origins: dict[Value, frozenset[Value]]) -> None:
+        self.inputs = origins
+        self._found: dict[Node, frozenset[Value] | None] = {}
+
+    def of(self, node: Node) -> frozenset[Value] | None:
+        """The fixed inputs that a node's results are made from; None where something else matters."""
+        if node in self._found:
+            return self._found[node]
+        stack = [node]
+        while stack:
+            at = stack[-1]
+            waiting = [v.node for v in at.inputs if v.node is not None and v.node not in self._found]
+            if waiting and at not in self._found:
+                stack.extend(waiting)
+                continue
+            stack.pop()
+            parts = [self.inputs.get(v) if v.node is None else self._found[v.node] for v in at.inputs]
+            self._found[at] = None if any(p is None for p in parts) else frozenset().union(*(p for p in parts if p))
+        return self._found[node]
+
+    def __call__(self, node: Node | None) -> bool:
+        return node is not None and self.of(node) is not None
+
+    def value(self, value: Value) -> frozenset[Value] | None:
+        """As `of`, of one value."""
+        return self.inputs.get(value) if value.node is None else self.of(value.node)
+
+
+# ---- panels ----------------------------------------------------------------------------------------------------------
+
+
+def _with_panels(graph: Graph, known: Known) -> Graph:
+    """``matmul(x, w)`` --> ``matmul_panels(x, panels(w))`` where w is fixed and the product is not."""
+
+    def rule(builder: Builder, op: Op, inputs: tuple[Value, ...], attrs: dict[str, Any]) -> Sequence[Value] | None:
+        x, w = inputs
+        if known.value(x) is not None or not known.value(w) or not is_packable(w):
+            return None
+        (packed,) = builder.emit(Op.table["panels"], (w,), {"width": panel_width(w.dtype, w.shape[-1])})
+        return builder.emit(Op.table["matmul_panels"], (x, packed), {"columns": w.shape[-1]})
+
+    return rewrite(graph, {"matmul": (rule,)})
+
+
+def is_packable(w: Value) -> bool:
+    """Whether panels of a matrix are worth it: floating, not tiny, not a matrix repeated over a batch."""
+    count = product(w.shape)
+    return w.dtype.kind == "f" and isinstance(count, int) and count >= LEAST_PACKED and not _is_repeated(w)
+
+
+def _is_repeated(value: Value) -> bool:
+    while value.node is not None and isinstance(value.node.lowering, Movement):
+        if product(value.shape) != product(value.node.inputs[0].shape):
+            return True
+        value = value.node.inputs[0]
+    return False
+
+
+# ---- what is worth it ------------------------------------------------------------------------------------------------
+
+
+def _choose(values: Iterable[Value], known: Known, chosen: dict[Value, None]) -> None:
+    """Add the fixed values that are to be prepared so that `values` cost nothing more."""
+    stack = list(values)
+    seen: set[Value] = set()
+    while stack:
+        value = stack.pop()
+        node = value.node
+        if node is None or value in seen or value in chosen:
+            continue
+        seen.add(value)
+        if _is_worth_it(node, value, known):
+            chosen[value] = None
+        else:
+            stack.extend(node.inputs)
+
+
+def _is_worth_it(node: Node, value: Value, known: Known) -> bool:
+    """Whether a fixed value costs something to make and is not much larger than what it is made from."""
+    origins = known.of(node)
+    if not origins or isinstance(node.lowering, Movement) or _is_widening(node):
+        return False
+    nbytes, growth = _nbytes(value), LARGEST_PADDING if isinstance(node.lowering, Anchor) else LARGEST_GROWTH
+    return isinstance(nbytes, int) and 0 < nbytes <= growth * sum(map(_nbytes, origins))
+
+
+def _is_widening(node: Node) -> bool:
+    """A cast that keeps every value: it is cheaper where it is read than its result would be to read."""
+    return node.op.name == "cast" and holds(node.outputs[0].dtype, node.inputs[0].dtype)
+
+
+def _nbytes(value: Value) -> Any:
+    return product(value.shape) * value.dtype.itemsize
+
+
+# ---- the cut ---------------------------------------------------------------------------------------------------------
+
+
+def _cut(graph: Graph, chosen: list[Value], origins: dict[Value, frozenset[Value]]) -> Prepared:
+    """The nodes that `chosen` need in a graph of their own, the rest with `chosen` as inputs."""
+    before = Builder()
+    used = [v for v in graph.inputs if v in origins]
+    new: dict[Value, Value] = {v: Value(v.type, None, v.name) for v in used}
+    _copy(_needed(graph, chosen, set()), new, before)
+    constants = before.graph(f"{graph.name}_constants", (), [new[v] for v in chosen])
+    read = {v for node in constants.nodes for v in node.inputs}
+    sources = tuple(i for i, v in enumerate(graph.inputs) if v in new and new[v] in read)
+    constants = Graph(constants.name, tuple(new[graph.inputs[i]] for i in sources), constants.nodes, constants.outputs)
+
+    after = Builder()
+    given = [Value(v.type, None, f"prepared{i}") for i, v in enumerate(chosen)]
+    now: dict[Value, Value] = {v: v for v in graph.inputs} | dict(zip(chosen, given, strict=True))
+    _copy(_needed(graph, [*graph.outputs, *(v for _, v in graph.updates)], set(chosen)), now, after)
+    updates = ((state, now[v]) for state, v in graph.updates)
+    main = after.graph(graph.name, (*graph.inputs, *given), [now[v] for v in graph.outputs], updates)
+    return Prepared(main, constants, sources)
+
+
+def _needed(graph: Graph, values: Iterable[Value], known: set[Value]) -> list[Node]:
+    """The nodes that `values` need when those in `known` are there, in order."""
+    live = {v.node for v in values if v not in known}
+    kept: list[Node] = []
+    for node in reversed(graph.nodes):
+        if node in live:
+            kept.append(node)
+            live.update(v.node for v in node.inputs if v not in known)
+    kept.reverse()
+    return kept
+
+
+def _copy(nodes: Iterable[Node], new: dict[Value, Value], builder: Builder) -> None:
+    for node in nodes:
+        builder.location = node.location
+        made = builder.emit(node.op, [new[v] for v in node.inputs], node.attrs)
+        for value, copy in zip(node.outputs, made, strict=True):
+            new.setdefault(value, copy)

@@ -1,0 +1,165 @@
+"""The nest of a depthwise convolution of images with their channels last.
+
+Enters: a group whose anchor is `depthwise_last`.  Leaves: its `Launch`.  Never here: what is computed (`ops.depthwise`), other
+orders of dims (`schedule.depthwise`).
+
+A unit is a band of rows of one image.  A few places of a row by one vector of channels are summed in registers, one fma chain each
+over the kernel from zero.  What is outside an image is never read: its rows and columns are zeros in the chain, written out so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.dims import Dim, maximum, minimum
+from graphc.ir.loops import Expr, For, Load, Size, Stmt, Store
+from graphc.ops.windows import fixed
+from graphc.schedule.convolution import Tiles
+from graphc.schedule.lower import Context, Launch
+from graphc.schedule.partition import Group
+from graphc.schedule.pull import Block, multiply_add
+
+WIDE, NARROW = 14, 6  # most places of a tile where there are 32 registers of 64 bytes, and where there are 16
+MOST_CHANNELS = 16  # of a tile
+LEAST_UNITS = 24  # so many are shared out evenly
+LEAST_WORK = 1 << 15  # of a unit, in operations
+
+
+def depthwise_last(group: Group, context: Context) -> list[Launch]:
+    """[N, H, W, C], [*kernel, C] -> [N, *places, C]."""
+    return [_Depthwise(group, context).lower()]
+
+
+class _Depthwise(Tiles):
+    def __init__(self, group: Group, context: Context) -> None:
+        super().__init__(group, context)
+        self.x, self.weight = self.node.inputs
+        self.stride, self.before, self.dilation = (self.node.attrs[name] for name in ("stride", "before", "dilation"))
+        self.batch, *self.sizes, self.channels = fixed("depthwise_last", self.x.shape)
+        _, *self.places, _ = fixed("depthwise_last", self.out.shape)
+        *self.kernel, _ = fixed("depthwise_last", self.weight.shape)
+        self.vector = min(self.channels, MOST_CHANNELS, max(self.lanes, 4))
+        self.rows = self.rows_of_band()
+
+    def rows_of_band(self) -> int:
+        row = self.places[1] * self.channels * (self.kernel[0] * self.kernel[1] + 4) / 8
+        bands = max(1, min(self.places[0], -(-LEAST_UNITS // self.batch)))
+        return min(self.places[0], max(-(-self.places[0] // bands), int(-(-LEAST_WORK // row))))
+
+    def lower(self) -> Launch:
+        bands = -(-self.places[0] // self.rows)
+        extent = self.batch * bands
+        p = Dim.symbol("p", 0, below=extent)
+        self.image, first = p // bands, (p % bands) * self.rows
+        rows: Size = self.rows if self.places[0] % self.rows == 0 else minimum(self.rows, self.places[0] - first)
+        self.row = first + Dim.symbol("y", 0, below=rows)
+        self.top = self.row * self.stride[0] - self.before[0]
+        body: list[Stmt] = [*self.weights(), For("y", rows, "serial", tuple(self.line()))]
+        work = self.rows * self.places[1] * self.channels * (self.kernel[0] * self.kernel[1] + 4) / 8
+        return self.finished(extent, body, work, "depthwise convolution, channels last")
+
+    def weights(self) -> list[Stmt]:
+        """A copy of the kernels in scratch, where they do not lie as they are read."""
+        k, m, c = Dim.symbol("k"), Dim.symbol("m"), Dim.symbol("c")
+        place = self.loaded(self.weight, (k, m, c))
+        if place is not None and place[1] == (k * self.kernel[1] + m) * self.channels + c:
+            self.kernels = place[0]
+            return []
+        self.kernels = self.alloc("kernels", self.kernel[0] * self.kernel[1] * self.channels)
+        extents: dict[str, Size] = {"k": self.kernel[0], "m": self.kernel[1], "c": self.channels}
+        k, m, c = (Dim.symbol(var, 0, below=n) for var, n in extents.items())
+        return [self.copied(self.weight, (k, m, c), ("kernels", (k * self.kernel[1] + m) * self.channels + c), extents, "m", "c")]
+
+    def line(self) -> list[Stmt]:
+        """A row of places: those where the kernel is inside the image in a loop over tiles, the few beside them apart."""
+        most = WIDE if self.lanes >= MOST_CHANNELS else NARROW
+        count = self.places[1]
+        beside = [place for place in range(count) if self.outside(place, 1)] if count > most else []
+        inside = [place for place in range(count) if place not in beside]
+        statements: list[Stmt] = []
+        first, last = (inside[0], inside[-1] + 1) if inside else (count, count)
+        for begin, end in ((0, first), (first, last), (last, count)):
+            wide = self.even(end - begin, most)
+            pieces, rest = divmod(end - begin, wide)
+            loops = [(begin, pieces)] if begin == first else [(begin + k * wide, 1) for k in range(pieces)]
+            for start, many in loops:
+                at = start + Dim.symbol("w", 0, below=many) * wide
+                statements.append(For("w", many, "serial", tuple(self.piece(wide, at, start))))
+            if rest:
+                statements.extend(self.piece(rest, end - rest, end - rest))
+        return statements
+
+    @staticmethod
+    def even(count: int, most: int) -> int:
+        """Places of a tile: such that nothing is left over, if they are not too few."""
+        return next((wide for wide in range(most, most // 2, -1) if count % wide == 0), most) if count > most else max(1, count)
+
+    def outside(self, start: int, wide: int) -> set[tuple[int, int]]:
+        """(place, column of the kernel) of a tile that meet outside the image."""
+        return {
+            (i, m)
+            for i in range(wide)
+            for m in range(self.kernel[1])
+            if not 0 <= (start + i) * self.stride[1] + m * self.dilation[1] - self.before[1] < self.sizes[1]
+        }
+
+    def piece(self, wide: int, column: Size, start: int) -> list[Stmt]:
+        """A tile of places, all channels."""
+        blocks, rest = divmod(self.channels, self.vector)
+        c = Dim.symbol("c", 0, below=blocks)
+        loop = For("c", blocks, "serial", tuple(self.tile_of(wide, self.vector, column, c * self.vector, start)))
+        return [loop, *(self.tile_of(wide, rest, column, blocks * self.vector, start) if rest else ())]
+
+    def tile_of(self, wide: int, channels: int, column: Size, channel: Size, start: int) -> list[Stmt]:
+        """A tile of places by neighbouring channels: the rows above the image, those inside, those below."""
+        sums = self.alloc(f"sums{wide}x{channels}", wide * channels, registers=True)
+        gap, high = self.dilation[0], self.kernel[0]
+        low = maximum(0, minimum(high, (gap - 1 - self.top) // gap)) if self.before[0] else 0
+        reach = (self.places[0] - 1) * self.stride[0] - self.before[0] + gap * (high - 1)
+        end: Size = high
+        if reach >= self.sizes[0]:
+            end = maximum(low, minimum(high, (self.sizes[0] - 1 - self.top) // gap + 1))
+        nothing = {(i, m) for i in range(wide) for m in range(self.kernel[1])}
+        v = Dim.symbol("v", 0, high=channels - 1)
+        statements: list[Stmt] = []
+        clear = Store(sums, v, self.zero)
+        statements.append(For("v", channels, "tile", (clear,)))
+        if low != 0:  # the chains are one as long as there are zeros only
+            k = Dim.symbol("k", 0, below=low)
+            statements.append(For("k", low, "serial", tuple(self.row_of_kernel(sums, 1, channels, column, channel, k, nothing))))
+        spread = Store(sums, Dim.symbol("i", 0, high=wide - 1) * channels + v, Load(sums, v, self.dtype))
+        statements.append(For("i", wide, "unroll", (For("v", channels, "tile", (spread,)),)))
+        for begin, finish, zeros in ((low, end, self.outside(start, wide)), (end, high, nothing)):
+            many = finish - begin
+            if many == 0:
+                continue
+            one = self.row_of_kernel(sums, wide, channels, column, channel, begin + Dim.symbol("k", 0, below=many), zeros)
+            statements.append(For("k", many, "serial", tuple(one)))
+        block = Block(self.puller.names)
+        place = column + Dim.symbol("i", 0, high=wide - 1)
+        total = Load(sums, Dim.symbol("i", 0, high=wide - 1) * channels + v, self.dtype)
+        self.epilogue(total, (self.image, self.row, place, channel + v), block)
+        statements.append(For("i", wide, "unroll", (For("v", channels, "tile", tuple(block.statements)),)))
+        return statements
+
+    def row_of_kernel(
+        self, sums: str, wide: int, channels: int, column: Size, channel: Size, k: Size, zeros: set[tuple[int, int]]
+    ) -> Sequence[Stmt]:
+        """One row of the kernel: a link of every chain for each of its columns."""
+        v = Dim.symbol("v", 0, high=channels - 1)
+        statements = []
+        for m in range(self.kernel[1]):
+            for i in range(wide):
+                block = Block(self.puller.names)
+                at = (k * self.kernel[1] + m) * self.channels + channel + v
+                weight = block.let(Load(self.kernels, at, self.dtype))
+                element: Expr = self.zero
+                if (i, m) not in zeros:
+                    across = (column + i) * self.stride[1] + m * self.dilation[1] - self.before[1]
+                    element = block.let(
+                        self.puller.pull(self.x, (self.image, self.top + k * self.dilation[0], across, channel + v), block)
+                    )
+                there = i * channels + v
+                block.add(Store(sums, there, multiply_add(element, weight, Load(sums, there, self.dtype))))
+                statements.append(For("v", channels, "tile", tuple(block.statements)))
+        return statements

@@ -1,0 +1,416 @@
+"""The matmul nest: panels of B, register tiles, epilogues.
+
+Enters: a group whose anchor is a matmul, or one with panels.  Leaves: its `Launch`es.  Never here: other anchors, a target's
+instructions.  Operands are pulled at the indices the nest asks for, and the epilogue with the accumulator in the matmul's place.
+
+C is cut into units of a block of rows by one panel of columns, and register tiles of as many rows as the machine's registers hold
+run over them.  Four ways to read B (`_Reading`): as it lies, where its rows are contiguous; as panels, which it is already or which
+a launch of its own makes first, where many blocks of rows read them; from scratch, to which a unit copies its panel for one block
+of k; or in strips, where one tile is all the rows there are.  A product with few columns is the transposed product.
+
+Every element is one fma chain over k inside blocks of K_BLOCK, blocks added in order: tiles, threads and vector widths never show
+in the bits.
+Source of the tiling: Goto and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from graphc.dims import Dim, coefficient, maximum, minimum, product, substitute
+from graphc.dtypes import DType
+from graphc.ir.graph import Value
+from graphc.ir.loops import K_BLOCK, Alloc, Call, Const, Expr, For, Load, Prefetch, Size, Stmt, Store
+from graphc.ir.op import Anchor, TensorType
+from graphc.ops.panels import panel_width
+from graphc.schedule.lower import Context, Launch, finish
+from graphc.schedule.panels import Element, Place, clipped, copied, panels_launch, place_of
+from graphc.schedule.partition import Group
+from graphc.schedule.pull import Block, Position, Puller, cast, delinear, multiply_add
+
+ROW_BLOCK = 240  # rows of A that stay in the second cache while panels go by
+PACK_ROWS = 48  # from this many rows on, copying a contiguous but wide B pays for itself: its rows would fall into few cache sets
+PACK_COLUMNS = 256
+PACK_AHEAD = 3  # so many blocks of rows that read a panel pay for a launch that makes all panels
+PACK_ELEMENTS = 1 << 19  # of B, from which on they do: it no longer stays in the second cache
+PACKED_ELEMENTS = 1 << 21  # of A, from which on panels of it pay
+STRIP_AHEAD = 256  # elements of a column by which reading a strip is ahead
+STRIP = 128  # rows of a strip: what is copied is still in the nearest cache when it is read
+PREFETCH_ROWS = 64  # up to this many rows, panels come from memory faster than they are asked for unless asked for early
+ROWS_AHEAD = 24  # by which reading wide rows as they lie is ahead
+LEAST_UNITS = 8  # so many are shared out evenly
+FEW_COLUMNS = 4
+LINE_NBYTES = 64
+SAME_SET_NBYTES = 1024  # rows such a distance apart, or a multiple of it, fall into few sets of the nearest cache
+
+
+def matmul(group: Group, context: Context) -> list[Launch]:
+    """The launches of a matmul with its epilogue."""
+    return _Matmul(group, context).launches()
+
+
+# ---- the shape of tiles --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows and columns of C whose sums are in registers at once."""
+
+    rows: int
+    columns: int
+
+
+def largest_tile(lanes: int, width: int) -> Tile:
+    """What the registers hold: 32 of 64 bytes take 14 rows of two, 16 of 32 bytes take 6 rows of two."""
+    return Tile(14, width) if lanes >= 16 else Tile(6, max(1, width // 2))
+
+
+def rows_of_tiles(rows: Size, most: int) -> int:
+    """The height of tiles for `rows` rows: as even as can be, so that few rows are left over."""
+    if not isinstance(rows, int):
+        return min(6, most)
+    if rows <= most:
+        return max(1, rows)
+    even = [h for h in range(most, most // 2, -1) if rows % h == 0]
+    return even[0] if even else min(most, 12)
+
+
+def wide_columns(rows: int, columns: int, sums: int, width: int) -> int:
+    """The columns of a tile of at most so many sums that reads B as it lies: for few rows many, as memory likes long runs."""
+    fits = [w for w in (256, 128, 64, 32) if width < w <= sums // max(1, rows) and columns % w == 0]
+    return fits[0] if fits else width
+
+
+_Reading = Literal["direct", "panels", "scratch", "strips"]
+_NOTES: dict[_Reading, str] = {"direct": "", "panels": ", B in panels", "scratch": ", B packed", "strips": ", B in strips"}
+
+
+class _Matmul:
+    """One product C = A B, or its transposed C' = B' A' where C has few columns."""
+
+    def __init__(self, group: Group, context: Context) -> None:
+        assert group.anchor is not None
+        self.group, self.node, self.context = group, group.anchor, context
+        assert isinstance(self.node.lowering, Anchor)
+        self.given = self.node.lowering.nest == "matmul_panels"
+        self.out = self.node.outputs[0]
+        self.dtype: DType = self.out.dtype.compute
+        self.puller = Puller(context.checks, lambda value: value in group.value_axes)
+        *batch, self.m, self.n = self.out.shape
+        self.k = self.node.inputs[0].shape[-1]
+        self.swapped = not self.given and isinstance(self.n, int) and self.n <= FEW_COLUMNS and self.n != self.m
+        if self.swapped:
+            self.m, self.n = self.n, self.m
+        self.left, self.right = reversed(self.node.inputs) if self.swapped else self.node.inputs
+        self.batch_shape = tuple(batch)
+        self.batch: Position = (0,) * len(batch)
+        self.allocs: list[Stmt] = []
+        self.k_blocks: Size = 1 if isinstance(self.k, int) and self.k <= K_BLOCK else (self.k + K_BLOCK - 1) // K_BLOCK
+        self.k_start: Size = 0 if self.k_blocks == 1 else Dim.symbol("q", 0) * K_BLOCK
+        self.k_length = clipped(self.k, K_BLOCK, Dim.symbol("q", 0))
+        self.left_panels: Value | None = None
+        self.right_panels: Value | None = self.right if self.given else None
+        self.reading = self._choose()
+        self._cut()
+
+    # ---- choices ---------------------------------------------------------------------------------------------------
+
+    def _choose(self) -> _Reading:
+        """How B is read, and with it the width of panels and the height of tiles."""
+        lanes, m, n = self.context.lanes, self.m, self.n
+        width = self.right.shape[-1] if self.given else panel_width(self.dtype, n)
+        assert isinstance(width, int)
+        self.width_limit, self.columns = width, min(width, largest_tile(lanes, width).columns)
+        most = largest_tile(lanes, width).rows
+        self.tile_rows = rows_of_tiles(m, most)
+        if self.given:
+            return "panels"
+        place = self._right_place()
+        if not isinstance(m, int):
+            return "scratch"
+        if place is not None and place.along_rows and isinstance(n, int):
+            wide = wide_columns(m, n, most * self.columns, width)
+            if n % wide == 0 and not (m >= PACK_ROWS and n >= PACK_COLUMNS):
+                self.width_limit, self.columns = wide, wide if wide > width else self.columns
+                return "direct"
+        if self._row_blocks_reading() >= PACK_AHEAD and _is_at_least(PACK_ELEMENTS, self.k, n):
+            self._make_panels()
+            return "panels"
+        return "strips" if m <= most and place is not None and place.along_columns else "scratch"
+
+    def _row_blocks_reading(self) -> int:
+        """How many blocks of rows read each panel of B."""
+        rows, matrices, kept = self.m, product(self.batch_shape), product(self.right.shape[:-2])
+        if not (isinstance(rows, int) and isinstance(matrices, int) and isinstance(kept, int)):
+            return 1
+        return matrices // max(1, kept) * -(-rows // ROW_BLOCK)
+
+    def _make_panels(self) -> None:
+        """Panels of B before the product, and of A where its rows would fall into the same cache sets."""
+        *batch, _, _ = self.right.shape
+        count = (self.n + self.width_limit - 1) // self.width_limit
+        self.right_panels = Value(TensorType(self.dtype, (*batch, count, self.k, self.width_limit)), None, "panels")
+        place = place_of(self.puller, lambda k, j, block: self._left_element(j, k, block), self.k, self.m)
+        distance = None if place is None else coefficient(place.offset, "j")
+        near = place is not None and isinstance(distance, int) and distance * place.dtype.itemsize % SAME_SET_NBYTES != 0
+        if not near and _is_at_least(PACKED_ELEMENTS, self.m, self.k):
+            self.tile_rows = min(12, largest_tile(self.context.lanes, self.width_limit).rows)
+            *batch, _, _ = self.left.shape
+            tiles = (self.m + self.tile_rows - 1) // self.tile_rows
+            self.left_panels = Value(TensorType(self.dtype, (*batch, tiles, self.k, self.tile_rows)), None, "panels")
+
+    def _cut(self) -> None:
+        """Units: a block of rows by one panel, for every matrix of the batch."""
+        width = self.width_limit
+        panels = (self.n + width - 1) // width
+        self.row_block = self._row_block(product(self.batch_shape) * panels)
+        row_blocks: Size = (self.m + self.row_block - 1) // self.row_block if self.row_block is not self.m else 1
+        self.extent = product(self.batch_shape) * row_blocks * panels
+        p = Dim.symbol("p", 0, below=self.extent)
+        self.panel = p % panels
+        self.first_column = self.panel * width
+        self.block = (p // panels) % row_blocks
+        self.first_row = self.block * self.row_block
+        self.batch = delinear(p // panels // row_blocks, self.batch_shape)
+        self.rows: Size = self.m if row_blocks == 1 else minimum(self.row_block, self.m - self.first_row)
+        if isinstance(self.m, int) and isinstance(self.row_block, int) and self.m % self.row_block == 0:
+            self.rows = self.row_block
+        self.whole_panels = isinstance(self.n, int) and self.n % width == 0
+        self.width: Size = width if self.whole_panels else clipped(self.n, width, self.panel)
+        self.direct = self.whole_panels and self.k_blocks == 1
+
+    def _row_block(self, others: Size) -> Size:
+        """Rows of a unit: whole tiles, at most ROW_BLOCK, fewer where there would be few units."""
+        tile = self.tile_rows
+        if not isinstance(self.m, int):
+            return ROW_BLOCK
+        most = max(1, ROW_BLOCK // tile)
+        tiles = -(-self.m // tile)
+        wanted = -(-tiles // most)
+        if isinstance(others, int) and others * wanted < LEAST_UNITS:
+            wanted = min(tiles, -(-LEAST_UNITS // max(1, others)))
+        return self.m if wanted <= 1 else -(-tiles // wanted) * tile
+
+    # ---- launches --------------------------------------------------------------------------------------------------
+
+    def launches(self) -> list[Launch]:
+        """Panels that are not there yet, then the product."""
+        found: list[Launch] = []
+        if self.right_panels is not None and not self.given:
+            found.append(self._packing(self.right_panels, self.right, self.n, self.swapped, whole=False))
+        if self.left_panels is not None:
+            found.append(self._packing(self.left_panels, self.left, self.m, not self.swapped, whole=True))
+        return [*found, self.product()]
+
+    def _packing(self, out: Value, value: Value, columns: Size, transposed: bool, whole: bool) -> Launch:
+        def source(puller: Puller) -> Callable[[Position], Element]:
+            def of_batch(at: Position) -> Element:
+                def element(row: Size, column: Size, block: Block) -> Expr:
+                    index = (column, row) if transposed else (row, column)
+                    return block.let(puller.pull(value, (*at, *index), block))
+
+                return element
+
+            return of_batch
+
+        return panels_launch(self.context, Group(list(out.shape)), out, columns, source, whole)
+
+    def product(self) -> Launch:
+        body: list[Stmt] = []
+        if self.reading == "scratch":
+            depth = self.k if self.k_blocks == 1 else K_BLOCK
+            self.allocs.append(Alloc("panel", self.dtype, max(1, depth if isinstance(depth, int) else K_BLOCK) * self.width_limit))
+        elif self.reading == "strips":
+            self.allocs.append(Alloc("panel", self.dtype, STRIP * self.columns))
+        if not self.direct:
+            rows = self.row_block if isinstance(self.row_block, int) else ROW_BLOCK
+            self.allocs.append(Alloc("partial", self.dtype, max(1, rows) * self.width_limit))
+            if self.k_blocks != 1:
+                body.append(self.clear_partial())
+        inner = [*(self.pack(self.k_start, self.k_length, 0, self.width) if self.reading == "scratch" else []), *self.tiles()]
+        body.extend(inner if self.k_blocks == 1 else [For("q", self.k_blocks, "serial", tuple(inner))])
+        if not self.direct:
+            body.append(self.epilogue_from_scratch())
+        nest = For("p", self.extent, "parallel", (*self.allocs, *body))
+        rows_static = self.rows if isinstance(self.rows, int) else ROW_BLOCK // 2
+        depth_static = self.k if isinstance(self.k, int) else 256
+        work = rows_static * depth_static * self.width_limit / 16
+        note = "matmul" + _NOTES[self.reading]
+        note += f", epilogue of {len(self.group.members) - 1}" if len(self.group.members) > 1 else ""
+        return finish(self.puller, nest, self.extent, work, self.group, note)
+
+    # ---- operands --------------------------------------------------------------------------------------------------
+
+    def element(self, value: Value, last: Position, block: Block) -> Expr:
+        """value[batch, *last] in the compute dtype; size-1 batch dims are broadcast."""
+        sizes = value.shape[: -len(last)]
+        at = self.batch[len(self.batch) - len(sizes) :]
+        batch = tuple(0 if d == 1 else b for b, d in zip(at, sizes, strict=True))
+        return block.let(cast(self.puller.pull(value, (*batch, *last), block), self.dtype))
+
+    def _left_element(self, row: Size, k: Size, block: Block) -> Expr:
+        return self.element(self.left, (k, row) if self.swapped else (row, k), block)
+
+    def _right_element(self, k: Size, column: Size, block: Block) -> Expr:
+        return self.element(self.right, (column, k) if self.swapped else (k, column), block)
+
+    def _right_place(self) -> Place | None:
+        return place_of(self.puller, self._right_element, self.k, self.n)
+
+    def pack(self, start: Size, rows: Size, first: Size, width: Size) -> list[Stmt]:
+        """B from row `start` and column `first` of the panel on, into scratch."""
+        place = self._right_place()
+        last: Size | None = None
+        if place is not None and place.uneven:  # columns beyond the last are its copies, which nobody reads: no masks
+            width, last = self.width_limit, None if self.whole_panels else self.n - 1
+
+        def element(k: Size, j: Size, block: Block) -> Expr:
+            column = self.first_column + first + j
+            return self._right_element(start + k, column if last is None else minimum(column, last), block)
+
+        step = self.columns if self.reading == "strips" else self.width_limit
+        ahead = STRIP_AHEAD if self.reading == "strips" else 0
+        return copied(self.puller, element, ("panel", 0, step), rows, width, self.dtype, ahead)
+
+    # ---- register tiles --------------------------------------------------------------------------------------------
+
+    def tiles(self) -> list[Stmt]:
+        """Full tiles, then what is left: in one tile where it is known how many rows that can be, else row by row."""
+        statements: list[Stmt] = []
+        height = self.tile_rows
+        full = self.rows // height
+        if full != 0:
+            at = Dim.symbol("it", 0, below=full)
+            statements.append(For("it", full, "serial", tuple(self.tile(height, at * height, at, "acc"))))
+        left = self.m % height
+        if isinstance(left, int):
+            if left:
+                last = tuple(self.tile(left, full * height, full, "rest"))
+                blocks = (self.rows - full * height + height - 1) // height  # 0 where all rows are in full tiles
+                statements.extend(last if blocks == 1 else [For("ir", blocks, "serial", last)])
+        else:
+            base = full * height + Dim.symbol("ir", 0, below=self.rows % height)
+            statements.append(For("ir", self.rows % height, "serial", tuple(self.tile(1, base, 0, "rest"))))
+        return statements
+
+    def tile(self, rows: int, base: Size, number: Size, name: str) -> list[Stmt]:
+        """The sums of `rows` rows from `base`, the tile of that number in its block, by parts of the panel that registers hold."""
+        parts = self.width_limit // self.columns
+        first: Size = 0 if parts == 1 else Dim.symbol("s", 0, below=parts) * self.columns
+        self.allocs.append(Alloc(name, self.dtype, rows * self.columns, "registers"))
+        i, j = Dim.symbol("i", 0, high=rows - 1), Dim.symbol("j", 0, high=self.columns - 1)
+        at = i * self.columns + j
+        zero = Const(0.0 if self.dtype.kind == "f" else 0, self.dtype)
+        clear = self.over_tile(rows, (Store(name, at, zero),))
+        statements = [clear, *self.chain(rows, base, number, first, name, at), self.flush(rows, base, first, name, at)]
+        return statements if parts == 1 else [For("s", parts, "serial", tuple(statements))]
+
+    def chain(self, rows: int, base: Size, number: Size, first: Size, name: str, at: Size) -> list[Stmt]:
+        """One step of every sum for each k of the block, in order."""
+        if self.reading != "strips":
+            return [self.steps(rows, base, number, first, name, at, 0, self.k_length)]
+        strips: Size = (self.k_length + STRIP - 1) // STRIP
+        start = Dim.symbol("u", 0, below=strips) * STRIP
+        length = clipped(self.k_length, STRIP, Dim.symbol("u", 0))
+        width: Size = self.columns if self.whole_panels else maximum(0, minimum(self.columns, self.width - first))
+        copy = self.pack(self.k_start + start, length, first, width)
+        return [For("u", strips, "serial", (*copy, self.steps(rows, base, number, first, name, at, start, length)))]
+
+    def steps(self, rows: int, base: Size, number: Size, first: Size, name: str, at: Size, start: Size, length: Size) -> Stmt:
+        i, j = Dim.symbol("i", 0, high=rows - 1), Dim.symbol("j", 0, high=self.columns - 1)
+        k = Dim.symbol("k", 0, below=length)
+        step = Block(self.puller.names)
+        if self.left_panels is None:
+            a = self._left_element(self.first_row + base + i, self.k_start + start + k, step)
+        else:
+            tile = self.block * (self.row_block // self.tile_rows) + number
+            a = self.element(self.left_panels, (tile, self.k_start + k, i + self.tile_rows - rows), step)  # the last is full too
+        inner = step.inner()
+        b = self.from_panel(k, first, j, inner)
+        inner.add(Store(name, at, multiply_add(a, b, Load(name, at, self.dtype))))
+        multiply = For("i", rows, "unroll", (*step.statements, For("j", self.columns, "tile", tuple(inner.statements))))
+        return For("k", length, "serial", (multiply, *self.ahead(k, first)))
+
+    def from_panel(self, k: Size, first: Size, j: Size, block: Block) -> Expr:
+        """Element (k, first + j) of B's panel, k counted from the start of the block or strip."""
+        match self.reading:
+            case "panels":
+                assert self.right_panels is not None
+                return self.element(self.right_panels, (self.panel, self.k_start + k, first + j), block)
+            case "direct":
+                return self._right_element(self.k_start + k, self.first_column + first + j, block)
+            case "strips":
+                return block.let(Load("panel", k * self.columns + j, self.dtype))
+        return block.let(Load("panel", k * self.width_limit + first + j, self.dtype))
+
+    def ahead(self, k: Size, first: Size) -> list[Stmt]:
+        """Ask for the same place of the panel's next block of k, which the next panel follows, or for rows further on."""
+        if not isinstance(self.m, int) or self.m > PREFETCH_ROWS:
+            return []
+        if self.reading == "direct" and self.columns > panel_width(self.dtype):
+            rows: Size = ROWS_AHEAD
+        elif self.given and self.m > 1:
+            rows = self.k if self.k_blocks == 1 else K_BLOCK
+        else:
+            return []
+
+        def element(k: Size, j: Size, block: Block) -> Expr:
+            return self.from_panel(k, 0, j, block)
+
+        place = place_of(self.puller, element, self.k, self.width_limit)
+        step = None if place is None else coefficient(place.offset, "k")
+        if place is None or step is None:
+            return []
+        far = substitute(place.offset, {"k": k, "j": first}) + rows * step
+        lines = range(0, self.columns, LINE_NBYTES // place.dtype.itemsize)
+        return [Prefetch(place.buffer, far + line, place.dtype) for line in lines]
+
+    def over_tile(self, rows: int, body: tuple[Stmt, ...]) -> Stmt:
+        return For("i", rows, "unroll", (For("j", self.columns, "tile", body),))
+
+    def flush(self, rows: int, base: Size, first: Size, name: str, at: Size) -> Stmt:
+        """The tile's results: to the outputs through the epilogue, or to scratch."""
+        block = Block(self.puller.names)
+        result: Expr = Load(name, at, self.dtype)
+        i, j = Dim.symbol("i", 0, high=rows - 1), first + Dim.symbol("j", 0, high=self.columns - 1)
+        if self.direct:
+            self.epilogue(result, self.first_row + base + i, self.first_column + j, block)
+        else:
+            there = (base + i) * self.width_limit + j
+            if self.k_blocks != 1:
+                result = Call("add", (Load("partial", there, self.dtype), result), self.dtype)
+            block.add(Store("partial", there, result))
+        return self.over_tile(rows, tuple(block.statements))
+
+    # ---- epilogue --------------------------------------------------------------------------------------------------
+
+    def clear_partial(self) -> Stmt:
+        zero = Const(0.0 if self.dtype.kind == "f" else 0, self.dtype)
+        at = Dim.symbol("i") * self.width_limit + Dim.symbol("j")
+        return For("i", self.rows, "serial", (For("j", self.width_limit, "vector", (Store("partial", at, zero),)),))
+
+    def epilogue_from_scratch(self) -> Stmt:
+        block = Block(self.puller.names)
+        i, j = Dim.symbol("i", 0, below=self.rows), Dim.symbol("j", 0, below=self.width)
+        self.epilogue(Load("partial", i * self.width_limit + j, self.dtype), self.first_row + i, self.first_column + j, block)
+        return For("i", self.rows, "serial", (For("j", self.width, "vector", tuple(block.statements)),))
+
+    def epilogue(self, result: Expr, row: Size, column: Size, block: Block) -> None:
+        place = (column, row) if self.swapped else (row, column)
+        axis_index: dict[int, Size] = dict(enumerate((*self.batch, *place)))
+        group = self.group
+
+        def index_of(value: Value) -> Position:
+            return tuple(0 if a is None else axis_index[a] for a in group.value_axes[value])
+
+        block.memo[self.out, index_of(self.out)] = block.let(cast(result, self.out.dtype))
+        elements = [block.let(self.puller.pull(value, index_of(value), block)) for value in group.outputs]
+        for value, element in zip(group.outputs, elements, strict=True):  # after every load: an output may lie over an input
+            block.add(Store(self.puller.buffer(value, "out"), self.puller.offset(value, index_of(value)), element))
+
+
+def _is_at_least(least: int, *sizes: Size) -> bool:
+    count = product(sizes)
+    return isinstance(count, int) and count >= least

@@ -1,0 +1,106 @@
+"""Convolutions channels last: the nests at sizes with several tiles, bands and blocks, the bits of all widths, what rides along."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphc
+import graphc.ops  # the table that graph text names
+from graph_cases import assert_close, run_compiled, run_in_python, run_interpreted
+from graphc.func import vmap
+from graphc.ir.graph import Graph
+from graphc.ir.op import Op
+from graphc.ir.text import parse_graph
+from graphc.pipeline import optimise
+from graphc.schedule.schedule import schedule
+
+functional = graphc.nn.functional
+
+
+def arrays_for(graph: Graph) -> list[np.ndarray[Any, Any]]:
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal([int(d) for d in v.shape]).astype(v.dtype.numpy) for v in graph.inputs]  # type: ignore[arg-type]
+
+
+def panels(x: str, p: str, how: str, out: str) -> Graph:
+    return parse_graph(
+        f"graph @f(%x: f32[{x}], %p: f32[{p}], %s: f32[{out.split(', ')[-1]}], %r: f32[{out}]) {{\n"
+        f"  %0 = {how} : f32[{out}]\n"
+        f"  %1 = mul(%0, %s) : f32[{out}]\n  %2 = add(%1, %r) : f32[{out}]\n  %3 = relu(%2) : f32[{out}]\n  return %3\n}}"
+    )
+
+
+def last(kernel: str, stride: int, before: int, places: str, columns: int, groups: int = 1) -> str:
+    return (
+        f"convolution_panels(%x, %p, kernel=({kernel}), stride=({stride}, {stride}), before=({before}, {before}), "
+        f"places=({places}), dilation=(1, 1), groups={groups}, columns={columns})"
+    )
+
+
+def winograd(places: str, columns: int) -> str:
+    return f"winograd(%x, %p, before=(1, 1), places=({places}), groups=1, columns={columns})"
+
+
+def depthwise(stride: int, places: str) -> str:
+    return f"depthwise_last(%x, %p, places=({places}), stride=({stride}, {stride}), before=(1, 1), dilation=(1, 1))"
+
+
+GRAPHS = {
+    "bands": panels("2, 30, 17, 5", "1, 2, 45, 32", last("3, 3", 1, 1, "30, 17", 40), "2, 30, 17, 40"),
+    "strided": panels("1, 29, 40, 3", "1, 1, 75, 16", last("5, 5", 2, 2, "15, 20", 16), "1, 15, 20, 16"),
+    "short rows": panels("3, 7, 7, 8", "1, 1, 72, 32", last("3, 3", 1, 1, "7, 7", 32), "3, 7, 7, 32"),
+    "one element": panels("2, 9, 15, 40", "1, 2, 40, 24", last("1, 1", 1, 0, "9, 15", 48), "2, 9, 15, 48"),
+    "groups": panels("1, 10, 9, 12", "3, 1, 36, 4", last("3, 3", 1, 1, "10, 9", 12, 3), "1, 10, 9, 12"),
+    "squares": panels("2, 9, 70, 16", "1, 16, 2, 16, 32", winograd("9, 70", 40), "2, 9, 70, 40"),
+    "blocks of channels": panels("3, 7, 7, 512", "1, 16, 1, 512, 16", winograd("7, 7", 16), "3, 7, 7, 16"),
+    "depthwise": panels("2, 20, 33, 24", "3, 3, 24", depthwise(1, "20, 33"), "2, 20, 33, 24"),
+    "depthwise strided": panels("1, 21, 40, 5", "3, 3, 5", depthwise(2, "11, 20"), "1, 11, 20, 5"),
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_values_and_bits(name: str) -> None:
+    graph = GRAPHS[name]
+    inputs = arrays_for(graph)
+    made = schedule(optimise(graph))
+    assert len(made.launches) == 1, "scale, residual and relu ride along"
+    wide = run_compiled(graph, inputs, lanes=16)
+    assert_close(wide, run_interpreted(graph, inputs), scale=10.0)
+    for lanes in (4, 8, 32):
+        np.testing.assert_array_equal(run_compiled(graph, inputs, lanes=lanes)[0], wide[0])
+
+
+def test_python_renderer() -> None:
+    for how, x, p, out in (
+        (last("2, 2", 1, 1, "4, 16", 6), "1, 4, 16, 2", "1, 2, 8, 4", "1, 4, 16, 6"),
+        (winograd("3, 4", 4), "2, 3, 4, 3", "1, 16, 1, 3, 4", "2, 3, 4, 4"),
+        (depthwise(1, "3, 16"), "1, 3, 16, 3", "3, 3, 3", "1, 3, 16, 3"),
+    ):
+        graph = panels(x, p, how, out)
+        inputs = arrays_for(graph)
+        np.testing.assert_array_equal(run_in_python(graph, inputs)[0], run_compiled(graph, inputs)[0])
+
+
+@pytest.mark.parametrize("how", [{}, {"groups": 2, "stride": 2}, {"padding": 1}])
+def test_examples_with_filters_of_their_own(how: dict[str, int]) -> None:
+    x, w = graphc.randn(3, 2, 16, 7, 6), graphc.randn(3, 20, 16 // how.get("groups", 1), 3, 3)
+    apart = [functional.conv2d(x[i], w[i], **how) for i in range(3)]
+    assert graphc.equal(vmap(lambda a, b: functional.conv2d(a, b, **how))(x, w), graphc.stack(apart))
+
+
+@pytest.mark.parametrize("channels", [(16, 16), (3, 40)])
+def test_images_do_not_meet(channels: tuple[int, int]) -> None:
+    x, w = graphc.randn(9, channels[0], 7, 7), graphc.randn(channels[1], channels[0], 3, 3)
+    whole = graphc.compile(lambda t: functional.conv2d(t, w, padding=1))(x)
+    assert graphc.equal(whole[4:5], functional.conv2d(x[4:5], w, padding=1))
+
+
+@pytest.mark.parametrize(("channels", "stride"), [(600, 1), (600, 2), (16, 1)])
+def test_very_wide_images(channels: int, stride: int) -> None:
+    x, w = graphc.randn(1, channels, 3, 640), graphc.randn(16 if channels == 16 else 2, channels, 3, 3) / channels
+    how = {"stride": (1, stride), "before": (1, 2), "after": (1, 1), "dilation": (1, 1), "groups": 1}
+    out = Op.table["convolution"].run(x, w, **how)
+    assert_close(out.numpy(), Op.table["convolution"].reference(np, x.numpy(), w.numpy(), **how))

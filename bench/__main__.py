@@ -128,8 +128,8 @@ def main(arguments: Sequence[str]) -> int:
     given = parser().parse_args(arguments)
     try:
         names = chosen(given.names)
-    except KeyError as unknown:
-        parser().error(f"there is no row or group {unknown}; rows: {', '.join(WORKLOADS)}")
+    except KeyError as missing:
+        parser().error(f"there is no row or group {missing}; rows: {', '.join(WORKLOADS)}")
     if unknown := [name for name in given.libraries or () if not report.named(name)]:
         parser().error(f"there is no library {', '.join(unknown)}; libraries: {', '.join(LIBRARIES)}")
     record: report.Record | None = None

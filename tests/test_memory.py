@@ -53,7 +53,7 @@ def test_arenas_do_not_overlap() -> None:
 def test_arena_too_large_raises() -> None:
     arena = Arena()
     for nbytes in (1 << 55, 1 << 80):
-        with pytest.raises(MemoryError, match="no room for an arena of"):
+        with pytest.raises(MemoryError, match="no room for"):
             arena.reserve(nbytes)
     assert arena.nbytes == 0
     assert arena.reserve(100) != 0

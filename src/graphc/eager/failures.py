@@ -49,7 +49,7 @@ def located(error: Exception, name: str = "", given: Iterable[Any] | None = None
     """
     if getattr(error, "_located", False):
         return error
-    if not _is_own(error) and not (type(error) is TypeError and SIGNATURE.match(str(error))):
+    if isinstance(error, MemoryError) or not _is_own(error) and not (type(error) is TypeError and SIGNATURE.match(str(error))):
         _translate(error, name, given)
     if error.args and isinstance(error.args[0], str):
         message, line = error.args[0], at_user_line("")

@@ -202,6 +202,8 @@ class Batch:
 
     def depthwise(self, op: Op, inputs: Sequence[Example], attrs: dict[str, Any]) -> Any:
         """Channels do not meet in a depthwise convolution, so those of every example stand beside each other."""
+        if op.name == "depthwise_last":
+            return self.depthwise_last(op, inputs, attrs)
         given = []
         for x in inputs:
             whole = self.whole(x)
@@ -214,6 +216,19 @@ class Batch:
         at, shape = out.ndim - 3, tuple(out.shape)
         out = reshape.run(out, shape=(*shape[:at], self.size, shape[at] // self.size, *shape[at + 1 :]))
         return permute.run(out, dims=(1, 0, 2, 3, 4)) if at else out
+
+    def depthwise_last(self, op: Op, inputs: Sequence[Example], attrs: dict[str, Any]) -> Any:
+        """`depthwise` where channels are the last dim."""
+        given = []
+        for x in inputs:
+            last = x.ndim
+            whole = permute.run(self.whole(x), dims=(*range(1, last), 0, last))
+            shape = tuple(whole.shape)
+            given.append(reshape.run(whole, shape=(*shape[:-2], shape[-2] * shape[-1])))
+        out = op.run(*given, **attrs)
+        shape = tuple(out.shape)
+        out = reshape.run(out, shape=(*shape[:-1], self.size, shape[-1] // self.size))
+        return permute.run(out, dims=(out.ndim - 2, *range(out.ndim - 2), out.ndim - 1))
 
     def put(self, op: Op, inputs: Sequence[Example], dims: tuple[int, ...], at: int, accumulate: bool) -> Any:
         """`index_put`: where the places differ between examples, the example's number is one index more, in front of them."""

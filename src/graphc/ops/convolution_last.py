@@ -31,6 +31,7 @@ NARROWEST = 4  # columns of a panel
 LEAST_CHANNELS = 16  # of input and output, for which transforms pay
 WIDEST = 256  # columns of results that Winograd's nest has at hand
 MOST_UNDER = 1 << 19  # elements of input under a row of results
+MOST_PIECES = 64  # of an image too wide for scratch; a wider one becomes rows of one product
 FEW_PLACES = 4  # below: too few for a tile, so those of all images are rows of one product
 
 
@@ -172,7 +173,8 @@ def _convolution_last(x: Any, weight: Any, stride: Ints, before: Ints, after: In
     shape = (x.shape[0], *places, outer)
     if 0 in (*shape, *weight.shape, *x.shape):
         return constant(0, x.dtype, shape)
-    if groups == 1 and math.prod(places) < FEW_PLACES and min(after) >= 0:
+    simple = groups == 1 and min(after) >= 0
+    if simple and math.prod(places) < FEW_PLACES:
         return reshape.run(_places_as_rows(x, weight, stride, before, after, dilation), shape=shape)
     depth, each = math.prod(kernel) * inner, outer // groups
     width = width_for(each, panel_width(x.dtype))
@@ -180,6 +182,8 @@ def _convolution_last(x: Any, weight: Any, stride: Ints, before: Ints, after: In
     under = math.prod(d * (k - 1) + 1 for d, k in zip(dilation[:-1], kernel[:-1], strict=True)) * inner * stride[-1]
     most = WIDEST if faster else max(1, MOST_UNDER // under - dilation[-1] * kernel[-1])
     if places[-1] > most:
+        if simple and places[-1] > most * MOST_PIECES:
+            return reshape.run(_places_as_rows(x, weight, stride, before, after, dilation), shape=shape)
         how = {"stride": stride, "before": before, "after": after, "dilation": dilation, "groups": groups}
         return _in_pieces(x, weight, places[-1], most, how)
     if faster:

@@ -59,7 +59,7 @@ def _map_privately(nbytes: int) -> mmap.mmap:
             return mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         return mmap.mmap(-1, nbytes)
     except (OSError, OverflowError, ValueError) as error:
-        raise MemoryError(f"no room for an arena of {nbytes} bytes: {error}") from error
+        raise MemoryError(f"no room for {nbytes} bytes: {error}") from error
 
 
 # ---- arenas that programs borrow -------------------------------------------------------------------------------------

@@ -165,7 +165,9 @@ def render_program(
     """
     used = dict.fromkeys(launch.kernel for launch in launches if isinstance(launch, Launch))
     texts = [render(kernels[name].renamed(name), width(kernels[name], lanes), scales) for name in used]
-    return "\n".join([*texts, _RUNTIME, _TOGETHER, _main(launches, kernels, callback), f"{STREAMED} = !{{i32 1}}\n"])
+    main = _main(launches, kernels, callback)
+    helpers = [text for name, text in (("graphc_launch", _RUNTIME), ("graphc_launch_several", _TOGETHER)) if f"@{name}(" in main]
+    return "\n".join([*texts, *helpers, main, f"{STREAMED} = !{{i32 1}}\n"])
 
 
 def parallel_extent(kernel: Kernel) -> Size:

@@ -36,10 +36,43 @@ class _Transposer:
         self.writes = frozenset({statement.target})
 
     def all_squares(self) -> None:
-        """Whole squares, then the edges."""
+        """Whole squares, then the edges; where both are both ways, the text of one masked square serves all edges."""
         statement = self.statement
         rows, columns = (self.access.resolve(n) for n in (statement.rows, statement.columns))
+        if self.ends_in_edge(rows) and self.ends_in_edge(columns):
+            return self.either(rows, columns)
         self.along(rows, self.row, lambda r: self.along(columns, self.column, lambda c: self.square(r, c)))
+
+    def ends_in_edge(self, extent: Size) -> bool:
+        """Whether there may be both whole squares and narrower ones."""
+        return not divides(self.side, extent) and (type(extent) is not int or extent > self.side)
+
+    def either(self, rows: Size, columns: Size) -> None:
+        """Every square, by the text for whole ones or by that for others."""
+        emit, side = self.emit, self.side
+        sizes = [self.access.scalar(n) for n in (rows, columns)]
+
+        def within(var: str, size: Value, body: Callable[[Value], None]) -> None:
+            def step(index: Value, _: list[Value]) -> list[Value]:
+                left = emit.binary("sub", size, index)
+                self.at(var, index, lambda: body(emit.intrinsic("smin", int64, left, integer(side))))
+                return []
+
+            emit.loop(integer(0), size, side, [], self.writes, step)
+
+        def one(r: Value, c: Value) -> None:
+            def branch(test: str, body: Callable[[], None]) -> None:
+                def taken(_: list[Value]) -> list[Value]:
+                    body()
+                    return []
+
+                both = emit.binary("add", r, c)
+                emit.when(emit.binary(f"icmp {test}", both, integer(2 * side), bool_), [], taken)
+
+            branch("eq", lambda: self.square(side, side))
+            branch("ne", lambda: self.square(r, c))
+
+        within(self.row, sizes[0], lambda r: within(self.column, sizes[1], lambda c: one(r, c)))
 
     def along(self, extent: Size, var: str, body: Callable[[int | Value], None]) -> None:
         """`body` for each whole step of `side` within `extent`, and once for what is left: with its count, known or not."""

@@ -79,7 +79,7 @@ class Row:
     """A row in this process: loaded when made, begun by `first`."""
 
     def __init__(self, library: str, name: str, folder: Path, threads: int) -> None:
-        self.workload, self.folder, self.library = WORKLOADS[name], folder, library
+        self.workload, self.folder, self.label = WORKLOADS[name], folder, library
         self.begin, self.arrays = LIBRARIES[library].runner(self.workload, folder, threads)
         self.call: Any = None
 
@@ -102,7 +102,7 @@ class Row:
         for i, part in enumerate(outputs):
             part = np.ascontiguousarray(part)
             made.update(part.data)
-            paths.append(str(self.folder / f"{self.library.replace(' ', '_')}_{i}.npy"))
+            paths.append(str(self.folder / f"{self.label.replace(' ', '_')}_{i}.npy"))
             np.save(paths[-1], part)
         return {
             "seconds": seconds - imports.seconds, "cpu_seconds": cpu_seconds, "import_seconds": imports.seconds,

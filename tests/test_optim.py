@@ -370,7 +370,7 @@ def test_a_users_optimizer_is_traced_once_its_state_is_there(kept: bool) -> None
         "step runs eagerly: a step that sets 'sum' in the optimizer's state cannot be traced",
         *(() if kept else ("step runs eagerly: a step that sets 'count' in the optimizer's state cannot be traced",)),
     }
-    assert run.stats()["compiles"] == kept
+    assert run.stats()["compiles"] + run.stats()["cache_hits"] == kept
 
 
 def test_lbfgs_finds_the_minimum() -> None:

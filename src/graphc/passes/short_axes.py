@@ -11,8 +11,9 @@ round first.
 from __future__ import annotations
 
 from graphc.dims import product
+from graphc.ir.cost import is_cheap
 from graphc.ir.graph import Builder, Graph, Node, Value
-from graphc.ir.loops import FUNCTIONS, LANES, Call, Expr, Var, identity
+from graphc.ir.loops import LANES, identity
 from graphc.ir.op import Op, Reduce, Scalar
 from graphc.passes.fold import full
 from graphc.passes.movement import movement_rules, reshaped
@@ -20,8 +21,6 @@ from graphc.passes.movement import movement_rules, reshaped
 LONGEST = 16  # elements of an axis
 MOST_NODES = 72  # of one tree with what it reads: it has to fit into one kernel
 LEAST_REUSE = 8  # elements of the operand for each one that is read
-MOST_CALLS = 4  # scalar functions in a node that may be written out many times
-_COSTLY = frozenset({"div", "sqrt", "idiv"})
 
 
 def write_out_short_axes(graph: Graph) -> Graph:
@@ -56,7 +55,7 @@ def _chain(node: Node) -> list[Node] | None:
 
     def visit(value: Value) -> bool:
         made = value.node
-        if made is None or not isinstance(made.lowering, Scalar) or not _is_cheap(made):
+        if made is None or not isinstance(made.lowering, Scalar) or not _may_be_written_out(made):
             leaves[value] = None
             return True
         if made in chain:
@@ -72,19 +71,8 @@ def _chain(node: Node) -> list[Node] | None:
     return chain if read * LEAST_REUSE <= total else None
 
 
-def _is_cheap(node: Node) -> bool:
-    lowering = node.lowering
-    if not isinstance(lowering, Scalar) or lowering.check is not None or node.outputs[0].dtype.compute is not node.outputs[0].dtype:
-        return False
-    if isinstance(lowering.rule, str):
-        return lowering.rule in FUNCTIONS and lowering.rule not in _COSTLY
-    return _calls(lowering.rule(*(Var("x", v.dtype.compute) for v in node.inputs), **node.attrs)) <= MOST_CALLS
-
-
-def _calls(expr: Expr) -> int:
-    if not isinstance(expr, Call):
-        return 0
-    return (1 if expr.fn in FUNCTIONS and expr.fn not in _COSTLY else MOST_CALLS + 1) + sum(map(_calls, expr.args))
+def _may_be_written_out(node: Node) -> bool:
+    return is_cheap(node) and node.outputs[0].dtype.compute is node.outputs[0].dtype
 
 
 class _Written:

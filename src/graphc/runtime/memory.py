@@ -180,8 +180,12 @@ def forget(most: int = 0) -> None:
     stacks = sorted(_stacks.values(), key=lambda stack: -stack.capacity)
     idle = sum(stack.capacity * len(stack.addresses) for stack in stacks)
     for stack in stacks:
-        while stack.addresses and idle > most:
-            _, nbytes = _blocks.pop(stack.addresses.pop())
+        while idle > most:
+            try:
+                address = stack.addresses.pop()
+            except IndexError:  # none is left, or another thread has just taken the last
+                break
+            _, nbytes = _blocks.pop(address)
             _kept_nbytes -= nbytes
             idle -= nbytes
 

@@ -11,13 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from graphc.dims import product
+from graphc.ir.cost import is_cheap
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.loops import FUNCTIONS, Call, Expr, Var
 from graphc.ir.op import Scalar
 from graphc.schedule.partition import MEMBER_LIMIT, Axes, Group, is_stored, stands_alone
-
-_COSTLY = frozenset({"div", "sqrt", "idiv"})
-MOST_CALLS = 4  # scalar functions in a node that is cheap
 
 
 def compute_again(graph: Graph, groups: list[Group], kept: set[Value], base_of: Callable[[Value], Value]) -> None:
@@ -60,20 +57,7 @@ def _leave(group: Group, node: Node, base_of: Callable[[Value], Value]) -> None:
 
 
 def _is_cheap(node: Node) -> bool:
-    lowering = node.lowering
-    if not isinstance(lowering, Scalar) or lowering.check is not None or stands_alone(node):
-        return False
-    if isinstance(lowering.rule, str):
-        return lowering.rule in FUNCTIONS and lowering.rule not in _COSTLY
-    return _calls(lowering.rule(*(Var("x", v.dtype.compute) for v in node.inputs), **node.attrs)) <= MOST_CALLS
-
-
-def _calls(expr: Expr) -> int:
-    """How many simple functions an expression calls; many where one is costly."""
-    if not isinstance(expr, Call):
-        return 0
-    own = 1 if expr.fn in FUNCTIONS and expr.fn not in _COSTLY else MOST_CALLS + 1
-    return own + sum(map(_calls, expr.args))
+    return is_cheap(node) and not stands_alone(node)
 
 
 def _axes_in(group: Group, value: Value, node: Node, base_of: Callable[[Value], Value]) -> Axes | None:

@@ -2,7 +2,7 @@
 
 Enters: names of rows, how long, which libraries.  Leaves: tables, JSON, a chart, a row of the history.  Never here: measuring.
 
-``python -m bench load``, ``eager``, ``training``, ``dataloader``: see those modules.
+``python -m bench load``, ``eager``, ``training``, ``dataloader``, ``bits``: see those modules.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import limits, report, turns
-from bench.peers import LIBRARIES
-from bench.workloads import GROUPS, WORKLOADS, Missing
+from bench.peers import LIBRARIES, OURS
+from bench.workloads import GROUPS, WORKLOADS, Missing, chosen
 
-OTHERS = ("load", "eager", "training", "dataloader")
+OTHERS = ("load", "eager", "training", "dataloader", "bits")
 DISTRIBUTIONS = ("graphc", "torch", "jax", "onnxruntime", "numpy", "llvmlite")
 
 
@@ -32,8 +32,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").splitlines()[0])
     made.add_argument("names", nargs="*", metavar="NAME", help=f"rows, or groups: {', '.join(GROUPS)}; all without any")
     made.add_argument("--threads", type=int, default=2, help="threads of every library (2)")
-    made.add_argument("--seconds", type=float, default=0.5, help="a turn's length (0.5)")
-    made.add_argument("--rounds", type=int, default=5, help="turns of each library in each row (5)")
+    made.add_argument("--seconds", type=float, default=0.25, help="a turn's length (0.25)")
+    made.add_argument("--rounds", type=int, default=5, help="most turns of each library in each row (5); 3 where times agree")
     made.add_argument("--libraries", "--peers", nargs="+", metavar="LIBRARY", help=f"among {', '.join(LIBRARIES)}; all without any")
     made.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
     made.add_argument("--merge", type=Path, nargs="+", default=[], metavar="FILE", help="JSON of runs before, later over earlier")
@@ -42,14 +42,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--history", action="store_true", help="add this run to the history in docs/performance.md")
     made.add_argument("--folder", type=Path, help="keep inputs and true results here, so that the next run need not make them")
     made.add_argument("--cache", type=Path, help="keep other libraries' compiled code here; cold times are of first runs alone")
-    made.add_argument("--no-warm", action="store_true", help="leave out first calls from the disk cache")
+    made.add_argument("--no-warm", action="store_true", help="leave out graphc's first calls from its disk cache")
     return made
-
-
-def chosen(names: Sequence[str]) -> list[str]:
-    """Rows by their names or groups, in the table's order.  Raises KeyError."""
-    wanted = {row for name in names for row in (GROUPS.get(name) or [WORKLOADS[name].name])}
-    return [name for name in WORKLOADS if name in wanted or not names]
 
 
 def machine() -> str:
@@ -77,29 +71,35 @@ def measured(
     given: argparse.Namespace, names: Sequence[str], folder: Path, older: report.Record | None
 ) -> tuple[report.Record, int]:
     """Run the rows, printing and writing each when it is done.  Gives the record, with `older` below it, and the exit status."""
-    missing = {library.missing for library in LIBRARIES.values() if library.missing}
-    if missing:
-        print(f"not installed, so not in the table: {', '.join(sorted(missing))}", flush=True)
     libraries = report.installed(given.libraries or LIBRARIES)
     limit, status = limits.measure(given.threads), 0
     record: report.Record = {
         "date": time.strftime("%Y-%m-%d %H:%M"), "threads": given.threads, "machine": machine(), "versions": versions(),
-        "peak_gflops": limit.gflops, "gbs": list(limit.gbs), "seconds": given.seconds, "rounds": given.rounds, "rows": {},
+        "peak_gflops": limit.gflops, "gbs": list(limit.gbs), "seconds": given.seconds, "rounds": given.rounds,
+        "missing": sorted({library.missing for library in LIBRARIES.values() if library.missing}), "rows": {},
     }  # fmt: skip
     settings = turns.Settings(given.threads, given.seconds, given.rounds, folder, given.cache, not given.no_warm)
     print(report.about(record), flush=True)
+    begun = time.monotonic()
+    turns.make_all_ready(names, settings, libraries)
+    turns.run_first_programs(libraries, settings)
+    print(f"inputs, true results, first programs: {time.monotonic() - begun:.0f} s\n", flush=True)
     for name in names:
+        start = time.monotonic()
         try:
             row = turns.run_row(name, libraries, settings)
         except Missing as why:
             print(f"{name}: left out ({why})", flush=True)
             continue
-        except turns.Wrong as wrong:
-            print(wrong, file=sys.stderr, flush=True)
+        except RuntimeError as error:
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
             status = 1
             continue
+        row["took_s"] = time.monotonic() - start
+        status |= any("error" in row["cells"].get(library, {}) for library in OURS)
         record["rows"][name] = row | bounds(row, limit)
-        print(report.aligned([report.HEADER, *report.lines(name, record["rows"][name])]), "\n", flush=True)
+        print(report.aligned([report.HEADER, *report.lines(name, record["rows"][name])]), flush=True)
+        print(f"({row['took_s']:.0f} s)\n", flush=True)
         write(given.json, report.merged(older, record) if older else record)
     limit = limit.best(limits.measure(given.threads))  # a machine that was disturbed at the start has no low limit for it
     record |= {"peak_gflops": limit.gflops, "gbs": list(limit.gbs)}

@@ -52,7 +52,7 @@ def calls(workers: dict[str, turns.Worker], seconds: float, rounds: int) -> dict
 
 
 def run_row(name: str, libraries: Sequence[str], settings: turns.Settings) -> dict[str, dict[str, float]]:
-    """Library -> what was measured.  Raises Missing, turns.Wrong."""
+    """Library -> what was measured.  Raises Missing, RuntimeError."""
     workload = WORKLOADS[name]
     libraries = [library for library in libraries if LIBRARIES[library].applies(workload)]
     turns.make_ready(workload, settings, libraries)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.workloads import WORKLOADS, Array, Missing, Workload, inputs_of, weight
+from bench.workloads import WORKLOADS, Array, Missing, Workload, inputs_of, weights_of
 
 CHECKED_STEPS = 3  # of training
 OPSET = 20
@@ -72,15 +72,10 @@ def _write(folder: Path, kind: str, values: Sequence[Array]) -> None:
 
 def _write_weights(workload: Workload, model: Any, folder: Path) -> int:
     """Gives the bytes that a call must read of them."""
-    if not hasattr(model, "state_dict"):
-        return 0
     (folder / "weights").mkdir(exist_ok=True)
-    published = workload.weights() if workload.weights else {}
     nbytes = 0
-    for name, value in model.state_dict().items():
-        given = value.detach().numpy()
-        array = published[name] if published and name in published else weight(name, given.shape, given.dtype)
-        np.save(folder / "weights" / f"{name}.npy", array.reshape(given.shape))
+    for name, array in weights_of(workload, model):
+        np.save(folder / "weights" / f"{name}.npy", array)
         embedded = any(part in name for part in ("words", "word_embeddings", "places", "position"))
         nbytes += 0 if embedded else array.nbytes
     return nbytes

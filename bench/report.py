@@ -142,14 +142,15 @@ def compilation(record: Record) -> list[Check]:
     slow = {name: seconds / WORKLOADS[name].cold_target_s for name, seconds in cold.items() if name in WORKLOADS}
     worst = max(slow, key=lambda name: slow[name], default="")
     late = max(warm, key=lambda name: warm[name], default="")
-    share = sum(cold[name] for name in theirs) / sum(theirs.values()) if theirs else None
+    mine_s, theirs_s = sum(cold[name] for name in theirs), sum(theirs.values())
+    sums = f"{mine_s:.1f} s / {theirs_s:.1f} s" if theirs else ""
     stacks = [cold.get(f"gpt_{n}_layers") for n in (12, 48)]
     growth = stacks[1] / stacks[0] if stacks[0] and stacks[1] else None
     target = WORKLOADS[worst].cold_target_s if worst else 1.0
     over, late_rows = sum(part > 1 for part in slow.values()), sum(seconds > FROM_CACHE_S for seconds in warm.values())
     return [
         _most(f"slowest cold compile, s: {worst} ({over} rows over)", cold.get(worst), target),
-        _most("cold compile of all rows / torch.compile's", share, 0.1, ".3f"),
+        _most(f"cold compile / torch.compile's, {len(theirs)} rows: {sums}", mine_s / theirs_s if theirs else None, 0.1, ".3f"),
         _most("cold compile of 48 layers / 12", growth, 1.5),
         _most(f"slowest first call from the cache, s: {late} ({late_rows} rows over)", warm.get(late), FROM_CACHE_S, ".3f"),
     ]
@@ -163,10 +164,12 @@ def memory(record: Record) -> list[Check]:
     faults = _cells(record, "graphc", "faults")
     most = max(faults, key=lambda name: faults[name], default="")
     compiled, eager = _cells(record, "graphc", "hash"), _cells(record, "graphc eager", "hash")
+    failed = [name for name, row in record["rows"].items() if any("error" in row["cells"].get(library, {}) for library in OURS)]
     different = [name for name in compiled if eager.get(name, compiled[name]) != compiled[name]]
     return [
         _most(f"peak RSS / PyTorch eager's: {worst}", shares.get(worst), 1.0),
         _most(f"page faults of a call: {most} ({sum(f > FAULTS for f in faults.values())} rows)", faults.get(most), FAULTS),
+        _most(f"rows where graphc failed: {', '.join(failed) or 'none'}", float(len(failed)), 0, ".0f"),
         _most(f"rows where compiled bits are not eager's: {', '.join(different) or 'none'}", float(len(different)), 0, ".0f"),
     ]
 
@@ -198,6 +201,7 @@ def about(record: Record) -> str:
     return (
         f"{record['date']}, {record['machine']}, {record['threads']} threads; "
         f"FMA peak {record['peak_gflops']:.0f} GFLOP/s; GB/s at 0.5, 4, 16, 64, 512 MiB: {gbs}; {versions}"
+        + (f"; not installed: {', '.join(record['missing'])}" if record.get("missing") else "")
     )
 
 

@@ -8,15 +8,19 @@ A process whose turn is over is stopped by a signal, so that its idle threads ca
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import select
 import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,11 +35,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 THREAD_VARIABLES = ("GRAPHC_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 DIFFERENT_PLACES = 1e-3  # share of integers that may differ: nearly equal distances round either way
 CHANGED_TOLERANCE = 0.1  # of the greatest element, where weights are stored in fewer bits
-NOISY = 1.1  # the three fastest rounds' medians differ by more
-
-
-class Wrong(Exception):
-    """graphc's own results are off."""
+COUNTED = 3  # rounds, the fastest
+NOISY, SETTLED = 1.1, 1.03  # their medians differ by more; by less, and there is no need of more rounds
+ROW_S = 20.0  # rounds beyond those counted begin only within this time
+ANSWER_S = 240.0  # a library that takes longer for its first call, compiling included, is given up
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Settings:
 
     threads: int
     seconds: float  # of a turn
-    rounds: int
+    rounds: int  # at most
     folder: Path
     caches: Path | None = None
     warm: bool = True  # also the first call in a new process that finds compiled code on disk
@@ -81,12 +84,15 @@ class Worker:
         return process
 
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
-        """Let it run until it has answered."""
+        """Let it run until it has answered; one that does not is ended."""
         process = self.process = self.process or self.start()
         assert process.stdin and process.stdout
         try:
             os.killpg(process.pid, signal.SIGCONT)
             print(json.dumps({"do": do, **request}), file=process.stdin, flush=True)
+            if not select.select([process.stdout], [], [], ANSWER_S)[0]:
+                os.killpg(process.pid, signal.SIGKILL)
+                return {"error": f"no answer within {ANSWER_S:.0f} s"}
             line = process.stdout.readline()
             os.killpg(process.pid, signal.SIGSTOP)
         except (BrokenPipeError, ProcessLookupError):
@@ -114,19 +120,45 @@ def quiet() -> bool:
 
 
 def make_ready(workload: Workload, settings: Settings, libraries: Sequence[str]) -> dict[str, Any]:
-    """Inputs, weights and true results on disk.  Gives what work the row is.  Raises Missing."""
+    """Inputs, weights and true results on disk.  Gives what work the row is.  Raises Missing, RuntimeError."""
     folder, onnx = settings.folder / workload.name, "onnxruntime" in libraries
     if not prepare.ready(workload, folder, onnx):
         shutil.rmtree(folder, ignore_errors=True)
         ended = subprocess.run(
             [sys.executable, "-m", "bench.prepare", workload.name, str(folder), *(["onnx"] if onnx else [])],
-            capture_output=True, text=True, env=environment(os.cpu_count() or 1, settings.folder),
+            capture_output=True, text=True, env=environment(1, settings.folder),
         )  # fmt: skip
         if ended.returncode == 3:
             raise Missing(ended.stdout.strip())
         if ended.returncode:
             raise RuntimeError(f"{workload.name} could not be prepared:\n{ended.stderr[-2000:]}")
     return json.loads((folder / "meta.json").read_text())  # type: ignore[no-any-return]
+
+
+def make_all_ready(names: Sequence[str], settings: Settings, libraries: Sequence[str]) -> None:
+    """`make_ready` for several rows, as many at a time as there are cores; what fails is left for the row to say."""
+
+    def make(name: str) -> None:
+        with contextlib.suppress(Missing, RuntimeError):
+            make_ready(WORKLOADS[name], settings, [library for library in libraries if LIBRARIES[library].applies(WORKLOADS[name])])
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(make, names))
+
+
+def run_first_programs(libraries: Sequence[str], settings: Settings) -> None:
+    """Make the caches that cold ones are copies of; where that fails, as without a compiler, the rows say so."""
+    for program in {LIBRARIES[library].first_program for library in libraries} - {""}:
+        cache = primed(program, settings)
+        if not cache.exists():
+            cache.mkdir(parents=True)
+            command = [sys.executable, "-c", program]
+            subprocess.run(command, env=environment(settings.threads, cache), capture_output=True, check=False)
+
+
+def primed(program: str, settings: Settings) -> Path:
+    """Where what a first program compiled is."""
+    return settings.folder / "primed" / hashlib.sha256(program.encode()).hexdigest()[:8]
 
 
 def difference(workload: Workload, folder: Path, outputs: Sequence[str], tolerance: float) -> str:
@@ -149,21 +181,21 @@ def difference(workload: Workload, folder: Path, outputs: Sequence[str], toleran
 
 
 def begin(workers: dict[str, Worker], workload: Workload, settings: Settings, fresh: dict[str, bool]) -> dict[str, dict[str, Any]]:
-    """First calls and checks.  Gives a cell for each library; one with ``error`` is left out.  Raises Wrong."""
+    """First calls and checks.  Gives a cell for each library; one with ``error`` is left out."""
     cells: dict[str, dict[str, Any]] = {}
     folder = settings.folder / workload.name
+    for worker in workers.values():
+        worker.process = worker.start()  # by this thread, for they end with the one that started them
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda worker: worker.ask("load"), workers.values()))
     for name, worker in workers.items():
         answer = worker.ask("first")
         error = answer.get("error", "")
-        if error and name in OURS and not answer.get("unavailable"):
-            raise Wrong(f"{workload.name}: {name}: {error}")
         if not error:
             tolerance = CHANGED_TOLERANCE if name in CHANGED else workload.tolerance
             error = difference(workload, folder, answer["outputs"], tolerance)
             for path in answer["outputs"]:
                 os.unlink(path)
-            if error and name in OURS:
-                raise Wrong(f"{workload.name}: {name} is {error}")
         cells[name] = {"error": error} if error else {"hash": answer["hash"]}
         if not error and LIBRARIES[name].compiles and (fresh[name] or not LIBRARIES[name].keeps):
             cells[name] |= {"cold_s": answer["seconds"], "cold_cpu_s": answer["cpu_seconds"]}
@@ -171,7 +203,7 @@ def begin(workers: dict[str, Worker], workload: Workload, settings: Settings, fr
 
 
 def run_row(name: str, libraries: Sequence[str], settings: Settings) -> dict[str, Any]:
-    """A row's work and cells.  Raises Missing, Wrong."""
+    """A row's work and cells.  Raises Missing, RuntimeError."""
     workload = WORKLOADS[name]
     libraries = [library for library in libraries if LIBRARIES[library].applies(workload)]
     meta = make_ready(workload, settings, libraries)
@@ -181,6 +213,9 @@ def run_row(name: str, libraries: Sequence[str], settings: Settings) -> dict[str
             kept = settings.caches if settings.caches and library not in OURS else Path(scratch)
             caches[library] = kept / name / library.replace(" ", "_")
             fresh[library] = not caches[library].exists()
+            base = primed(LIBRARIES[library].first_program, settings)
+            if fresh[library] and base.exists():
+                shutil.copytree(base, caches[library])
             caches[library].mkdir(parents=True, exist_ok=True)
         workers = {library: Worker(library, name, settings, caches[library]) for library in libraries}
         try:
@@ -191,17 +226,18 @@ def run_row(name: str, libraries: Sequence[str], settings: Settings) -> dict[str
             for worker in workers.values():
                 worker.end()
         for library in timed if settings.warm else ():
-            if LIBRARIES[library].compiles and LIBRARIES[library].keeps:
-                cells[library]["warm_s"] = from_cache(library, name, settings, caches[library])
+            if library in OURS and LIBRARIES[library].compiles and "ms" in cells[library]:
+                cells[library] |= from_cache(library, name, settings, caches[library])
     work = {"group": workload.group, "aside": workload.aside, "truth": meta["by"]}
     return {**work, "flops": meta["flops"], "nbytes": meta["nbytes"], "cells": cells}
 
 
-def from_cache(library: str, name: str, settings: Settings, cache: Path) -> float:
-    """Seconds of the first call in a new process that finds the code on disk, without imports."""
+def from_cache(library: str, name: str, settings: Settings, cache: Path) -> dict[str, Any]:
+    """Seconds of the first call in a new process that finds the code on disk, without imports; or what went wrong."""
     worker = Worker(library, name, settings, cache)
     try:
-        return float(worker.ask("first").get("seconds", float("nan")))
+        answer = worker.ask("first")
+        return {"error": answer["error"]} if "error" in answer else {"warm_s": answer["seconds"]}
     finally:
         worker.end()
 
@@ -209,8 +245,14 @@ def from_cache(library: str, name: str, settings: Settings, cache: Path) -> floa
 def take_turns(workers: dict[str, Worker], cells: dict[str, dict[str, Any]], settings: Settings) -> None:
     """Time in rounds: the median of the medians of the three fastest rounds."""
     medians: dict[str, list[float]] = {library: [] for library in workers}
-    for _ in range(settings.rounds):
+    start = time.monotonic()
+    for done in range(settings.rounds):
+        settled = all(spread(rounds) < SETTLED for library, rounds in medians.items() if "error" not in cells[library])
+        if done >= COUNTED and (settled or time.monotonic() - start > ROW_S):
+            break
         for library, worker in workers.items():
+            if "error" in cells[library]:
+                continue
             answer = worker.ask("time", seconds=settings.seconds)
             if "error" in answer:
                 cells[library]["error"] = answer["error"]
@@ -219,5 +261,11 @@ def take_turns(workers: dict[str, Worker], cells: dict[str, dict[str, Any]], set
             cells[library] |= {"rss_mb": answer["rss_mb"], "faults": answer["faults"]}
     for library, rounds in medians.items():
         if rounds and "error" not in cells[library]:
-            fastest = sorted(rounds)[:3]
-            cells[library] |= {"ms": statistics.median(fastest), "noisy": fastest[-1] > NOISY * fastest[0], "rounds": rounds}
+            fastest = sorted(rounds)[:COUNTED]
+            cells[library] |= {"ms": statistics.median(fastest), "noisy": spread(rounds) > NOISY, "rounds": rounds}
+
+
+def spread(rounds: Sequence[float]) -> float:
+    """The slowest of the rounds that count over the fastest."""
+    fastest = sorted(rounds)[:COUNTED]
+    return fastest[-1] / fastest[0] if fastest else 1.0

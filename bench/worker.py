@@ -2,7 +2,8 @@
 
 Enters: a JSON request a line on standard input.  Leaves: a JSON answer a line on standard output.  Never here: other libraries.
 
-Requests: ``first`` begins the row and calls it, ``time`` times calls for some seconds; the process ends with its input.
+Requests: ``load`` imports the library and makes the row, ``first`` begins the row and calls it, ``time`` times calls for some
+seconds; the process ends with its input.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from bench.workloads import WORKLOADS
 
 SAMPLE_S = 2e-3  # calls shorter than this are timed several at a time
 WARM_SHARE, MOST_SAMPLES = 0.2, 2000
+WARM_CALLS, WARM_S = 30, 1.0  # before anything is timed: libraries may make code for what comes again, graphc's eager calls do
 PR_SET_PDEATHSIG = 1
 LARGE_BLOCK = 31 << 20  # the largest whose size glibc takes as its threshold is just below 32 MiB
 
@@ -82,6 +84,7 @@ class Row:
         self.workload, self.folder, self.label = WORKLOADS[name], folder, library
         self.begin, self.arrays = LIBRARIES[library].runner(self.workload, folder, threads)
         self.call: Any = None
+        self.calls = 0
 
     def first(self) -> dict[str, Any]:
         """Begin and call once; results go to files, as losses of the first steps where it is training."""
@@ -112,11 +115,16 @@ class Row:
     def time(self, seconds: float, single: bool = False) -> dict[str, Any]:
         """Milliseconds of calls, each the mean of as many as take `SAMPLE_S` (`single`: of one), and page faults of a call."""
         call, clock = self.call, time.perf_counter
+        begun = clock()
+        while self.calls < WARM_CALLS and clock() - begun < WARM_S:
+            call()
+            self.calls += 1
         end = clock() + seconds * WARM_SHARE
         calls, start = 0, clock()
         while not calls or clock() < end:
             call()
             calls += 1
+        self.calls += calls
         each = (clock() - start) / calls
         inner = 1 if single else max(1, min(1000, int(SAMPLE_S / each)))
         samples: list[float] = []
@@ -145,7 +153,11 @@ def serve(library: str, name: str, folder: Path, threads: int) -> None:
         request = json.loads(line)
         try:
             row = row or Row(library, name, folder, threads)
-            answer = row.first() if request["do"] == "first" else row.time(request["seconds"], request.get("single", False))
+            answer: dict[str, Any] = {}
+            if request["do"] == "first":
+                answer = row.first()
+            elif request["do"] == "time":
+                answer = row.time(request["seconds"], request.get("single", False))
         except Unavailable as error:
             answer = {"error": str(error), "unavailable": True}
         except Exception as error:

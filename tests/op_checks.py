@@ -198,9 +198,17 @@ def check_narrow(op: Op, dtype: DType) -> None:
     check_eager(op, dtype, first)
 
 
-def check_eager(op: Op, dtype: DType, samples: Sequence[Sample] | None = None) -> None:
+def eager_samples(op: Op, dtype: DType) -> Sequence[Sample]:
+    """All samples in an operator's first dtype; in each of the others two of them, other ones for every dtype.
+
+    How an eager call comes to its program depends on shapes and attributes, what the program computes on the dtype.
+    """
+    k = op.dtypes.index(dtype)
+    return op.samples if k == 0 else [op.samples[i % len(op.samples)] for i in (2 * k, 2 * k + 1)][: len(op.samples)]
+
+
+def check_eager(op: Op, dtype: DType, samples: Sequence[Sample]) -> None:
     """Eager calls give the bits of compiled code."""
-    samples = op.samples if samples is None else samples
     made = traced(op, samples, dtype)
     compiled = iter(run_compiled(made.graph, made.arrays, use_cache=True))
     arrays = iter(made.arrays)

@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench import history, limits, report  # noqa: E402
-from bench.workloads import GROUPS, WORKLOADS  # noqa: E402
+from bench import history, limits, report, turns  # noqa: E402
+from bench.workloads import GROUPS, WORKLOADS, generator  # noqa: E402
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -42,6 +42,54 @@ def test_tiny_row(tmp_path: Path) -> None:
     ended = bench("--report", "--merge", str(first), str(first), "--json", str(second))
     assert ended.returncode == 0 and "page faults of a call" in ended.stdout, ended.stderr
     assert json.loads(second.read_text())["rows"] == record["rows"]
+
+
+def test_bits_of_rows() -> None:
+    """A row as it is and, having one sample, with several; status 0."""
+    ended = bench("bits", "tiny", "mlp_784_512_512_10_b1", "--threads", "2", "--lanes", "8")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    told = [line.split(" (")[0] for line in ended.stdout.splitlines()]
+    names = {"tiny_call": 8, "mlp_784_512_512_10_b1": 4, "mlp_784_512_512_10_b1 x 4": 8}
+    assert told == [f"{name}: the same bits in all {count} configurations" for name, count in names.items()]
+
+
+def test_every_row_can_be_compared() -> None:
+    """Inputs that hold samples agree on how many; training rows have none, for they give one loss."""
+    assert not any(workload.training and workload.samples for workload in WORKLOADS.values())
+    for workload in (workload for workload in WORKLOADS.values() if len(workload.samples) > 1):
+        lengths = {len(workload.inputs(generator(workload))[i]) for i in workload.samples}
+        assert len(lengths) == 1, workload.name
+
+
+def test_failures_are_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that fails, and one that does not answer, have a remark for figures; the others are timed."""
+    monkeypatch.setattr(turns, "ANSWER_S", 0.3)
+    script = "import json, sys, time\nfor _ in sys.stdin:\n    {}"
+    answers = {"slow": "time.sleep(60)", "ended": "sys.exit(3)", "good": "print(json.dumps({'ms': [1.0]}), flush=True)"}
+    settings = turns.Settings(1, 0.01, 3, tmp_path)
+    for name, answer in answers.items():
+        worker = turns.Worker(name, "tiny_call", settings, tmp_path)
+        worker.command = [sys.executable, "-I", "-S", "-c", script.format(answer)]
+        told = worker.ask("time", seconds=0.01)
+        worker.end()
+        wanted = {"slow": "no answer within", "ended": "status 3"}
+        assert wanted[name] in told["error"] if name in wanted else told == {"ms": [1.0]}
+
+
+def test_rounds_end_where_times_agree() -> None:
+    assert turns.spread([]) == 1.0 and turns.spread([2.0, 1.0, 9.0, 1.5]) == 2.0
+
+    class Steady(turns.Worker):
+        def __init__(self, times: list[float]) -> None:
+            self.times = times
+
+        def ask(self, do: str, **request: Any) -> dict[str, Any]:
+            return {"ms": [self.times.pop(0)], "rss_mb": 1.0, "faults": 0.0}
+
+    for times, rounds in (([1.0] * 9, 3), ([1.0, 2.0, 1.5, 1.0, 1.0, 1.0], 5)):
+        cells: dict[str, dict[str, Any]] = {"a": {}}
+        turns.take_turns({"a": Steady(list(times))}, cells, turns.Settings(1, 0.0, 6, Path()))
+        assert len(cells["a"]["rounds"]) == rounds and cells["a"]["ms"] == 1.0 and not cells["a"]["noisy"]
 
 
 def test_unknown_names() -> None:

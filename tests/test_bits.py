@@ -88,9 +88,43 @@ def test_different_bits_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert all(line.count("*") == len(bits.COLUMNS) for line in starred)
 
 
+FUNCTION = """
+import graphc
+from graphc import nn
+
+class Model(nn.Module):
+    def forward(self, x, y):
+        return x.tanh() + y, {second}
+
+def build():
+    graphc.manual_seed(1)
+    inputs = (graphc.randn(13, 7), graphc.randn(7))
+    return {{"model": Model(), "inputs": inputs, "outputs": lambda model, *given: model(*given), "samples": (0,)}}
+"""
+
+
+@pytest.mark.parametrize(("second", "different"), [("x.sum(1)", 0), ("x - x.mean(0)", 4)], ids=["same", "mixed"])
+def test_samples_in_batches_of_other_sizes(tmp_path: Path, second: str, different: int) -> None:
+    """Without a loss outputs alone are compared; a sample that sees the others of its batch is found."""
+    path = tmp_path / "samples.py"
+    path.write_text(FUNCTION.format(second=second))
+    rows = bits.verify(str(path), threads=(2,), lanes=(8,))
+    ways = ("", ", in ones", ", in parts")
+    assert [row.mode for row in rows] == [*(f"eager{w}" for w in ways), "module", *(f"compiled{w}" for w in ways), "loaded"]
+    assert all(row.hashes[0] and row.hashes[1:] == ("", "") for row in rows)
+    assert sum(row.hashes != rows[0].hashes for row in rows) == different
+    assert bits.verdict(rows)[0] == (not different)
+
+
+def test_partitions() -> None:
+    assert bits.partitions(1) == {} and bits.partitions(2) == {"in ones": [1, 1]}
+    assert bits.partitions(4) == {"in ones": [1, 1, 1, 1], "in parts": [2, 2]}
+    assert bits.partitions(32) == {"in ones": [1] * 6 + [26], "in parts": [2, 3, 5, 9, 13]}
+
+
 @pytest.mark.parametrize(
     ("forward", "message"),
-    [("self.linear(x) * x.sum().item()", "did not compile"), ("self.linear(x @ x)", "inner sizes differ")],
+    [("graphc.compiler.disable(self.linear)(x)", "did not compile"), ("self.linear(x @ x)", "inner sizes differ")],
     ids=["falls back to eager", "raises"],
 )
 def test_what_cannot_be_compared_is_an_error(

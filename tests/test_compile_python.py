@@ -93,24 +93,6 @@ def test_a_rate_read_after_the_schedules_step_runs_eagerly() -> None:
     assert rates == [0.5, 0.25, 0.125]
 
 
-def test_a_module_that_counts_its_calls_runs_eagerly() -> None:
-    class Counting(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.calls = 0
-
-        def forward(self, x: Any) -> Any:
-            self.calls += 1
-            return x * self.calls
-
-    module = Counting()
-    compiled = graphc.compile(module)
-    with pytest.warns(CompileWarning, match="attribute 'calls' of a module was changed while tracing"):
-        values = [compiled(graphc.ones(1)).item() for _ in range(3)]
-    assert values == [1, 2, 3]
-    assert module.calls == 3
-
-
 def test_train_and_eval_inside_compiled_code() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
 

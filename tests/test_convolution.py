@@ -55,9 +55,12 @@ GRAPHS = {
     "one element": panels("2, 9, 15, 40", "1, 2, 40, 24", last("1, 1", 1, 0, "9, 15", 48), "2, 9, 15, 48"),
     "groups": panels("1, 10, 9, 12", "3, 1, 36, 4", last("3, 3", 1, 1, "10, 9", 12, 3), "1, 10, 9, 12"),
     "squares": panels("2, 9, 70, 16", "1, 16, 2, 16, 32", winograd("9, 70", 40), "2, 9, 70, 40"),
+    "squares of a whole image": panels("2, 13, 14, 16", "1, 16, 3, 16, 16", winograd("13, 14", 48), "2, 13, 14, 48"),
     "blocks of channels": panels("3, 7, 7, 512", "1, 16, 1, 512, 16", winograd("7, 7", 16), "3, 7, 7, 16"),
     "depthwise": panels("2, 20, 33, 24", "3, 3, 24", depthwise(1, "20, 33"), "2, 20, 33, 24"),
+    "panels apart": panels("1, 9, 15, 96", "1, 3, 96, 32", last("1, 1", 1, 0, "9, 15", 96), "1, 9, 15, 96"),
     "depthwise strided": panels("1, 21, 40, 5", "3, 3, 5", depthwise(2, "11, 20"), "1, 11, 20, 5"),
+    "depthwise by channels": panels("2, 14, 13, 96", "3, 3, 96", depthwise(1, "14, 13"), "2, 14, 13, 96"),
 }
 
 

@@ -190,7 +190,7 @@ def test_row_softmax_shape(lanes: int) -> None:
         totals = np.concatenate([tree(row, "add", float32) for row in shifted] or [np.zeros(0, np.float32)])
         same_bits(out, (shifted / totals[:, None]).reshape(-1))
         intact(whole, m * n)
-    assert chunk_counts[-1] == 12 and 3 in chunk_counts
+    assert chunk_counts[-1] == 21 and 3 in chunk_counts
 
 
 # ---- nests ---------------------------------------------------------------------------------------------------------
@@ -314,7 +314,7 @@ def test_program_of_three_launches(lanes: int) -> None:
     arrays = [sample(100, float32), *(np.zeros(100, np.float32) for _ in range(3))]
     assert call(entry, *arrays, 100, threads=3) == 0
     same_bits(arrays[3], 2 * (2 * arrays[0]) ** 2)
-    assert chunk_counts == [4, 4]  # seven iterations, two to a chunk; the static one is below its grain
+    assert chunk_counts == [6, 6]  # seven iterations in two chunks a thread; the static one is below its grain
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

@@ -75,8 +75,8 @@ def test_the_definition(sizes: tuple[int, int, int]) -> None:
     assert_same_bits(run(lambda a, b: product(a, b, "nn"), a, b), defined(a, b), "matmul")
 
 
-# rows, depth, columns: few columns, one row, one tile, many blocks of rows, panels of A, nothing even
-SIZES = [(40, 70, 2), (1, 600, 256), (9, 1040, 64), (30, 100, 40), (721, 64, 33), (730, 256, 544)]
+# rows, depth, columns: few columns, one row, one tile, many blocks of rows, panels of A, of A' with pages between, nothing even
+SIZES = [(40, 70, 2), (1, 600, 256), (9, 1040, 64), (30, 100, 40), (721, 64, 33), (730, 256, 544), (1024, 600, 70)]
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
@@ -121,6 +121,12 @@ def test_a_matrix_that_many_rows_read_is_packed_once() -> None:
     launches = schedule(graph_of(lambda a, b: product(a, b, "nn"), normal(1024, 1024), normal(1024, 512))).launches
     assert [getattr(launch, "note", "") for launch in launches][-1] == "matmul, B in panels"
     assert len(launches) > 1
+
+
+def test_columns_that_lie_pages_apart_are_packed() -> None:
+    for rows, notes in ((1024, ["panels", "matmul"]), (1056, ["matmul"])):
+        launches = schedule(graph_of(lambda a, b: product(a, b, "tn"), normal(2048, rows), normal(2048, 128))).launches
+        assert [getattr(launch, "note", "") for launch in launches] == notes
 
 
 def test_a_batch_of_one_matrix() -> None:

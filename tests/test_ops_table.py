@@ -22,6 +22,7 @@ from op_checks import (
     check_sized_bad,
     check_text,
     check_types,
+    eager_samples,
     is_sized_by_data,
 )
 
@@ -82,7 +83,7 @@ def test_compiled(op: Op, dtype: DType) -> None:
 
 @pytest.mark.parametrize("op, dtype", TYPED)
 def test_eager(op: Op, dtype: DType) -> None:
-    check_eager(op, dtype)
+    check_eager(op, dtype, eager_samples(op, dtype))
 
 
 @pytest.mark.parametrize("op, dtype", NARROWER)

@@ -54,6 +54,19 @@ def test_products_for_sizes_that_come_again_keep_their_bits() -> None:
     assert all(one == seen[0] for one in seen)
 
 
+def test_loops_for_sizes_that_come_again_keep_their_bits() -> None:
+    """A short last axis along which elements are broadcast; axes that change places, in one copy."""
+    places, table = given(90, 3), given(200, 130)
+    calls = (lambda: places[None] - places[:, None], lambda: table.t().contiguous(), lambda: table.t().clone())
+    wanted = (places.numpy()[None] - places.numpy()[:, None], *[np.ascontiguousarray(table.numpy().T)] * 2)
+    for call, array in zip(calls, wanted, strict=True):
+        for _ in range(kernels.SPECIALISED_RUNS + 1):
+            made = call()
+            assert made.numpy().tobytes() == array.tobytes() and made.is_contiguous()
+            made.zero_()
+    assert table.abs().sum().item() > 0
+
+
 def test_a_joined_gradient_still_differentiates() -> None:
     x = given(130, 200).requires_grad_()
     for _ in range(gradients.JOINED_RUNS + 1):

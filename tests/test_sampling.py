@@ -134,6 +134,32 @@ def test_rrelu_slopes():
     np.testing.assert_allclose(F.rrelu(-graphc.ones(2), 0.1, 0.4).numpy(), -0.25)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize("shape", [(300, 40), (301, 41)])
+@pytest.mark.parametrize("overwrite", [lambda x: x.uniform_(-0.3, 0.7), lambda x: x.normal_(0.1, 2)], ids=["uniform", "normal"])
+def test_a_large_tensor_is_filled_in_pieces_with_the_numbers_of_a_whole(monkeypatch, overwrite, shape, dtype):
+    found = []
+    for piece in (1 << 10, 1 << 20):
+        monkeypatch.setattr("graphc.eager.generator.PIECE", piece)
+        graphc.manual_seed(3)
+        x = graphc.zeros(shape, dtype=getattr(graphc, dtype))
+        before = x._version
+        overwrite(x)
+        assert x._version > before
+        found.append((x.float().numpy().tobytes(), graphc.get_rng_state().numpy().tobytes()))
+    assert found[0] == found[1]
+
+
+def test_a_parameter_in_use_is_not_filled_in_pieces(monkeypatch):
+    monkeypatch.setattr("graphc.eager.generator.PIECE", 8)
+    x = graphc.zeros(64, requires_grad=True)
+    with pytest.raises(RuntimeError, match="leaf Variable"):
+        x.uniform_()
+    assert not x.detach().numpy().any()
+    with graphc.no_grad():
+        assert x.normal_() is x and x.detach().numpy().any()
+
+
 def test_gumbel_softmax():
     graphc.manual_seed(0)
     logits = graphc.tensor([0.1, 0.2, 0.7]).log().expand(COUNT, 3).clone().requires_grad_()

@@ -153,6 +153,18 @@ def test_matmul_with_epilogue(m: int, n: int, k: int) -> None:
     assert len(made.launches) == 1
 
 
+def test_an_optimizer_updates_where_the_gradient_is_made() -> None:
+    made = check(
+        "graph @f(%x: f32[30, 20], %g: f32[30, 40], state %m: f32[20, 40], state %w: f32[20, 40]) {\n"
+        "  %0 = permute(%x, dims=(1, 0)) : f32[20, 30]\n  %1 = matmul(%0, %g) : f32[20, 40]\n"
+        "  %2 = full(value=0.5, shape=(), dtype=f32) : f32[]\n  %3 = mul(%m, %2) : f32[20, 40]\n"
+        "  %4 = add(%3, %1) : f32[20, 40]\n  %5 = mul(%4, %2) : f32[20, 40]\n  %6 = sub(%w, %5) : f32[20, 40]\n"
+        "  %7 = reduce_sum(%x, dim=0) : f32[20]\n  return %7; update %m = %4; update %w = %6\n}"
+    )
+    assert [launch.note for launch in made.launches] == ["matmul, B packed, epilogue of 4", "columns, 1 passes"]
+    assert made.arena_nbytes == 0
+
+
 def test_an_update_is_written_over_its_state() -> None:
     made = check(
         "graph @f(%g: f32[30, 20], state %w: f32[30, 20]) {\n  %0 = sub(%w, %g) : f32[30, 20]\n"

@@ -89,23 +89,26 @@ def _numpy_logsumexp(x: Array) -> Array:
     return np.log(np.exp(x - m).sum(-1)) + m[..., 0]  # type: ignore[no-any-return]
 
 
-def _sum(axis: int) -> Workload:
+def _sum(axis: int, **options: Any) -> Workload:
     total: Callable[[Array], Any] = lambda x: x.sum(axis)
-    return Workload(f"sum_axis{axis}", "rows", lambda t: total, normal(BIG), numpy=total)
+    return Workload(f"sum_axis{axis}", "rows", lambda t: total, normal(BIG), numpy=total, **options)
 
 
 LOOPS = [
     # NumPy's six calls of C functions are a floor, and no compiler's
-    Workload("tiny_call", "tiny", tiny, normal((8,), (8,)), numpy=tiny(np), aside=("numpy",)),
-    Workload("pointwise_gelu", "rows", gelu_chain, normal(BIG, BIG[1:], BIG[1:], BIG)),
-    Workload("softmax", "rows", lambda t: lambda x: t.nn.functional.softmax(x, -1), normal(BIG), numpy=_numpy_softmax),
-    Workload("layernorm", "rows", layer_norm, normal(BIG, BIG[1:], BIG[1:]), numpy=_numpy_layer_norm),
-    Workload("logsumexp", "rows", lambda t: lambda x: t.logsumexp(x, -1), normal(BIG), numpy=_numpy_logsumexp),
-    _sum(0),
-    _sum(1),
-    Workload("black_scholes_1e6", "rows", black_scholes, _prices),
+    Workload("tiny_call", "tiny", tiny, normal((8,), (8,)), numpy=tiny(np), samples=(0, 1), aside=("numpy",)),
+    Workload("pointwise_gelu", "rows", gelu_chain, normal(BIG, BIG[1:], BIG[1:], BIG), samples=(0, 3)),
     Workload(
-        "kmeans_argmin", "rows", kmeans, normal((POINTS, FEATURES), (CENTRES, FEATURES)), flops=2.0 * POINTS * FEATURES * CENTRES
+        "softmax", "rows", lambda t: lambda x: t.nn.functional.softmax(x, -1), normal(BIG), numpy=_numpy_softmax, samples=(0,)
+    ),
+    Workload("layernorm", "rows", layer_norm, normal(BIG, BIG[1:], BIG[1:]), numpy=_numpy_layer_norm, samples=(0,)),
+    Workload("logsumexp", "rows", lambda t: lambda x: t.logsumexp(x, -1), normal(BIG), numpy=_numpy_logsumexp, samples=(0,)),
+    _sum(0),
+    _sum(1, samples=(0,)),
+    Workload("black_scholes_1e6", "rows", black_scholes, _prices, samples=(0, 1, 2)),
+    Workload(
+        "kmeans_argmin", "rows", kmeans, normal((POINTS, FEATURES), (CENTRES, FEATURES)), flops=2.0 * POINTS * FEATURES * CENTRES,
+        samples=(0,),
     ),
     Workload("nbody_1024", "rows", nbody, _bodies, flops=20.0 * BODIES**2),
     Workload(

@@ -202,14 +202,15 @@ def _square(size: int) -> Workload:
     group = "small" if size <= 256 else "square" if size >= 1024 else "square512"
     product = lambda a, b: a @ b
     return Workload(
-        f"gemm_{size}", group, lambda t: product, normal((size, size), (size, size)), flops=2.0 * size**3, numpy=product
-    )
+        f"gemm_{size}", group, lambda t: product, normal((size, size), (size, size)), flops=2.0 * size**3, numpy=product,
+        samples=(0,),
+    )  # fmt: skip
 
 
 def _skinny(rows: int, inputs: int, outputs: int) -> Workload:
     return Workload(
         f"gemm_{rows}x{inputs}x{outputs}", "small", linear(inputs, outputs), normal((rows, inputs)),
-        flops=2.0 * rows * inputs * outputs, numpy=lambda x, weight: x @ weight.T,
+        flops=2.0 * rows * inputs * outputs, numpy=lambda x, weight: x @ weight.T, samples=(0,),
     )  # fmt: skip
 
 
@@ -220,27 +221,42 @@ PRODUCTS = [
     *(_skinny(rows, 1024, 4096) for rows in (4, 8, 32)),
 ]
 PERCEPTRONS = [
-    *(Workload(f"mlp_784_512_512_10_b{b}", "mlp", lambda t: perceptron(t, MLP), normal((b, 784)), None) for b in (1, 32, 512)),
-    Workload("mlp_wide_1024_4096_b256", "mlp", lambda t: perceptron(t, WIDE), normal((256, 1024)), None),
+    *(
+        Workload(f"mlp_784_512_512_10_b{b}", "mlp", lambda t: perceptron(t, MLP), normal((b, 784)), None, samples=(0,))
+        for b in (1, 32, 512)
+    ),
+    Workload("mlp_wide_1024_4096_b256", "mlp", lambda t: perceptron(t, WIDE), normal((256, 1024)), None, samples=(0,)),
 ]
 TRANSFORMERS = [
-    Workload("sdpa_causal", "attention", attention, normal(*[(4, 8, 256, 64)] * 3), flops=2.0 * 4 * 8 * 256 * 256 * 64),
+    Workload(
+        "sdpa_causal", "attention", attention, normal(*[(4, 8, 256, 64)] * 3), flops=2.0 * 4 * 8 * 256 * 256 * 64,
+        samples=(0, 1, 2),
+    ),
     *(
-        Workload(f"gpt2_block_b{b}", "transformer", lambda t: block_of(t, WIDTH, HEADS), normal((b, TOKENS, WIDTH)), None)
+        Workload(
+            f"gpt2_block_b{b}", "transformer", lambda t: block_of(t, WIDTH, HEADS), normal((b, TOKENS, WIDTH)), None, samples=(0,)
+        )
         for b in (1, 8)
     ),
-    Workload("gpt2_decode", "decode", gpt2_decode, _decode_inputs(LAYERS), None, cold_target_s=2.0),
-]
+    Workload(
+        "gpt2_decode", "decode", gpt2_decode, _decode_inputs(LAYERS), None, samples=tuple(range(2 + 2 * LAYERS)), cold_target_s=2.0
+    ),
+]  # fmt: skip
 NETS = [
-    *(Workload(f"resnet18_b{b}", "resnet", resnet18, normal((b, 3, 224, 224)), None, images=True) for b in (1, 8)),
-    Workload("mobilenet_v2_b1", "mobilenet", mobilenet_v2, normal((1, 3, 224, 224)), None, images=True),
-    Workload("unet_small", "unet", unet, normal((1, 3, 128, 128)), None, images=True, cold_target_s=2.0),
+    *(
+        Workload(f"resnet18_b{b}", "resnet", resnet18, normal((b, 3, 224, 224)), None, samples=(0,), images=True)
+        for b in (1, 8)
+    ),
+    Workload("mobilenet_v2_b1", "mobilenet", mobilenet_v2, normal((1, 3, 224, 224)), None, samples=(0,), images=True),
+    Workload("unet_small", "unet", unet, normal((1, 3, 128, 128)), None, samples=(0,), images=True, cold_target_s=2.0),
     Workload(
         "lstm_b32_t64_h256", "lstm", lstm, normal(LSTM_SHAPE),
-        flops=2.0 * 32 * 64 * 4 * LSTM_HIDDEN * (LSTM_HIDDEN + LSTM_SHAPE[2]),
+        flops=2.0 * 32 * 64 * 4 * LSTM_HIDDEN * (LSTM_HIDDEN + LSTM_SHAPE[2]), samples=(0,),
     ),
     *(
-        Workload(f"gpt_{n}_layers", "layers", gpt_stack(n), normal((1, 64, 256)), None, cold_target_s=9.0, ours_only=True)
+        Workload(
+            f"gpt_{n}_layers", "layers", gpt_stack(n), normal((1, 64, 256)), None, samples=(0,), cold_target_s=9.0, ours_only=True
+        )
         for n in (12, 48)
     ),
 ]  # fmt: skip

@@ -72,12 +72,13 @@ PUBLISHED = [
     *(
         Workload(
             f"minilm_b{batch}", "transformer", lambda t: definitions("minilm", t).MiniLM(), _tokens(batch), None,
-            jax=lambda t: t.published().MiniLM(), weights=minilm_weights,
+            samples=(0, 1), jax=lambda t: t.published().MiniLM(), weights=minilm_weights,
         )
         for batch in (1, 32)
     ),
     Workload(
         "efficientnet_lite0_b1", "efficientnet", lambda t: definitions("efficientnet", t).EfficientNetLite0(),
-        normal((1, 3, 224, 224)), None, images=True, jax=lambda t: t.published().EfficientNet(), weights=efficientnet_weights,
+        normal((1, 3, 224, 224)), None, samples=(0,), images=True, jax=lambda t: t.published().EfficientNet(),
+        weights=efficientnet_weights,
     ),
 ]  # fmt: skip

@@ -7,7 +7,7 @@ Leaves: `Workload`, inputs and weights.  Never here: libraries other than NumPy.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ class Workload:
     numpy: Callable[..., Any] | None = None
     jax: Callable[[Any], Any] | None = None  # instead of `build`, where JAX is written another way
     optimizer: tuple[str, dict[str, Any]] | None = None  # class and hyperparameters: makes the row a training step
+    samples: tuple[int, ...] = ()  # inputs that hold one sample at each index of dim 0, as the results do
     images: bool = False  # a convolution net: PyTorch is also run channels_last
     tolerance: float = 1e-4  # of the greatest element
     weights: Callable[[], dict[str, Array]] | None = None  # published ones; raises `Missing`
@@ -51,7 +52,12 @@ class Missing(Exception):
 
 def inputs_of(workload: Workload) -> tuple[Array, ...]:
     """The inputs, the same in every run."""
-    return workload.inputs(np.random.default_rng(zlib.crc32(workload.name.encode())))
+    return workload.inputs(generator(workload))
+
+
+def generator(workload: Workload) -> np.random.Generator:
+    """The same in every run."""
+    return np.random.default_rng(zlib.crc32(workload.name.encode()))
 
 
 def weight(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -69,6 +75,15 @@ def weight(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         values *= np.float32(0.1)
         values += np.float32(last == "weight")  # a norm's
     return values.astype(dtype, copy=False)
+
+
+def weights_of(workload: Workload, model: Any) -> Iterator[tuple[str, Array]]:
+    """Of a module of PyTorch or graphc, by name: published ones, else made.  Of a function none."""
+    published = workload.weights() if workload.weights else {}
+    for name, value in model.state_dict().items() if hasattr(model, "state_dict") else ():
+        given = value.detach().numpy()
+        array = published[name] if name in published else weight(name, given.shape, given.dtype)
+        yield name, array.reshape(given.shape)
 
 
 def normal(*shapes: tuple[int, ...]) -> Callable[[np.random.Generator], tuple[Array, ...]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graphc.compiled import compile as compile
+    from graphc.dynamic import Dim as Dim
     from graphc.namespace import *  # noqa: F403
     from graphc.saving import load as load
     from graphc.saving import save as save
@@ -22,7 +23,7 @@ __version__ = "0.1.0"
 # names that are not in the namespace: name -> module
 _PLACES = {
     "load": "graphc.saving", "save": "graphc.saving", "compile": "graphc.compiled", "script": "graphc.scripting",
-    "vmap": "graphc.func",
+    "vmap": "graphc.func", "Dim": "graphc.dynamic",
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from graphc.compiler import allow_in_graph, disable, is_compiling, reset
+from graphc.dynamic import mark_dynamic, maybe_mark_dynamic
 
 
 class Settings(ModuleType):
@@ -27,4 +28,4 @@ class Settings(ModuleType):
 
 config = sys.modules[f"{__name__}.config"] = Settings(f"{__name__}.config")
 
-__all__ = ["allow_in_graph", "config", "disable", "is_compiling", "reset"]
+__all__ = ["allow_in_graph", "config", "disable", "is_compiling", "mark_dynamic", "maybe_mark_dynamic", "reset"]

@@ -48,14 +48,15 @@ def verify_bits(given: argparse.Namespace) -> int:
     return verify_and_show(given.target, given.threads, given.lanes, given.steps)
 
 
-def _counts(text: str) -> tuple[int, ...]:
-    counts = tuple(int(part) for part in text.split(","))
-    if min(counts) < 1 or len(set(counts)) < len(counts):
+def counts(text: str) -> tuple[int, ...]:
+    """What ``1,2,3`` means.  Raises ValueError."""
+    given = tuple(int(part) for part in text.split(","))
+    if min(given) < 1 or len(set(given)) < len(given):
         raise ValueError
-    return counts
+    return given
 
 
-_counts.__name__ = "list of different positive integers"  # argparse shows it in its error
+counts.__name__ = "list of different positive integers"  # argparse shows it in its error
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -68,8 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="check a promise on your own code").add_subparsers(required=True, metavar="what")
     bits = verify.add_parser("bits", help="the same bits eager, compiled and loaded, for any thread count and vector width")
     bits.add_argument("target", metavar="SCRIPT_OR_MODULE", help="a .py file or module with build() (see graphc.explain.bits)")
-    bits.add_argument("--threads", type=_counts, default=(1, 2, 3), metavar="N,N", help="thread counts (1,2,3)")
-    bits.add_argument("--lanes", type=_counts, default=(4, 8, 16), metavar="N,N", help="vector widths in elements (4,8,16)")
+    bits.add_argument("--threads", type=counts, default=(1, 2, 3), metavar="N,N", help="thread counts (1,2,3)")
+    bits.add_argument("--lanes", type=counts, default=(4, 8, 16), metavar="N,N", help="vector widths in elements (4,8,16)")
     bits.add_argument("--steps", type=int, default=3, metavar="N", help="training steps (3)")
     bits.set_defaults(run=verify_bits)
     return parser

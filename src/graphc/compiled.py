@@ -4,8 +4,8 @@ Enters: Python callables, tensors.  Leaves: tensors, as the callable itself woul
 Never here: how code is traced (trace) or made (pipeline).
 
 A call is keyed by the structure of its arguments, every tensor's dtype, shape and requires_grad, the grad mode, autocast, the epoch
-that any module attribute change bumps, and the plain values in globals and closures that the code names.  A new key traces again; a
-trace whose text was compiled before costs no compilation.
+that any module attribute change bumps, and the plain values in globals and closures that the code names.  A new key traces again,
+unless a program of symbolic sizes serves it; a trace whose text was compiled before costs no compilation.
 """
 
 from __future__ import annotations
@@ -20,9 +20,15 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from graphc import dtypes
-from graphc.capture.guards import plain_values
-from graphc.capture.tracer import Traced, trace_joint
+from graphc.capture.effects import Effects
+from graphc.capture.guards import PlainValue, plain_values
+from graphc.capture.reads import Reads
+from graphc.capture.sizes import Pattern, Questions, Shapes, settled_graph
+from graphc.capture.tracer import Traced, Tracer, trace_joint
+from graphc.changes import Changes
 from graphc.constants import Constants, may_hold
+from graphc.dim_answers import answering, current_answerer
+from graphc.dynamic import MOST_REVISIONS, Sizes
 from graphc.eager import dispatch
 from graphc.eager.modes import modes
 from graphc.eager.tensor import Tensor
@@ -30,18 +36,23 @@ from graphc.errors import TraceError, at_user_line, warn
 from graphc.ir.graph import Graph
 from graphc.ir.text import print_graph
 from graphc.native.entered import Entered
+from graphc.passes.decompose import decompose
 from graphc.passes.narrow import KINDS, Weights, narrow
 from graphc.passes.split_joint import split_joint
+from graphc.paths import Paths
 from graphc.pipeline import Built, Options, build
 from graphc.quick import Records, enter_through
 from graphc.runtime.program import Program
-from graphc.trees import flatten
+from graphc.trees import Tree, flatten
 from graphc.variant import Forward, SharedMemory, Variant
 
 
 def is_tensor(x: Any) -> bool:
     """Leaves of arguments and results."""
     return isinstance(x, Tensor)
+
+
+MOST_VARIANTS = 1024  # of one compiled function, those of one program at several sizes included
 
 
 class Compiled(Entered):
@@ -58,8 +69,10 @@ class Compiled(Entered):
         use_cache: bool = True,
         fullgraph: bool = False,
         weights: Weights | None = None,
+        dynamic: bool | None = None,
+        max_compiles: int | None = None,
     ) -> None:
-        self._weights = weights
+        self._weights, self._sizes = weights, Sizes(dynamic)
         self._target, self._options, self._use_cache, self._fullgraph = target, options, use_cache, fullgraph
         self._variants: dict[Any, Variant] = {}
         self._programs: dict[Any, tuple[Built, Program]] = {}
@@ -67,7 +80,7 @@ class Compiled(Entered):
         self._stats: dict[str, Any] = {"compiles": 0, "traces": 0, "cache_hits": 0, "fallbacks": [], "compile_seconds": 0.0}
         self._eager: dict[Any, int] = {}  # keys that could not be traced, and the epoch of that
         self._last: Variant | None = None
-        self._entry, self._records = None, Records()
+        self._entry, self._records, self._changes = None, Records(), Changes(max_compiles)
         if not isinstance(target, type):
             functools.update_wrapper(self, target, updated=())
 
@@ -85,8 +98,10 @@ class Compiled(Entered):
         variant = self._variants.get(key)
         if variant is None and self._eager.get(key) == dispatch.epoch[0]:
             return self._target(*args, **kwargs)
+        if variant is not None and variant.paths is not None:
+            variant = variant.paths.chosen(leaves)
         if variant is None or not variant.holds(leaves):
-            variant = self._specialise(key, args, kwargs)
+            variant = self._another(key, leaves, variant) or self._specialise(key, leaves, args, kwargs)
             if variant is None:
                 return self._target(*args, **kwargs)
         self._last = variant
@@ -118,36 +133,111 @@ class Compiled(Entered):
             name = getattr(self._target, "__name__", type(self._target).__name__)
             warn(f"{name} runs eagerly: {reason}")
 
-    def _specialise(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Variant | None:
+    def _another(self, key: Any, leaves: list[Tensor], variant: Variant | None) -> Variant | None:
+        """A specialisation made earlier that holds for a call; `variant`, the latest of its key, does not."""
+        other = self._changes.other(key, leaves, variant or self._variants.get(key))
+        if other is not None:
+            self._variants[key] = other
+        return other
+
+    def _specialise(self, key: Any, leaves: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Variant | None:
         start = time.perf_counter()
-        self._stats["traces"] += 1
-        try:
-            variant = self._make(args, kwargs)
-        except TraceError as error:
-            self._eager[key] = dispatch.epoch[0]
-            self._fall_back(str(error))
-            return None
+        count = len(key) - len(leaves)
+        kind = *key[:count], *((dtype, len(shape), flag) for dtype, shape, flag in key[count:])
+        variant = self._sizes.variant(kind, leaves)
+        if variant is None:
+            try:
+                self._changes.note(self._stats["traces"])
+                variant = self._for_sizes(kind, leaves, args, kwargs) or self._make(args, kwargs)
+                if variant.traced.path:
+                    self._paths(key).add(variant, leaves)
+            except TraceError as error:
+                self._eager[key] = dispatch.epoch[0]
+                self._variants.pop(key, None)
+                self._fall_back(str(error))
+                return None
         current = {k: v for k, v in self._variants.items() if v.epoch == variant.epoch}  # the others hold for no call any more
-        self._variants = {**current, key: variant}
+        self._variants = {**dict(list(current.items())[-MOST_VARIANTS:]), key: variant}
         self._stats["compile_seconds"] += time.perf_counter() - start
         return variant
 
-    def _make(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Variant:
-        """Trace; where results carry gradients, trace those too and cut the graph in two."""
+    def _for_sizes(self, kind: Any, leaves: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Variant | None:
+        """A variant for this call by a program of symbolic sizes; None where all sizes are numbers.
+
+        Raises RuntimeError where a size that is marked as dynamic must be a number.
+        """
+        pattern = None if self._weights is not None else self._sizes.pattern(kind, leaves)
+        shapes = [x._array.shape for x in leaves]
+        for _ in range(MOST_REVISIONS):
+            values = pattern.values(shapes) if pattern is not None and pattern.symbols else None
+            if values is None or pattern is None:
+                return None
+            questions = Questions(values)
+            variant = failure = None
+            try:
+                with answering(questions):
+                    variant = self._make(args, kwargs, pattern.shapes(), values)
+            except Exception as error:  # the trace of these very shapes says whether symbols are to blame
+                failure = error
+            if questions.must_be_revised:
+                self._sizes.learn(kind, pattern, questions, leaves)
+                pattern = pattern.revised(questions)
+                continue
+            if variant is None:
+                static = self._make(args, kwargs)
+                self._sizes.give_up(kind, f"{type(failure).__name__}: {failure}")
+                return static
+            pattern = Pattern(pattern.places, tuple(questions.facts.values()))
+            self._sizes.keep(kind, pattern, variant)
+            return variant.at(values)
+        return None
+
+    def _make(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Shapes | None = None, sizes: Mapping[str, int] | None = None
+    ) -> Variant:
+        """Trace; where results carry gradients, trace those too and cut the graph in two.
+
+        shapes: those to trace with, if not these arguments' own.   sizes: of the symbols in them, now.
+        """
+        self._stats["traces"] += 1
         _, arguments = flatten((args, kwargs), is_tensor)
         values = plain_values(self._target)
-        traced = trace_joint(self._target, args, kwargs)
+        probe = functools.partial(self._probe, arguments, values)
+        effects = Effects(self._target, (args, kwargs))
+
+        def reads(tracer: Tracer) -> Reads:
+            effects.reads.append(Reads(tracer, probe))
+            return effects.reads[-1]
+
+        given = None if shapes is not None else reads
+        traced = effects.traced(lambda: trace_joint(self._target, args, kwargs, shapes=shapes, reads=given))
         fixed = [len(traced.arguments) + i for i in traced.lasting if may_hold(traced.states[i]._storage)]
         if not traced.gradient_positions:
-            return Variant(traced, self._forward(traced, traced.graph, fixed), None, None, arguments, values)
+            return Variant(traced, self._forward(traced, traced.graph, fixed), None, None, arguments, values, sizes)
         count = traced.result_count
         gradients_at = range(count, count + len(traced.differentiated))
         gradient_inputs = traced.graph.inputs[len(traced.graph.inputs) - len(traced.gradient_positions) :]
-        split = split_joint(traced.graph, gradients_at, gradient_inputs)
+        split = split_joint(traced.graph, gradients_at, gradient_inputs, sizes)
         forward = self._forward(traced, split.forward, fixed)
-        return Variant(traced, forward, self._program(split.backward), split, arguments, values)
+        return Variant(traced, forward, self._program(split.backward), split, arguments, values, sizes)
+
+    def _probe(self, arguments: Tree, values: list[PlainValue], traced: Traced) -> Variant:
+        """What gives elements that the code reads, and changes nothing."""
+        return Variant(traced, Forward(*self._program(traced.graph)), None, None, arguments, values)
+
+    def _paths(self, key: Any) -> Paths:
+        """The paths of a key so far."""
+        known = self._variants.get(key)
+        return Paths() if known is None or known.paths is None else known.paths
 
     def _program(self, graph: Graph, fixed: Sequence[int] = ()) -> tuple[Built, Program]:
+        questions = current_answerer()
+        if questions is not None:
+            graph = decompose(graph)  # here, where what it asks of sizes is answered
+            if questions.must_be_revised:
+                raise TraceError("the code is traced again with a size as a number")
+            with answering(None):
+                return self._program(graph, fixed)
         key = print_graph(graph), tuple(fixed)
         found = self._programs.get(key)
         if found is None:
@@ -189,8 +279,10 @@ class Compiled(Entered):
         return getattr(self._target, name)
 
     def stats(self) -> dict[str, Any]:
-        """compiles, traces, cache_hits, compile_seconds, and the reason of every fallback to eager."""
-        return dict(self._stats)
+        """compiles, traces, cache_hits, compile_seconds, the reason of every fallback to eager, how often the code was traced again
+        for each reason (recompiles), what programs of symbolic sizes are good for (sizes), why others are numbers (numbers)."""
+        sizes, numbers = self._sizes.guards(), list(self._sizes.reasons)
+        return {**self._stats, "recompiles": dict(self._changes.reasons), "sizes": sizes, "numbers": numbers}
 
     def explain(self, *, kernels: bool = True, cuda: bool = False) -> str:
         """What the programs of the last call became.  Raises RuntimeError before the first call."""
@@ -198,6 +290,8 @@ class Compiled(Entered):
 
         parts = [f"fallback to eager: {reason}" for reason in self._stats["fallbacks"]]
         variant = self._last_variant()
+        if variant is not None and variant.paths is not None:
+            parts.append(variant.paths.text())
         if variant is not None:
             parts += [report(built, kernels=kernels, cuda=cuda) for built in variant.builts()]
         if not parts:
@@ -223,6 +317,12 @@ class Compiled(Entered):
         if variant.backward is not None:
             raise RuntimeError(at_user_line("save: the last call recorded gradients; call it once under no_grad() first"))
         traced = variant.traced
+        if traced.reads:
+            names_read = ", ".join(read.name for read in traced.reads)
+            message = "save: the compiled code sets attributes that it reads, which a file cannot hold"
+            raise RuntimeError(at_user_line(f"{message}: {names_read}"))
+        if traced.reads_elements:
+            raise RuntimeError(at_user_line("save: the compiled code reads tensors into Python, which a file cannot do"))
         if traced.deferred:
             raise RuntimeError(at_user_line("save: the compiled code steps a schedule, which a file cannot hold; step it outside"))
         if names is None:
@@ -230,14 +330,18 @@ class Compiled(Entered):
         by_storage = {id(tensor._storage): name for name, tensor in names.items()}
         arrays = {by_storage.get(id(state._storage), f"state{i}"): np.array(state.array) for i, state in enumerate(traced.states)}
         arrays |= {f"number{i}": np.asarray(getter(), dtype.numpy) for i, (getter, dtype) in enumerate(traced.scalars)}
+        built = variant.built
+        if variant.sizes:  # a file holds the program of this call's sizes
+            graph = settled_graph(built.graph, variant.sizes)
+            built = build(graph, self._options, fixed=built.fixed, use_cache=self._use_cache)
         save(
             path,
             name=getattr(self._target, "__name__", type(self._target).__name__),
-            graph_text=print_graph(variant.built.graph),
-            parts=parts_of(variant.built),
+            graph_text=print_graph(built.graph),
+            parts=parts_of(built),
             arguments=variant.arguments,
             results=traced.output_tree,
-            result_count=traced.result_count,
+            result_count=traced.returned,
             states=list(arrays),
             arrays=arrays,
         )
@@ -258,20 +362,23 @@ def compile(
     lanes: int | None = None,
     use_cache: bool = True,
     weights: Weights | None = None,
+    max_compiles: int | None = None,
 ) -> Any:
     """A function or module that runs as native code: same arguments, same results, same bits.
 
-    Traced on the first call and again for every new combination of dtypes, shapes, structure, grad mode or module state.  Also a
-    decorator.
+    Traced on the first call and again for every new combination of dtypes, ranks, structure, grad mode or module state.  A size
+    that is seen with a second value is a symbol from then on: one program serves all sizes but 0 and 1.  Also a decorator.
 
     fullgraph: raise TraceError where a call could not be compiled, instead of running it eagerly with a `CompileWarning`.
-    disable: give `target` itself.   dynamic, backend, mode, options: PyTorch's, which change nothing: there is one compiler, which
-    makes a program for each combination of shapes.   lanes: vector width of the generated code in elements (the results do not
-    depend on it).   use_cache: whether compiled objects are kept on disk.
+    disable: give `target` itself.   dynamic: True: all sizes are symbols at once; False: none ever is.   backend, mode, options:
+    PyTorch's, which change nothing: there is one compiler.   lanes: vector width of the generated code in elements (the results do
+    not depend on it).   use_cache: whether compiled objects are kept on disk.
 
     weights: ``"bfloat16"`` or ``"int8"`` keeps a copy of the float32 matrices that inference multiplies by in so many bits (int8
     with a factor for each column); what is computed stays float32.  It halves or quarters what small batches read from memory,
     and results are no longer those of eager code.  The parameters themselves stay as they are.
+
+    max_compiles: a call that needs another trace after so many raises RuntimeError and says what changed.
 
     Raises TypeError for a target that cannot be called or a backend that is a function, RuntimeError for a mode that PyTorch does
     not have, ValueError for other weights.
@@ -283,9 +390,9 @@ def compile(
     if weights not in (None, *KINDS):
         raise ValueError(at_user_line(f"compile: weights must be one of {', '.join(KINDS)} or None, got {weights!r}"))
     if target is None:
-        given: dict[str, Any] = {"lanes": lanes, "use_cache": use_cache, "weights": weights}
-        return functools.partial(compile, fullgraph=fullgraph, disable=disable, **given)
+        given: dict[str, Any] = {"lanes": lanes, "use_cache": use_cache, "weights": weights, "dynamic": dynamic}
+        return functools.partial(compile, fullgraph=fullgraph, disable=disable, max_compiles=max_compiles, **given)
     if not callable(target):
         raise TypeError(at_user_line(f"compile: expected a function or module, got {type(target).__name__}"))
     options_here = Options() if lanes is None else Options(lanes=lanes)
-    return target if disable else Compiled(target, options_here, use_cache, fullgraph, weights)
+    return target if disable else Compiled(target, options_here, use_cache, fullgraph, weights, dynamic, max_compiles)

@@ -15,9 +15,11 @@ stays in an expression.  Hence one name must mean one range within an expression
 from __future__ import annotations
 
 import keyword
+import operator
 from math import gcd
 from numbers import Integral
 
+from graphc.dim_answers import Questions, is_answered, mixed, same_number, usable_divisor
 from graphc.dim_terms import Atom, Bound, Kind, Monomial, Terms, accumulate, degree, interval, text_of, without
 
 _NO_NAMES: frozenset[str] = frozenset()
@@ -25,7 +27,7 @@ _PROOF_STEPS = 8
 _DIVISION_STEPS = 64
 
 
-class Dim:
+class Dim(Questions):
     """A canonical, immutable integer expression that is not constant.  Made by `Dim.symbol` and operators."""
 
     __slots__ = ("_bounds", "_free", "_hash", "_text", "mods", "terms")
@@ -64,7 +66,7 @@ class Dim:
             return _sum(self, other, 1)
         if isinstance(other, Integral):
             return _shifted(self, int(other))
-        return NotImplemented
+        return mixed(operator.add, self, other)
 
     __radd__ = __add__
 
@@ -73,12 +75,12 @@ class Dim:
             return _sum(self, other, -1)
         if isinstance(other, Integral):
             return _shifted(self, -int(other))
-        return NotImplemented
+        return mixed(operator.sub, self, other)
 
     def __rsub__(self, other: Size) -> Size:
         if isinstance(other, Integral):
             return -self + int(other)
-        return NotImplemented
+        return mixed(operator.sub, other, self)
 
     def __neg__(self) -> Dim:
         return Dim({m: -c for m, c in self.terms.items()}, self.mods)
@@ -89,54 +91,58 @@ class Dim:
         if isinstance(other, Integral):
             factor = int(other)
             return Dim({m: c * factor for m, c in self.terms.items()}, self.mods) if factor else 0
-        return NotImplemented
+        return mixed(operator.mul, self, other)
 
     __rmul__ = __mul__
 
     def __floordiv__(self, other: Size) -> Size:
         if type(other) is Dim:
-            return _floordiv(self, other)
-        if isinstance(other, Integral):
+            return _floordiv(self, usable_divisor(other))
+        if isinstance(other, Integral) and (other > 0 or not is_answered()):
             return _floordiv(self, int(other))
-        return NotImplemented
+        return mixed(operator.floordiv, self, other)
 
     def __rfloordiv__(self, other: Size) -> Size:
         if isinstance(other, Integral):
-            return _floordiv(int(other), self)
-        return NotImplemented
+            return _floordiv(int(other), usable_divisor(self))
+        return mixed(operator.floordiv, other, self)
 
     def __mod__(self, other: Size) -> Size:
         if type(other) is Dim:
-            return _mod(self, other)
-        if isinstance(other, Integral):
+            return _mod(self, usable_divisor(other))
+        if isinstance(other, Integral) and (other > 0 or not is_answered()):
             return _mod(self, int(other))
-        return NotImplemented
+        return mixed(operator.mod, self, other)
 
     def __rmod__(self, other: Size) -> Size:
         if isinstance(other, Integral):
-            return _mod(int(other), self)
-        return NotImplemented
+            return _mod(int(other), usable_divisor(self))
+        return mixed(operator.mod, other, self)
 
     # ---- identity
 
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        return type(other) is Dim and hash(self) == hash(other) and self.terms == other.terms
+        if type(other) is Dim and hash(self) == hash(other) and self.terms == other.terms:
+            return True
+        return is_answered() and same_number(self, other)
 
     def __hash__(self) -> int:
-        found = self._hash
+        found = self.hash_of_number() or self._hash
         if found is None:
             found = self._hash = hash(frozenset(self.terms.items()))
         return found
 
-    def __str__(self) -> str:
+    @property
+    def text(self) -> str:  # type: ignore[override]
+        """Infix text, which `parse` reads."""
         if self._text is None:
             self._text = text_of(self.terms)
         return self._text
 
     def __repr__(self) -> str:
-        return f"Dim({str(self)!r})"
+        return f"Dim({self.text!r})"
 
     def __reduce__(self) -> tuple[object, tuple[Terms, bool]]:
         return Dim, (self.terms, self.mods)  # without the cached hash: string hashes differ between processes
@@ -282,7 +288,7 @@ def _floordiv(x: Size, d: Size) -> Size:
         if d == 1:
             return x
     taken, rest = _taken_out(x, d)
-    if rest == 0:
+    if type(rest) is int and rest == 0:
         return taken
     quotient = _constant_quotient(rest, d)
     return taken + (_reduced_quotient(rest, d) if quotient is None else quotient)
@@ -295,7 +301,7 @@ def _mod(x: Size, d: Size) -> Size:
         if d == 1:
             return 0
     rest = _taken_out(x, d)[1]
-    if rest == 0:
+    if type(rest) is int and rest == 0:
         return 0
     quotient = _constant_quotient(rest, d)
     if quotient is not None:
@@ -502,7 +508,13 @@ def divides(d: Size, size: Size) -> bool:
     if type(d) is int:
         return d != 0 and all(c % d == 0 for c in terms_of(size).values())
     assert type(d) is Dim
-    return type(size) is Dim and _taken_out(size, d)[1] == 0 or size == 0
+    rest = _taken_out(size, d)[1] if type(size) is Dim else size
+    return type(rest) is int and rest == 0
+
+
+def same_form(a: Size, b: Size) -> bool:
+    """Whether two sizes are one expression, whoever answers questions now."""
+    return a is b or (type(a) is type(b) and terms_of(a) == terms_of(b))
 
 
 def free(size: Size) -> frozenset[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Mapping
 
-from graphc.dim_rules import Dim, Size, bounds, compound, depends, divides, free, known_less, made
+from graphc.dim_rules import Dim, Size, bounds, compound, depends, divides, free, known_less, made, same_form
 from graphc.dim_terms import Atom, Kind, Terms
 
 __all__ = [
@@ -25,7 +25,7 @@ _TEXT_LIMIT = 20_000
 
 def known_equal(a: Size, b: Size) -> bool:
     """Whether a == b for all values of the symbols, as far as the canonical form tells."""
-    if a == b:
+    if same_form(a, b):
         return True
     difference = a - b
     return type(difference) is int and difference == 0
@@ -35,7 +35,7 @@ def minimum(a: Size, b: Size) -> Size:
     """The smaller of two sizes; one of them where bounds decide."""
     if type(a) is int and type(b) is int:
         return a if a <= b else b
-    if a == b or known_less(a, b + 1):
+    if same_form(a, b) or known_less(a, b + 1):
         return a
     if known_less(b, a + 1):
         return b
@@ -50,7 +50,7 @@ def maximum(a: Size, b: Size) -> Size:
     """The larger of two sizes; one of them where bounds decide."""
     if type(a) is int and type(b) is int:
         return a if a >= b else b
-    if a == b or known_less(b, a + 1):
+    if same_form(a, b) or known_less(b, a + 1):
         return a
     if known_less(a, b + 1):
         return b

@@ -9,6 +9,7 @@ comes again and again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from graphc import dims
+from graphc.dim_answers import answering
 from graphc.dims import Dim
 from graphc.dtypes import DType, from_numpy
 from graphc.eager.storage import array_address
 from graphc.errors import IRError
 from graphc.ir.graph import Builder, Graph, Value, attribute_key
-from graphc.ir.op import Anchor, Composite, Op, TensorType
+from graphc.ir.op import Anchor, Composite, Op, Scalar, TensorType
 from graphc.pipeline import build
 from graphc.runtime.memory import aligned_empty
 from graphc.runtime.program import Program
@@ -50,7 +52,8 @@ _programs: dict[Key, _OneNode | None] = {}  # None: needs its very shapes
 _calls: dict[Key, _Call] = {}
 _CALLS_LIMIT = 8192
 SPECIALISED_RUNS = 8  # calls with the same sizes, after which nests get a program for just these
-SPECIALISED_ELEMENTS = 1 << 14  # of the operands: with fewer it would not show
+SPECIALISED_ELEMENTS = 1 << 14  # of operands and results: with fewer it would not show
+SHORT_AXIS = 16
 LEAST_PERMUTED = 1024  # elements: NumPy copies fewer in less time than a call takes
 
 
@@ -66,14 +69,18 @@ def run(op: Op, arrays: Sequence[np.ndarray[Any, Any]], attrs: dict[str, Any], t
     if call is None:
         if len(_calls) >= _CALLS_LIMIT:
             _calls.clear()
-        call = _calls[kind] = bound(op, arrays, attrs, types)
+        with answering(None):  # of a trace that runs an operator meanwhile
+            call = _calls[kind] = bound(op, arrays, attrs, types)
     call.runs += 1
-    if call.runs == SPECIALISED_RUNS and call.sizes and _worth_specialising(op, arrays):
-        call = _calls[kind] = bound(op, arrays, attrs, types, specialised=True)
+    if call.runs == SPECIALISED_RUNS and call.sizes and _worth_specialising(op, arrays, [shape for shape, _ in call.outputs]):
+        with answering(None):
+            call = _calls[kind] = bound(op, arrays, attrs, types, specialised=True)
     copies, addresses = [], []
     for array in arrays:
         if not array.flags.c_contiguous:
             array = row_major(array)
+            if op.name == "clone":  # this is the copy
+                return (array,)
             copies.append(array)
         addresses.append(array_address(array))
     outputs = [aligned_empty(shape, dtype) for shape, dtype in call.outputs]
@@ -106,9 +113,14 @@ def row_major(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return copy  # type: ignore[no-any-return]
 
 
-def _worth_specialising(op: Op, arrays: Sequence[np.ndarray[Any, Any]]) -> bool:
-    """Loops of known sizes need no masks; that shows in nests, which composites may hold."""
-    return isinstance(op.lowering, Anchor | Composite) and sum(a.size for a in arrays) >= SPECIALISED_ELEMENTS
+def _worth_specialising(op: Op, arrays: Sequence[np.ndarray[Any, Any]], shapes: Sequence[tuple[int, ...]]) -> bool:
+    """Loops of known sizes need no masks; that shows in nests, which composites may hold, where axes change places, and where
+    elements are broadcast along a short last axis, whose loop is then written out.   shapes: of the results."""
+    if sum(a.size for a in arrays) + sum(map(math.prod, shapes)) < SPECIALISED_ELEMENTS:
+        return False
+    short = isinstance(op.lowering, Scalar) and any(1 < shape[-1] <= SHORT_AXIS for shape in shapes if shape)
+    broadcast = short and any(a.shape != arrays[0].shape for a in arrays)
+    return isinstance(op.lowering, Anchor | Composite) or op.name == "permute" or broadcast
 
 
 def bound(

@@ -7,15 +7,20 @@ Never here: tracing, guards, tensors.
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import json
 import os
 import re
+import sys
+import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from graphc.dim_answers import answering
 from graphc.dims import free
 from graphc.errors import line_text
 from graphc.ir.graph import Graph, Value
@@ -29,6 +34,11 @@ from graphc.runtime.program import Program
 from graphc.schedule.host import HostLaunch
 from graphc.schedule.schedule import Place, Schedule, schedule
 
+if TYPE_CHECKING:
+    from graphc.runtime.assembly import Assembly, Module
+
+LONG_S = 1.0
+MOST_THREADS = 4  # of a compilation: more would wait for the one that writes text
 Step = tuple[str, tuple[int, ...]] | HostStep  # a kernel's name and the slot of each parameter, or an operator on the host
 
 
@@ -78,8 +88,11 @@ def build(graph: Graph, options: Options | None = None, *, fixed: Collection[int
     fixed: positions of inputs that hardly ever change: what depends on them alone becomes a program of its own.
     Raises IRError for a graph that breaks the IR's rules.
     """
-    options = options or Options()
-    fixed = tuple(sorted(fixed))
+    with answering(None):  # what the compiler asks of sizes is not asked by the code that is being traced
+        return _fetched_or_built(graph, options or Options(), tuple(sorted(fixed)), use_cache)
+
+
+def _fetched_or_built(graph: Graph, options: Options, fixed: tuple[int, ...], use_cache: bool) -> Built:
     if not use_cache:
         return _build(graph, options, fixed)
     from graphc.runtime.cache import default_cache
@@ -129,23 +142,68 @@ def _with_line(message: str, graph: Graph) -> str:
     return message if match is None else message[: match.start()] + line_text(graph.nodes[int(match[1])].location)
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for cyclic garbage: what a compilation makes mostly stays, and looking at it again and again takes long."""
+    searches = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searches:
+            gc.enable()
+
+
+@contextmanager
+def _told(graph: Graph) -> Iterator[None]:
+    """A line on the terminal, if there is one, about a compilation that takes long."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    start, shown = time.perf_counter(), []
+
+    def show() -> None:
+        shown.append(True)
+        print(f"graphc: compiling {graph.name}, {len(graph.nodes)} operators ...", end="", file=sys.stderr, flush=True)
+
+    timer = threading.Timer(LONG_S, show)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        if shown:
+            print(f" {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+
+
+@_uncollected()
 def _build(graph: Graph, options: Options, fixed: tuple[int, ...] = ()) -> Built:
-    clock = _Clock()
-    parts = clock("passes", parted, graph, fixed)
-    if isinstance(parts, Graph):
-        return replace(_compiled(parts, options, clock), graph=graph, fixed=fixed)
-    constants = _compiled(parts.constants, options, _Clock())
-    clock.times_ms["constants"] = sum(constants.times_ms.values())
-    return replace(_compiled(parts.main, options, clock), graph=graph, fixed=fixed, constants=constants, sources=parts.sources)
+    from graphc.runtime.assembly import Assembly
+    from graphc.runtime.threads import default_threads
+
+    clock, apart = _Clock(), _Clock()
+    with _told(graph), Assembly(min(default_threads(), MOST_THREADS)) as assembly:
+        parts = clock("passes", parted, graph, fixed)
+        if isinstance(parts, Graph):
+            finish = _begun(parts, options, clock, assembly)
+            clock("llvm", assembly.finish)
+            return replace(finish(), graph=graph, fixed=fixed)
+        constants = _begun(parts.constants, options, apart, assembly)
+        clock.times_ms["constants"] = sum(apart.times_ms.values())
+        finish = _begun(parts.main, options, clock, assembly)
+        clock("llvm", assembly.finish)
+    return replace(finish(), graph=graph, fixed=fixed, constants=constants(), sources=parts.sources)
 
 
-def _compiled(graph: Graph, options: Options, clock: _Clock) -> Built:
-    """An optimised graph's program."""
+def _begun(graph: Graph, options: Options, clock: _Clock, assembly: Assembly) -> Callable[[], Built]:
+    """Begin with an optimised graph's program; what is returned gives it when the assembly is finished."""
+    from graphc.runtime.assembly import code_of
+
     plan_of = clock("schedule", schedule, graph, options.lanes)
     kernels, steps, plan = clock("plan", lay_out, plan_of)
-    text = clock("render", _render, steps, kernels, plan, options.lanes, plan_of.joined)
-    code = clock("llvm", _assemble, text)
-    return Built(graph, plan, code, clock.times_ms, schedule=plan_of, kernels=kernels, lanes=options.lanes)
+    modules = clock("render", _written, steps, kernels, plan, options.lanes, plan_of.joined, assembly)
+    return lambda: Built(graph, plan, code_of(modules), clock.times_ms, schedule=plan_of, kernels=kernels, lanes=options.lanes)
 
 
 def optimise(graph: Graph) -> Graph:
@@ -165,7 +223,7 @@ def lay_out(made: Schedule) -> tuple[dict[str, Kernel], list[Step], Plan]:
     """Table slots for every buffer and size; launches as the steps of an entry."""
     graph = made.graph
     arena = sorted({p.index for p in made.places.values() if p.kind == "arena"})
-    sizes = tuple(sorted({n for v in graph.inputs for d in v.shape for n in free(d)}))
+    sizes = tuple(sorted({n for v in (*graph.inputs, *graph.outputs, *made.places) for d in v.shape for n in free(d)}))
     plan = Plan(
         inputs=tuple(_spec(v) for v in graph.inputs),
         outputs=tuple(_spec(v) for v in graph.outputs),
@@ -207,23 +265,25 @@ def _spec(value: Value) -> Spec:
     return Spec(value.dtype, value.shape)
 
 
-def _render(steps: list[Step], kernels: dict[str, Kernel], plan: Plan, lanes: int, joined: Collection[int]) -> str:
-    from graphc.codegen.llvm.program import Launch, Slot, render_program
+def _written(
+    steps: list[Step], kernels: dict[str, Kernel], plan: Plan, lanes: int, joined: Collection[int], assembly: Assembly
+) -> list[Module]:
+    """The modules of all steps.  Each becomes machine code on another thread while this one writes the next."""
+    from graphc.codegen.llvm.program import Launch, Slot, render_modules
     from graphc.codegen.mathlib import expand
+    from graphc.codegen.shared import shared
     from graphc.runtime.link import vector_nbytes
 
-    opened = {name: expand(kernel) for name, kernel in kernels.items()}
-    launches = [
-        step if isinstance(step, HostStep) else Launch(step[0], tuple(map(Slot, step[1])), i in joined)
-        for i, step in enumerate(steps)
-    ]
-    return render_program(launches, opened, lanes, Slot(plan.callback_slot), scales=vector_nbytes() == 64)
+    instances = shared(kernels.values())
+    opened = {instance.kernel.name: expand(instance.kernel) for instance in instances.values()}
 
+    def launch(name: str, slots: tuple[int, ...], joins: bool) -> Launch:
+        instance = instances[name]
+        return Launch(instance.kernel.name, (*map(Slot, slots), *instance.numbers), joins, kernels[name].grain)
 
-def _assemble(text: str) -> bytes:
-    from graphc.runtime.link import assemble
-
-    return assemble(text)
+    launches = [step if isinstance(step, HostStep) else launch(*step, i in joined) for i, step in enumerate(steps)]
+    texts = render_modules(launches, opened, lanes, Slot(plan.callback_slot), scales=vector_nbytes() == 64)
+    return [assembly.add(text) for text in texts]
 
 
 class _Clock:

@@ -31,7 +31,8 @@ from graphc.variant import Variant
 
 RUNS_IN_PYTHON = 8  # of a variant, before it gets a record
 RUNS_AFTER_CHANGE = 2  # the same, after its constants changed
-MOST_RECORDS = 8  # of one compiled function
+MOST_RECORDS = 128  # of one compiled function: a call looks at one after the other
+MOST_COUNTED = 4096  # variants whose runs are counted
 _WORD = layout.WORD
 
 
@@ -235,6 +236,8 @@ class Records:
     def note_run(self, variant: Variant, leaves: Sequence[Tensor]) -> bool:
         """Python ran a variant with success.  Makes a record when that happened often enough: whether there are others now."""
         self.last.value = 0
+        if len(self.runs) > MOST_COUNTED:
+            self.runs.clear()
         count = self.runs[variant] = self.runs.get(variant, 0) + 1
         if count < RUNS_IN_PYTHON or count & (count - 1):
             return False
@@ -296,10 +299,12 @@ def _written(variant: Variant, given: Sequence[Tensor], sites: Sites, last: int)
     _require_servable(variant, plan, sites)
     record = Record(variant, sites)
     record.guard_variant()
-    table = (ctypes.c_int64 * (plan.slots + count))()  # and the arrays of the arguments
+    table: Any = (ctypes.c_int64 * (plan.slots + count))()  # and the arrays of the arguments
     record.kept += [table, forward.program]
     base, output_at = ctypes.addressof(table), FIRST_SLOT + len(plan.inputs)
     table[STATUS_SLOT] = status = record.words([0])
+    table[plan.sizes_at : plan.sizes_at + len(plan.sizes)] = variant.sizes_of(forward.built)
+    offsets, scratch_nbytes = plan.scratch(variant.sizes)
     fill = record.fill_inputs(table, FIRST_SLOT + count, output_at, forward.constants)
     words = record.record(
         programs.PROGRAM,
@@ -315,12 +320,12 @@ def _written(variant: Variant, given: Sequence[Tensor], sites: Sites, last: int)
         held=_WORD * (plan.slots - FIRST_SLOT),
         tensor_count=count,
         entry=forward.program.address,
-        long=int(Program.is_long(plan.nbytes)),
+        long=int(Program.is_long(plan.nbytes(variant.sizes))),
         status=status,
-        arena=record.words(plan.arena_offsets),
-        arena_count=len(plan.arena_offsets),
+        arena=record.words(offsets),
+        arena_count=len(offsets),
         arena_slot=base + _WORD * (output_at + len(plan.outputs)),
-        arena_nbytes=plan.arena_nbytes,
+        arena_nbytes=scratch_nbytes,
         arena_at=0,
         outputs=record.outputs(),
         output_count=len(plan.outputs),
@@ -337,9 +342,12 @@ def _written(variant: Variant, given: Sequence[Tensor], sites: Sites, last: int)
 def _require_servable(variant: Variant, plan: Plan, sites: Sites) -> None:
     """Raises Unservable where machine code cannot do what `Variant.run` does, or has no memory for it."""
     traced = variant.traced
+    if traced.reads or traced.writes or traced.reads_elements:
+        raise Unservable
     if variant.split is not None or traced.aliases or plan.host_calls or len(plan.outputs) > programs.MOST_OUTPUTS:
         raise Unservable
     if any(i < len(traced.arguments) for i in variant.written) or not all(s.array.flags.c_contiguous for s in traced.states):
         raise Unservable
-    if plan.arena_nbytes and not sites.reserve_scratch(plan.arena_nbytes):
+    nbytes = plan.scratch(variant.sizes)[1]
+    if nbytes and not sites.reserve_scratch(nbytes):
         raise Unservable

@@ -7,11 +7,13 @@ Never here: which specialisation a call takes (compiled.py).
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from graphc.capture.guards import PlainValue
+from graphc.capture.sizes import settled
 from graphc.capture.tracer import Traced
 from graphc.constants import Constants
 from graphc.eager import dispatch
@@ -51,12 +53,15 @@ class Variant:
         split: Split | None,
         arguments: Tree,
         values: list[PlainValue],
+        sizes: Mapping[str, int] | None = None,
     ) -> None:
         self.traced, self.split, self.arguments, self.values = traced, split, arguments, values
+        self.sizes = sizes or {}
+        self.paths: Any = None  # the `Paths` of its key, where the code reads elements
         self.forward = forward
         self.backward = backward
         self.epoch = dispatch.epoch[0]
-        self.outputs = [(tuple(s.shape), s.dtype) for s in self.built.plan.outputs]
+        self.outputs = [(settled(s.shape, self.sizes), s.dtype) for s in self.built.plan.outputs]
         self.written = frozenset(self.built.plan.written)
         self.state_memory: list[list[Any]] = [[None, 0, False] for _ in traced.states]  # array, address, contiguous
         self.written_starts: list[int] = []
@@ -65,6 +70,16 @@ class Variant:
         self.state_flags = [bool(state.tensor._requires_grad) for state in traced.states]
         self.leaf_arguments = [target for target, _ in traced.grad_effects if isinstance(target, int)]
         self.moved = 0 if split is None else len(traced.differentiated)
+
+    def at(self, sizes: Mapping[str, int]) -> Variant:
+        """The same programs for calls whose symbolic sizes are `sizes`."""
+        made = Variant(self.traced.at(sizes), self.forward, self.backward, self.split, self.arguments, self.values, sizes)
+        made.epoch, made.state_flags = self.epoch, self.state_flags
+        return made
+
+    def sizes_of(self, built: Built) -> list[int]:
+        """What a program is told of sizes."""
+        return [self.sizes[name] for name in built.plan.sizes]
 
     @property
     def built(self) -> Built:
@@ -89,21 +104,37 @@ class Variant:
 
     def holds(self, leaves: list[Tensor]) -> bool:
         """Whether what the trace assumed about the world besides the arguments' types is still so."""
-        if self.epoch != dispatch.epoch[0] or any(leaves[i]._grad_fn is not None for i in self.leaf_arguments):
-            return False
-        if not all(value.holds() for value in self.values):
-            return False
-        for state, flag in zip(self.traced.states, self.state_flags, strict=True):
+        return self.change(leaves) is None
+
+    def change(self, leaves: list[Tensor]) -> str | None:
+        """What is not as the trace assumed, in words; None where everything is."""
+        traced = self.traced
+        if self.epoch != dispatch.epoch[0]:
+            return "a module: an attribute, a parameter, a buffer, a hook or train and eval"
+        for read in traced.reads:
+            if (change := read.change()) is not None:
+                return change
+        leaves = traced.all_leaves(leaves)
+        if any(leaves[i]._grad_fn is not None for i in self.leaf_arguments):
+            return "whether an argument is a leaf"
+        for value in self.values:
+            if not value.holds():
+                return f"the value of '{value.name}'"
+        for state, flag in zip(traced.states, self.state_flags, strict=True):
             if state.tensor._requires_grad is not flag:
-                return False
-        if any(dict.get(owner, name) != value for owner, name, value in self.traced.numbers):
-            return False
-        return all((Traced.target(t, leaves)._grad is None) is was_none for t, was_none in self.traced.none_grads)
+                return "whether a tensor from outside requires grad"
+        for owner, name, number in traced.numbers:
+            if dict.get(owner, name) != number:
+                return f"the hyperparameter '{name}'"
+        if any((Traced.target(t, leaves)._grad is None) is not was_none for t, was_none in traced.none_grads):
+            return "whether a .grad is None"
+        return None
 
     # ---- running ---------------------------------------------------------------------------------------------------
 
     def run(self, leaves: list[Tensor]) -> Any:
         """The function's results for argument tensors `leaves`.  Raises SharedMemory where only eager code gives them."""
+        leaves = self.traced.all_leaves(leaves)
         arrays = [x._array for x in leaves]
         addresses = [address_of(x) for x in leaves]
         moved = False
@@ -122,8 +153,8 @@ class Variant:
         prepared = None if forward.constants is None else forward.constants.held()
         if prepared is not None:
             addresses += prepared.addresses
-        made = [aligned_empty(shape, dtype.numpy) for shape, dtype in self.outputs]  # type: ignore[arg-type]
-        forward.program(addresses, [address for _, address in made])
+        made = [aligned_empty(shape, dtype.numpy) for shape, dtype in self.outputs]
+        forward.program(addresses, [address for _, address in made], self.sizes_of(forward.built) if self.sizes else ())
         for i in self.written:
             if held[i] is not arrays[i]:
                 np.copyto(arrays[i], held[i])
@@ -228,11 +259,11 @@ class _Gradient:
                 array = self.input(i)
             else:
                 gradient = given[traced.gradient_positions[i]]
-                shape: Any = spec.shape
+                shape = settled(spec.shape, variant.sizes)
                 array = np.zeros(shape, spec.dtype.numpy) if gradient is None else gradient._array
             held.append(np.ascontiguousarray(array))
-        made = [aligned_empty(tuple(s.shape), s.dtype.numpy) for s in built.plan.outputs]  # type: ignore[arg-type]
-        program([array_address(a) for a in held], [address for _, address in made])
+        made = [aligned_empty(settled(s.shape, variant.sizes), s.dtype.numpy) for s in built.plan.outputs]
+        program([array_address(a) for a in held], [address for _, address in made], variant.sizes_of(built))
         return tuple(wrap(array, spec.dtype) for (array, _), spec in zip(made, built.plan.outputs, strict=True))
 
     def replay(self, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:

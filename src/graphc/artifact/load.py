@@ -186,7 +186,7 @@ def _address(array: Array) -> int:
 
 
 def _shape(spec: Spec) -> tuple[int, ...]:
-    return tuple(map(int, spec.shape))  # type: ignore[arg-type]
+    return tuple(map(int, spec.shape))
 
 
 def _same_in_a_file(tree: Tree, arguments: Tree) -> bool:

@@ -45,7 +45,7 @@ def plain_values(target: Callable[..., Any]) -> list[PlainValue]:
         if function is None or id(function) in seen or _is_own(function):
             continue
         seen.add(id(function))
-        for owner, name, value in _reads(function):
+        for owner, name, value in named_values(function):
             if _is_plain(value):
                 found.append(PlainValue(owner, name, value))
             elif isinstance(value, FunctionType | MethodType):
@@ -72,7 +72,7 @@ def _is_own(function: FunctionType) -> bool:
     return (function.__module__ or "").partition(".")[0] == "graphc"
 
 
-def _reads(function: FunctionType) -> Iterator[tuple[dict[str, Any] | CellType, str, Any]]:
+def named_values(function: FunctionType) -> Iterator[tuple[dict[str, Any] | CellType, str, Any]]:
     """(where, name, value) of the globals and closure cells that a function's code names, and those of code nested in it."""
     for cell, name in zip(function.__closure__ or (), function.__code__.co_freevars, strict=True):
         try:

@@ -10,12 +10,17 @@ Nothing outside is changed by a trace: what the code did to outside tensors is r
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphc.capture.aliases import Alias, find_aliases, with_aliases
+from graphc.capture.attributes import MOST_RESTARTS, Attributes, Read, Write
+from graphc.capture.live import Step, applied, elements_of, is_live, plain_numbers
+from graphc.capture.outside import Capture, Snapshot, Target
+from graphc.capture.sizes import Shapes, settled, settled_tree
 from graphc.dtypes import DType, from_numpy
 from graphc.eager import autograd
 from graphc.eager.dispatch import traced as traced_tensor
@@ -26,10 +31,9 @@ from graphc.eager.tensor import Tensor, share, wrap
 from graphc.eager.views import written
 from graphc.errors import TraceError, at_user_line, user_location
 from graphc.ir.graph import Builder, Graph, Role, Value
-from graphc.ir.op import Host, Op, TensorType, shape_text
+from graphc.ir.op import Host, Op, Shape, TensorType, shape_text
+from graphc.ops.arguments import cast
 from graphc.trees import Tree, flatten
-
-Target = int | Tensor  # an argument's position, or a tensor from outside
 
 
 class Cell:
@@ -41,39 +45,6 @@ class Cell:
     def __init__(self, tracer: Tracer, value: Value, initial: Value | None = None, storage: Storage | None = None) -> None:
         self.tracer, self.value, self.initial, self.storage = tracer, value, initial, storage
         self.viewed: tuple[Cell, Value] | None = None
-
-
-class Capture:
-    """Outside memory that a graph reads: that of a tensor, or of its `.grad`.  Found anew at every call."""
-
-    __slots__ = ("of_grad", "tensor")
-
-    def __init__(self, tensor: Tensor, of_grad: bool = False) -> None:
-        self.tensor, self.of_grad = tensor, of_grad
-
-    @property
-    def _storage(self) -> Storage:
-        tensor = self.tensor._grad if self.of_grad else self.tensor
-        return tensor._storage  # type: ignore[union-attr]
-
-    @property
-    def array(self) -> np.ndarray[Any, Any]:
-        """The root array as it is now."""
-        return self._storage.array  # type: ignore[no-any-return]
-
-    @property
-    def version(self) -> int:
-        return self._storage.version
-
-    @version.setter
-    def version(self, value: int) -> None:
-        self._storage.version = value
-
-    def root(self) -> Tensor:
-        """A tensor of the whole memory: the captured tensor itself where it is that."""
-        if not self.of_grad and not self.tensor._chain:
-            return self.tensor
-        return wrap(self.array, from_numpy(self.array.dtype))
 
 
 class Traced:
@@ -88,12 +59,23 @@ class Traced:
     numbers: (dict, name, value) of every hyperparameter that the code read as a Python number: guards.
     deferred: what to call after every run, such as the step of a learning rate's schedule.
     aliases: results that share memory with an argument, an outside tensor or another result.
+    reads, writes: the attributes of modules that the code reads or sets and that move.  The tensors in those that are read are the
+      last arguments; those in what is set are among the results, of which the first `returned` are the function's.
+    reads_elements: whether the code reads tensors into Python.   path: what it asked of their elements, in order
+      (`capture.reads`): the trace is one of a call with the same answers.
+    returned_numbers: which results the function gives as Python numbers, and what is made of each.
     lasting: which states (their positions) the code neither writes nor differentiates by: parameters at inference, buffers.
     requires_grad: of each result.   gradient_positions: which result each gradient input belongs to.
+    sizes: of the symbols, in a call that `at` is for.
     """
 
     def __init__(self, graph: Graph, tree: Tree, count: int) -> None:
-        self.graph, self.output_tree, self.result_count = graph, tree, count
+        self.graph, self.output_tree, self.result_count, self.returned = graph, tree, count, count
+        self.returned_numbers: dict[int, tuple[Step, ...]] = {}
+        self.path: list[Any] = []
+        self.reads_elements = False
+        self.reads: list[Read] = []
+        self.writes: list[Write] = []
         self.arguments: list[int] = []
         self.states: list[Capture] = []
         self.scalars: list[tuple[Callable[[], float], DType]] = []
@@ -107,13 +89,34 @@ class Traced:
         self.requires_grad: list[bool] = []
         self.gradient_positions: list[int] = []
         self.differentiated: list[Target] = []
+        self.sizes: Mapping[str, int] = {}
+
+    def at(self, sizes: Mapping[str, int]) -> Traced:
+        """The same trace for a call whose symbolic sizes are `sizes`."""
+        made = copy.copy(self)
+        made.sizes, made.output_tree = sizes, settled_tree(self.output_tree, sizes)
+        made.aliases = [
+            Alias(a.position, a.source, a.argument, tuple((op, _settled_attrs(attrs, sizes)) for op, attrs in a.chain))
+            for a in self.aliases
+        ]
+        return made
 
     def rebuild(self, outputs: Sequence[Any], leaves: Sequence[Tensor] | None = None) -> Any:
-        """The function's result from the graph's outputs, sharing memory as eager results do with tensor arguments `leaves`."""
+        """The function's result from the graph's outputs, sharing memory as eager results do with tensor arguments `leaves`.  Sets
+        the attributes that the code sets."""
         results = outputs[: self.result_count]
         if self.aliases and leaves is not None:
             results = with_aliases(self.aliases, results, leaves)
+        for write, value in [(write, write.value(results)) for write in self.writes]:
+            write.put(value)
+        if self.returned_numbers:
+            numbers = {i: applied(steps, results[i].item()) for i, steps in self.returned_numbers.items()}
+            results = [numbers.get(i, x) for i, x in enumerate(results)]
         return self.output_tree.unflatten(results)
+
+    def all_leaves(self, leaves: list[Tensor]) -> list[Tensor]:
+        """The arguments of a call with those that no caller writes down: tensors in attributes."""
+        return leaves if not self.reads else [*leaves, *(x for read in self.reads for x in read.tensors())]
 
     def sources(self, leaves: Sequence[Tensor]) -> list[Tensor]:
         """The tensors that the gradients of a joint trace are with respect to, in order; `leaves`: this call's arguments."""
@@ -146,7 +149,7 @@ class Traced:
                 message = "create_graph: a tensor that gradients through compiled code are computed from has been modified since"
                 raise RuntimeError(at_user_line(f"{message}: {self.graph.inputs[i].type}"))
         for node in reversed(nodes):
-            outputs = node.op.run(*[values[v] for v in node.inputs], **node.attrs)
+            outputs = node.op.run(*[values[v] for v in node.inputs], **_settled_attrs(node.attrs, self.sizes))
             values.update(zip(node.outputs, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))
         return tuple(values[v] for v in wanted)
 
@@ -156,7 +159,8 @@ class Traced:
         values: dict[Value, Tensor] = dict(zip(self.graph.inputs, inputs, strict=False))
         for position, value in zip(self.gradient_positions, self.graph.inputs[len(inputs) :], strict=True):
             g = given[position]
-            values[value] = Op.table["full"].run(value=0, shape=value.shape, dtype=value.dtype) if g is None else g
+            shape = settled(value.shape, self.sizes)
+            values[value] = Op.table["full"].run(value=0, shape=shape, dtype=value.dtype) if g is None else g
         return values
 
     def independent(self, values: Sequence[Value]) -> list[bool]:
@@ -171,19 +175,8 @@ class Traced:
         return [v not in reached for v in values]
 
 
-class _Snapshot:
-    """What an outside tensor was before the trace."""
-
-    __slots__ = ("grad_set", "parts", "target", "tensor")
-    FIELDS = ("_array", "_chain", "_epoch", "_grad", "_grad_fn", "_index", "_requires_grad", "_retained")
-
-    def __init__(self, tensor: Tensor, target: Target) -> None:
-        self.tensor, self.target, self.grad_set = tensor, target, False
-        self.parts = {name: getattr(tensor, name) for name in self.FIELDS}
-
-    def restore(self) -> None:
-        for name, value in self.parts.items():
-            setattr(self.tensor, name, value)
+def _settled_attrs(attrs: dict[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
+    return {name: settled(value, sizes) for name, value in attrs.items()} if sizes else attrs
 
 
 class Tracer:
@@ -192,8 +185,12 @@ class Tracer:
     batches = False  # a level of vmap does
     collects = True  # elements are not known
 
-    def __init__(self, rules: Any = None) -> None:
+    def __init__(self, rules: Any = None, leaves: list[Tensor] | None = None, counts: bool = True) -> None:
         self.builder = Builder(rules)
+        self.reads: Any = None  # a `Reads` where elements can be asked for
+        self.given = 0 if leaves is None else len(leaves)
+        self.leaves: list[Tensor] = [] if leaves is None else leaves  # the tensors that arguments stand for
+        self.attributes = Attributes(self, counts)
         self.sequence = next_sequence()  # every node recorded before the trace has a smaller one
         self.arguments: list[Value] = []
         self.states: list[tuple[Value, Capture]] = []
@@ -201,7 +198,7 @@ class Tracer:
         self.gradients: list[Value] = []
         self.cells: dict[int, Cell] = {}  # of outside storages and of arguments
         self.versions: list[tuple[Storage, int]] = []
-        self.snapshots: dict[int, _Snapshot] = {}
+        self.snapshots: dict[int, Snapshot] = {}
         self.grad_reads: dict[int, tuple[Target, bool]] = {}
         self.grad_owners: dict[int, Tensor] = {}
         self.sources: dict[int, Target] = {}
@@ -213,10 +210,10 @@ class Tracer:
 
     # ---- inputs
 
-    def argument(self, x: Tensor, position: int) -> Tensor:
-        """What stands for an argument inside the function."""
-        value = self.input(self.arguments, "arg", TensorType(x.dtype, tuple(x._array.shape)), "input")
-        stand_in = traced_tensor(x.dtype, tuple(x._array.shape), None)
+    def argument(self, x: Tensor, position: int, shape: Shape) -> Tensor:
+        """What stands for an argument inside the function, where it has `shape`."""
+        value = self.input(self.arguments, "arg", TensorType(x.dtype, shape), "input")
+        stand_in = traced_tensor(x.dtype, shape, None)
         if type(x) is not Tensor:
             stand_in = share(stand_in, type(x))
         cell = Cell(self, value, value, stand_in._storage)
@@ -226,8 +223,13 @@ class Tracer:
         self.argument_storages[id(stand_in._storage)] = position
         if x._grad_fn is not None:
             self.computed.add(id(stand_in))
-        self.snapshots[id(stand_in)] = _Snapshot(stand_in, position)
+        self.snapshots[id(stand_in)] = Snapshot(stand_in, position)
         return stand_in
+
+    def hidden_argument(self, x: Tensor) -> Tensor:
+        """What stands for a tensor that is another one at every call, though no argument."""
+        self.leaves.append(x)
+        return self.argument(x, len(self.arguments), tuple(x._array.shape))
 
     @staticmethod
     def input(among: list[Value], prefix: str, type: TensorType, role: Role) -> Value:
@@ -310,6 +312,10 @@ class Tracer:
         if isinstance(op.lowering, Host) and op.lowering.sized_by_data:
             raise TraceError(at_user_line(f"{op.name}: the shapes of its results depend on the elements of a tensor"))
         self.builder.location = user_location()
+        if self.reads is not None or self.attributes.hands_out_numbers:
+            if op.name == "full" and (same := elements_of(attrs["value"], attrs["dtype"])) is not None and not attrs["shape"]:
+                return (self.fresh(cast(same, attrs["dtype"])),)
+            attrs = {name: plain_numbers(value) for name, value in attrs.items()}
         outputs = self.builder.emit(op, [self.value_of(x) for x in inputs], attrs)
         return tuple([traced_tensor(v.dtype, v.shape, Cell(self, v)) for v in outputs])
 
@@ -335,7 +341,7 @@ class Tracer:
     def touch(self, x: Tensor) -> None:
         """Remember what `x` is, before a change to its history or `.grad`."""
         if id(x) not in self.snapshots and x._storage.cell is None:
-            self.snapshots[id(x)] = _Snapshot(x, x)
+            self.snapshots[id(x)] = Snapshot(x, x)
 
     def set_grad(self, x: Tensor) -> None:
         """`x.grad` is about to be assigned."""
@@ -408,33 +414,66 @@ def trace(
 
 
 def trace_joint(
-    function: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, rules: Any = None
+    function: Callable[..., Any],
+    args: tuple[Any, ...] = (),
+    kwargs: dict[str, Any] | None = None,
+    rules: Any = None,
+    shapes: Shapes | None = None,
+    reads: Callable[[Tracer], Any] | None = None,
 ) -> Traced:
     """As `trace`, with the gradients of every result that requires grad: with respect to each argument and outside tensor that it
-    depends on and that requires grad.  Results that backward cannot start from (already freed) are left without."""
-    return _trace(function, args, kwargs or {}, rules, joint=True)
+    depends on and that requires grad.  Results that backward cannot start from (already freed) are left without.
+
+    shapes: those of the arguments, where they are not to be the very shapes that `args` have.  Whoever gives symbolic ones answers
+    what the code asks of them (`capture.sizes`).   reads: who answers what the code asks of elements (`capture.reads`)."""
+    return _trace(function, args, kwargs or {}, rules, joint=True, shapes=shapes, reads=reads)
 
 
-def _trace(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], rules: Any, joint: bool) -> Traced:
+def _trace(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    rules: Any,
+    joint: bool,
+    shapes: Shapes | None = None,
+    reads: Callable[[Tracer], Any] | None = None,
+) -> Traced:
     if modes.tracer is not None:
         raise RuntimeError(at_user_line("trace: a trace is already going on"))
-    leaves, tree = flatten((args, kwargs), _is_tensor)
-    tracer = Tracer(rules)
-    grad_mode = modes.grad
-    modes.tracer = tracer
-    try:
-        stand_ins = [tracer.argument(x, i) for i, x in enumerate(leaves)]
-        inner_args, inner_kwargs = tree.unflatten(stand_ins)
-        result = function(*inner_args, **inner_kwargs)
-        return _finished(tracer, result, getattr(function, "__name__", type(function).__name__), joint, leaves)
-    finally:
-        modes.tracer, modes.grad = None, grad_mode
-        tracer.restore()
+    counts = True
+    for _ in range(MOST_RESTARTS):
+        leaves, tree = flatten((args, kwargs), _is_tensor)
+        tracer = Tracer(rules, leaves, counts)
+        tracer.reads = None if reads is None else reads(tracer)
+        grad_mode = modes.grad
+        modes.tracer = tracer
+        try:
+            given = shapes or tuple(tuple(x._array.shape) for x in leaves)
+            stand_ins = [tracer.argument(x, i, shape) for i, (x, shape) in enumerate(zip(tuple(leaves), given, strict=True))]
+            inner_args, inner_kwargs = tree.unflatten(stand_ins)
+            result = plain_numbers(function(*inner_args, **inner_kwargs), tracer.attributes.owns)
+            if not tracer.attributes.restart:
+                return _finished(tracer, result, getattr(function, "__name__", type(function).__name__), joint)
+        except TraceError:
+            raise
+        except Exception:
+            if not (counts and tracer.attributes.hands_out_numbers):
+                raise
+            counts = False  # whether it fails as well with plain numbers
+        finally:
+            modes.tracer, modes.grad = None, grad_mode
+            if tracer.reads is not None:
+                tracer.reads.closed = True
+            tracer.restore()
+    raise TraceError(at_user_line("an attribute of a module that is new at every call was set while tracing"))
 
 
-def _finished(tracer: Tracer, result: Any, name: str, joint: bool, leaves: list[Tensor]) -> Traced:
+def _finished(tracer: Tracer, result: Any, name: str, joint: bool) -> Traced:
     """The graph of everything the traced code did."""
-    results, tree = flatten(result, _is_tensor)
+    leaves, tree = flatten(result, lambda x: _is_tensor(x) or is_live(x))
+    results = [x.source.value if is_live(x) else x for x in leaves]
+    returned = len(results)
+    writes = tracer.attributes.writes(results)
     tracer.check_histories()
     requires = [x.requires_grad for x in results]
     outputs = [tracer.value_of(x) for x in results]
@@ -446,7 +485,7 @@ def _finished(tracer: Tracer, result: Any, name: str, joint: bool, leaves: list[
         outputs += [tracer.value_of(g) for g in gradients]
     effects: list[tuple[Target, int | None]] = []
     for target, g in tracer.effects():
-        if isinstance(target, int) and leaves[target].grad_fn is not None:
+        if isinstance(target, int) and tracer.leaves[target].grad_fn is not None:
             raise RuntimeError(
                 at_user_line(f"backward reached argument {target}, which was computed outside the code being traced")
             )
@@ -467,6 +506,10 @@ def _finished(tracer: Tracer, result: Any, name: str, joint: bool, leaves: list[
     traced.updates = [inputs.index(initial) for initial, _ in updates]
     traced.grad_effects, traced.none_grads = effects, list(tracer.grad_reads.values())
     traced.numbers, traced.deferred = tracer.numbers, tracer.deferred
+    if tracer.reads is not None:
+        traced.path, traced.reads_elements = tracer.reads.path, tracer.reads.started
+    traced.returned_numbers = {i: x.steps for i, x in enumerate(leaves) if is_live(x)}
+    traced.returned, traced.reads, traced.writes = returned, list(tracer.attributes.reads.values()), writes
     traced.lasting = _lasting(tracer, traced)
     captured = {id(capture._storage): capture.tensor for _, capture in tracer.states if not capture.of_grad}
     traced.aliases = find_aliases(results, tracer.argument_storages, captured)

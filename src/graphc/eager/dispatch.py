@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphc import dtypes
+from graphc.dim_answers import is_answered
 from graphc.dims import product
 from graphc.dtypes import DType
 from graphc.eager.modes import modes
@@ -117,7 +118,8 @@ def signature(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Signatu
     key: tuple[Any, ...] = (op, *attrs, *attrs.values()) if attrs else (op,)
     for x in inputs:
         key += (x.dtype, x._array.shape)
-    found = _signatures.get(key)
+    answered = is_answered()  # what is asked of symbolic sizes has to be asked again in every trace
+    found = None if answered else _signatures.get(key)
     if found is None:
         in_types = [TensorType(x.dtype, tuple(x._array.shape)) for x in inputs]
         types = op.infer_types(in_types, attrs)
@@ -126,7 +128,9 @@ def signature(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Signatu
         is_complex = any(t.dtype.kind == "c" for t in (*in_types, *types))
         exact = not is_complex and _numpy_is_exact(op, in_types, types)
         name = getattr(op.reference, "universal", None)
-        found = _signatures[key] = (types, exact, getattr(np, name) if exact and name else None, is_complex)
+        found = (types, exact, getattr(np, name) if exact and name else None, is_complex)
+        if not answered:
+            _signatures[key] = found
     return found
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,15 @@ from graphc.eager.dispatch import assign
 from graphc.eager.factory import creation
 from graphc.eager.failures import ERRORS, guarded, located
 from graphc.eager.methods import attached
-from graphc.eager.modes import no_grad
+from graphc.eager.modes import modes, no_grad
 from graphc.eager.tensor import Tensor, wrap_array
 from graphc.errors import at_user_line
 from graphc.ir.op import Op
 from graphc.ops.arguments import cast, one_size, sizes
+from graphc.ops.random import BLOCK_WORDS, normal_from, word_count
 
 _MASK = (1 << 64) - 1
+PIECE = 1 << 20  # elements of a larger tensor that are made at once: a model's weights leave no temporaries of their size behind
 
 
 class Generator:
@@ -89,6 +91,11 @@ class Generator:
         with no_grad():
             assign(self.state, state, op)
         return value
+
+    def ahead(self, words: int) -> Generator:
+        """A generator of the numbers that come after so many words of this one; they must be whole blocks."""
+        made = Generator(seed=self._seed)
+        return made.set_state(Op.table["advance_state"](self.state, words // BLOCK_WORDS))
 
     def __repr__(self) -> str:
         return f"<graphc.Generator of seed {self._seed}>"
@@ -228,15 +235,40 @@ def _overwritten(self: Tensor, value: Tensor, name: str) -> Tensor:
         raise located(error) from None
 
 
+def _comes_in_pieces(x: Tensor) -> bool:
+    """Whether pieces that are drawn one after the other give the same numbers and mean the same as all of them at once."""
+    array = x._array
+    if modes.tracer is not None or array.size <= PIECE or array.size % BLOCK_WORDS:
+        return False
+    alone = array.flags.c_contiguous and array.flags.writeable and not (modes.grad and x.requires_grad)
+    return alone and x.dtype.kind == "f" and word_count(x.dtype) == 1
+
+
+def _overwritten_by(self: Tensor, values: Callable[[tuple[int, ...]], Tensor]) -> Tensor:
+    """`self` after piece by piece of it was overwritten with the values for a shape."""
+    flat = self._array.reshape(-1)
+    for start in range(0, flat.size, PIECE):
+        part = flat[start : start + PIECE]
+        np.copyto(part, cast(values(part.shape), self.dtype)._array)
+    self._storage.version += 1
+    return self
+
+
 @attached
 @guarded
 def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Overwrite with values uniform in [a, b).  Raises RuntimeError where a > b."""
     if a > b:
         raise RuntimeError(at_user_line(f"uniform_ expects to return a [from, to) range, but found from={a} > to={b}"))
-    u = draw(generator, "rand", tuple(self._array.shape), self.dtype)
-    u = u * (b - a)  # type: ignore[operator,assignment]  # one name, so that two temporaries at most are alive
-    return _overwritten(self, u + a, "uniform_")  # type: ignore[operator,arg-type]
+
+    def values(shape: tuple[int, ...]) -> Tensor:
+        u: Any = draw(generator, "rand", shape, self.dtype)
+        u = u * (b - a)  # one name, so that two temporaries at most are alive
+        return u + a  # type: ignore[no-any-return]
+
+    if _comes_in_pieces(self):
+        return _overwritten_by(self, values)
+    return _overwritten(self, values(tuple(self._array.shape)), "uniform_")
 
 
 @attached
@@ -245,9 +277,22 @@ def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Gen
     """Overwrite with values normal of this mean and standard deviation.  Raises RuntimeError for a negative one."""
     if std < 0:
         raise RuntimeError(at_user_line(f"normal expects std >= 0.0, but found std {std}"))
-    z = draw(generator, "randn", tuple(self._array.shape), self.dtype)
-    z = z * std  # type: ignore[operator,assignment]  # one name, so that two temporaries at most are alive
-    return _overwritten(self, z + mean, "normal_")  # type: ignore[operator,arg-type]
+
+    def scaled(z: Any) -> Tensor:
+        return z * std + mean  # type: ignore[no-any-return]
+
+    if not _comes_in_pieces(self):
+        return _overwritten(self, scaled(draw(generator, "randn", tuple(self._array.shape), self.dtype)), "normal_")
+    wide = self.dtype.compute
+    radii = default_generator if generator is None else generator
+    angles = radii.ahead(self._array.size)  # `randn` makes all words of the first kind before those of the second
+
+    def values(shape: tuple[int, ...]) -> Tensor:
+        return scaled(cast(normal_from(radii.draw("rand", shape, wide), angles.draw("rand", shape, wide)), self.dtype))
+
+    _overwritten_by(self, values)
+    radii.set_state(angles.state)
+    return self
 
 
 @attached

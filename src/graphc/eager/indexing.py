@@ -325,11 +325,15 @@ def _bounds(i: Any, size: Any, axis: int) -> tuple[Any, Any, int]:
         if isinstance(size, int) and isinstance(i, int):
             if not -size <= i < size:
                 raise IndexError(f"index {i} is out of bounds for dimension {axis} with size {size}")
-            i = i % size
+            i = i + size if i < 0 else i
         elif isinstance(i, int) and i < 0:
             i = size + i
         return i, i + 1, 1
     step = 1 if i.step is None else _integer(i.step)
+    if isinstance(size, int) and (type(size) is not int or isinstance(i.start, Dim) or isinstance(i.stop, Dim)):
+        start = 0 if i.start is None else _clamped(i.start, size)
+        stop = size if i.stop is None else _clamped(i.stop, size)
+        return start, stop if stop >= start else start, step
     if isinstance(size, int):
         bounds = (None if b is None else _integer(b) for b in (i.start, i.stop))
         start, stop, _ = slice(*bounds).indices(size)
@@ -341,6 +345,14 @@ def _bounds(i: Any, size: Any, axis: int) -> tuple[Any, Any, int]:
         (size + stop if isinstance(stop, int) and stop < 0 else stop),
         step,
     )
+
+
+def _clamped(bound: Any, size: Any) -> Any:
+    """A bound of a slice within 0 .. size, as Python has it."""
+    bound = bound if isinstance(bound, Dim) else _integer(bound)
+    if bound < 0:
+        bound = bound + size
+    return 0 if bound < 0 else size if bound > size else bound
 
 
 def _integer(value: Any) -> int:

@@ -323,19 +323,29 @@ class Tensor:
 
     def tolist(self) -> Any:
         """Nested lists of Python numbers, or one number."""
+        reads = None if modes.tracer is None else self._reads()
+        if reads is not None:
+            return reads.lists(self)
         array = self.numpy_view()
         return (array.astype(np.float32) if self.dtype.compute is not self.dtype else array).tolist()
 
+    def _reads(self) -> Any:
+        """Who answers, in a trace, what the elements are; None where nobody does."""
+        return getattr(modes.tracer, "reads", None) if modes.tracer.collects else None
+
     def item(self) -> Any:
         """The one element as a Python number.  Raises RuntimeError for more or fewer elements."""
-        array = self.numpy_view()
+        reads = None if modes.tracer is None else self._reads()
+        array = self.numpy_view() if reads is None else self._array
         if array.size != 1:
             raise RuntimeError(at_user_line(f"a Tensor with {array.size} elements cannot be converted to Scalar"))
+        if reads is not None:
+            return reads.number(self)
         value = array.reshape(()).item()
         return value if isinstance(value, bool | int | float | complex) else float(value)
 
     def __bool__(self) -> bool:
-        array = self.numpy_view()
+        array = self._array
         if array.size != 1:
             what = "no values" if array.size == 0 else "more than one value"
             raise RuntimeError(at_user_line(f"Boolean value of Tensor with {what} is ambiguous"))

@@ -7,14 +7,17 @@ The script defines ``build()``, which gives a dict of
     model       an nn.Module, the same at every call (call ``graphc.manual_seed`` first)
     inputs      a tuple of tensors
     loss        callable(model, *inputs) -> a scalar tensor
-    optimizer   callable(parameters) -> an Optimizer
+    optimizer   callable(parameters) -> an Optimizer; without loss and optimizer outputs alone are compared
     outputs     optional: callable(model, *inputs) -> tensors; without it ``model(inputs[0])``
+    samples     optional: the positions of inputs that hold one sample at each index of dim 0, as all outputs do: these must then
+                be the same in every bit in batches of other sizes
 
 Four ways of running are compared: ``eager``; ``module`` (the compiled model in eager code); ``compiled`` (one compiled function
 for outputs, one for gradients, one for the whole training step); ``loaded`` (those functions from files, in a process that never
 imports the script).  Each runs in a process of its own for every thread count and every width of the generated vectors.  What is
 hashed: of outputs and gradients the second call's (the files are written after the first), of training the last loss and all of
-the model's state.
+the model's state.  Where there are samples, the same batch is also run ``in ones`` (the first samples alone, the rest together) and
+``in parts`` of uneven sizes, eagerly and by the one compiled function, and what comes out is hashed joined together.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import importlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,12 +41,13 @@ import numpy as np
 
 COLUMNS = ("outputs", "gradients", "training")
 HERE, LOADED = ("eager", "module", "compiled"), "loaded"
+ALONE, PARTS = 6, (2, 3, 5, 9, 17)  # how many samples run alone; the uneven sizes, before the rest
 SHOWN_DIGITS = 12
 
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration and its hash for each of `COLUMNS`."""
+    """One configuration and its hash for each of `COLUMNS`; of what it does not compute, an empty one."""
 
     mode: str
     threads: int
@@ -89,10 +94,10 @@ class Subject:
         import graphc
 
         self.model, self.inputs = built["model"], tuple(built["inputs"])
-        self._loss: Callable[..., Any] = built["loss"]
+        self._loss: Callable[..., Any] | None = built.get("loss")
         self._outputs: Callable[..., Any] = built.get("outputs", lambda model, *inputs: model(inputs[0]))
         self._parameters = list(self.model.parameters())
-        self._optimizer = built["optimizer"](self._parameters)
+        self._optimizer = built["optimizer"](self._parameters) if self._loss else None
         self._called = graphc.compile(self.model) if compile_module else self.model
 
     def outputs(self, *inputs: Any) -> Any:
@@ -106,10 +111,12 @@ class Subject:
         """The loss's gradient with respect to every parameter."""
         from graphc.eager import autograd
 
+        assert self._loss
         return autograd.grad(self._loss(self._called, *inputs), self._parameters, allow_unused=True)
 
     def training(self, *inputs: Any) -> Any:
         """One training step; gives the loss."""
+        assert self._loss and self._optimizer
         self._optimizer.zero_grad()
         loss = self._loss(self._called, *inputs)
         loss.backward()
@@ -122,31 +129,65 @@ def run_here(target: str, steps: int, folder: str) -> dict[str, list[str]]:
 
     Raises RuntimeError where something did not compile: then there is nothing to compare.
     """
-    import graphc
-
     build = import_script(target).build
-    _write_arrays(os.path.join(folder, "inputs"), {f"{i}": _array(x) for i, x in enumerate(build()["inputs"])})
+    built = build()
+    _write_arrays(os.path.join(folder, "inputs"), {f"{i}": _array(x) for i, x in enumerate(built["inputs"])})
     hashes: dict[str, list[str]] = {}
     for mode in HERE:
-        hashes[mode] = []
-        for column in COLUMNS:
+        for column in COLUMNS if "loss" in built else COLUMNS[:1]:
             subject = Subject(build(), compile_module=mode == "module")
-            function = getattr(subject, column)
-            if mode == "compiled":
-                function = graphc.compile(function)
-            result = None
-            for call in range(_calls(column, steps)):
-                result = function(*subject.inputs)
-                if mode == "compiled" and call == 0:
-                    function.save(os.path.join(folder, f"{column}.gc"), subject.model.state_dict(keep_vars=True))
-                    state = {name: _array(tensor) for name, tensor in subject.model.state_dict().items()}
-                    _write_arrays(os.path.join(folder, f"{column}-state"), state)
-            compiled = {"module": subject._called, "compiled": function}.get(mode)
-            if compiled is not None and compiled.stats()["fallbacks"]:
-                raise RuntimeError(f"{mode} {column} did not compile: {compiled.stats()['fallbacks'][0]}")
-            state = subject.model.state_dict() if column == "training" else {}
-            hashes[mode].append(hash_arrays([*_arrays(result), *(_array(state[name]) for name in sorted(state))]))
+            for name, made in run_column(mode, column, subject, built.get("samples", ()), steps, folder).items():
+                hashes.setdefault(name, [""] * len(COLUMNS))[COLUMNS.index(column)] = made
     return hashes
+
+
+def run_column(mode: str, column: str, subject: Subject, samples: Sequence[int], steps: int, folder: str) -> dict[str, str]:
+    """The hash of one of `COLUMNS` in a mode, and in batches of other sizes, by what the table calls them."""
+    import graphc
+
+    function = getattr(subject, column)
+    if mode == "compiled":
+        function = graphc.compile(function)
+    result = None
+    for call in range(_calls(column, steps)):
+        result = function(*subject.inputs)
+        if mode == "compiled" and call == 0:
+            function.save(os.path.join(folder, f"{column}.gc"), subject.model.state_dict(keep_vars=True))
+            saved = {name: _array(tensor) for name, tensor in subject.model.state_dict().items()}
+            _write_arrays(os.path.join(folder, f"{column}-state"), saved)
+    state = subject.model.state_dict() if column == "training" else {}
+    made = {mode: hash_arrays([*_arrays(result), *(_array(state[name]) for name in sorted(state))])}
+    if samples and column == "outputs" and mode != "module":
+        for name, sizes in partitions(len(subject.inputs[samples[0]])).items():
+            made[f"{mode}, {name}"] = hash_arrays(run_in_parts(function, subject.inputs, samples, sizes))
+    compiled = {"module": subject._called, "compiled": function}.get(mode)
+    if compiled is not None and compiled.stats()["fallbacks"]:
+        raise RuntimeError(f"{mode} {column} did not compile: {compiled.stats()['fallbacks'][0]}")
+    return made
+
+
+def partitions(count: int) -> dict[str, list[int]]:
+    """Ways to run `count` samples in several batches: the sizes of those."""
+    made: dict[str, list[int]] = {"in ones": [1] * min(count, ALONE), "in parts": []}
+    for size in PARTS:
+        if sum(made["in parts"]) + size < count:
+            made["in parts"].append(size)
+    for sizes in made.values():
+        if sum(sizes) < count:
+            sizes.append(count - sum(sizes))
+    return {name: sizes for name, sizes in made.items() if len(sizes) > 1}
+
+
+def run_in_parts(
+    function: Callable[..., Any], inputs: Sequence[Any], samples: Sequence[int], sizes: Sequence[int]
+) -> list[np.ndarray[Any, Any]]:
+    """The results of batches of these sizes, joined along dim 0."""
+    parts, start = [], 0
+    for size in sizes:
+        part = [x[start : start + size] if i in samples else x for i, x in enumerate(inputs)]
+        parts.append([np.array(array) for array in _arrays(function(*part)) if array is not None])
+        start += size
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
 def run_loaded(steps: int, folder: str) -> dict[str, list[str]]:
@@ -155,9 +196,12 @@ def run_loaded(steps: int, folder: str) -> dict[str, list[str]]:
 
     named = _read_arrays(os.path.join(folder, "inputs"))
     inputs = [named[f"{i}"] for i in range(len(named))]
-    hashes = []
-    for column in COLUMNS:
-        program = files.load(os.path.join(folder, f"{column}.gc"))
+    hashes = [""] * len(COLUMNS)
+    for place, column in enumerate(COLUMNS):
+        path = os.path.join(folder, f"{column}.gc")
+        if not os.path.exists(path):
+            continue
+        program = files.load(path)
         result = None
         for _ in range(_calls(column, steps) - 1):
             result = program(*inputs)
@@ -165,7 +209,7 @@ def run_loaded(steps: int, folder: str) -> dict[str, list[str]]:
         if column == "training":
             state = _read_arrays(os.path.join(folder, f"{column}-state"))
             state.update((name, array) for name, array in program.state_dict().items() if name in state)
-        hashes.append(hash_arrays([*_arrays(result), *(state[name] for name in sorted(state))]))
+        hashes[place] = hash_arrays([*_arrays(result), *(state[name] for name in sorted(state))])
     return {LOADED: hashes}
 
 
@@ -238,7 +282,7 @@ def verify(target: str, threads: Sequence[int] = (1, 2, 3), lanes: Sequence[int]
             first = list(pool.map(rows, configurations[:: len(threads)]))
             rest = list(pool.map(rows, [c for c in configurations if c[0] != threads[0]]))
     found = [row for group in (*first, *rest) for row in group]
-    order = (*HERE, LOADED)
+    order = list(dict.fromkeys(row.mode for row in found))
     return sorted(found, key=lambda row: (order.index(row.mode), row.threads, row.lanes))
 
 
@@ -255,24 +299,29 @@ def _rows(target: str, threads: int, lanes: int, steps: int, folder: str) -> Ite
             raise RuntimeError(f"{kind}, {threads} threads, {lanes} lanes:\n{done.stderr.strip()}")
         for mode, hashes in json.loads(done.stdout.splitlines()[-1]).items():
             yield Row(mode, threads, lanes, tuple(hashes))
+    shutil.rmtree(own)  # the files of a large model, of every configuration, would fill a disk
 
 
 def verdict(rows: Sequence[Row]) -> tuple[bool, str]:
     """Whether all rows agree, and a sentence that says so."""
-    different = [row for row in rows if row.hashes != rows[0].hashes]
+    different = [row for row in rows if "*" in _marks(row, rows[0])]
     if not different:
         return True, f"the same bits in all {len(rows)} configurations"
     return False, f"different bits in {len(different)} of {len(rows)} configurations (marked *, against the first row)"
 
 
+def _marks(row: Row, first: Row) -> str:
+    """For each of `COLUMNS` a star where the hash differs from that of the first row, else a space."""
+    return "".join("*" if made and made != wanted else " " for made, wanted in zip(row.hashes, first.hashes, strict=True))
+
+
 def table(rows: Sequence[Row], steps: int) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Heads and cells; a hash that differs from the first row's has a star."""
-    first = rows[0].hashes
     heads = ("mode", "threads", "lanes", "outputs", "gradients", f"{steps} training steps")
     cells = []
     for row in rows:
-        marks = [h[:SHOWN_DIGITS] + (" " if h == wanted else "*") for h, wanted in zip(row.hashes, first, strict=True)]
-        cells.append((row.mode, str(row.threads), str(row.lanes), *marks))
+        shown = [made[:SHOWN_DIGITS] + mark for made, mark in zip(row.hashes, _marks(row, rows[0]), strict=True)]
+        cells.append((row.mode, str(row.threads), str(row.lanes), *shown))
     return heads, cells
 
 

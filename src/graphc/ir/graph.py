@@ -49,8 +49,8 @@ class Node:
         self, op: Op, inputs: tuple[Value, ...], attrs: dict[str, Any], types: Sequence[TensorType], location: Location | None
     ) -> None:
         self.op, self.inputs, self.attrs, self.location = op, inputs, attrs, location
-        self.outputs = tuple(Value(t, self) for t in types)
-        self.lowering: Lowering = effective_lowering(op.lowering, (v.dtype for v in (*inputs, *self.outputs)))
+        self.outputs = tuple([Value(t, self) for t in types])
+        self.lowering: Lowering = effective_lowering(op.lowering, [v.type.dtype for v in (*inputs, *self.outputs)])
 
     def __repr__(self) -> str:
         return f"<node {self.op.name}>"
@@ -106,19 +106,33 @@ class Builder:
 
     def emit(self, op: Op, inputs: Sequence[Value], attrs: dict[str, Any]) -> tuple[Value, ...]:
         """Emit one node (or the node it is equal to) and give its outputs."""
-        inputs = tuple(inputs)
+        return self._emit(op, tuple(inputs), attrs, None)
+
+    def again(self, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+        """`emit` of what `node` does, on operands that stand for its own.  It is kept as it is where these are the same."""
+        return self._emit(node.op, inputs, node.attrs, node)
+
+    def _emit(self, op: Op, inputs: tuple[Value, ...], attrs: dict[str, Any], known: Node | None) -> tuple[Value, ...]:
         for rule in self.rules.get(op.name, ()):
             replaced = rule(self, op, inputs, attrs)
             if replaced is not None:
                 return tuple(replaced)
-        key = (op, inputs, *((name, *attribute_key(attrs[name])) for name in op.attrs))
+        key = (op, inputs, *[(name, *attribute_key(attrs[name])) for name in op.attrs])
         found = self._numbered.get(key)
         if found is None:
-            types = op.infer_types([v.type for v in inputs], attrs)
-            node = Node(op, inputs, attrs, types, self.location)
+            node = known
+            if node is None or node.inputs != inputs:
+                node = Node(op, inputs, attrs, self._types(op, inputs, attrs, known), self.location)
             self.nodes.append(node)
             found = self._numbered[key] = node.outputs
         return found
+
+    @staticmethod
+    def _types(op: Op, inputs: tuple[Value, ...], attrs: dict[str, Any], known: Node | None) -> Sequence[TensorType]:
+        """The types of results; those of `known` where its operands are of the same types."""
+        if known is not None and [v.type for v in known.inputs] == [v.type for v in inputs]:
+            return [v.type for v in known.outputs]
+        return op.infer_types([v.type for v in inputs], attrs)
 
     def run(self, op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
         """As a runner: outputs as public operators give them (one value, or a tuple)."""
@@ -142,10 +156,14 @@ class Builder:
         return Graph(name, tuple(inputs), tuple(reversed(kept)), outputs, updates)
 
 
+_PLAIN = frozenset((int, bool, str, type(None)))  # equal where type and value are
+
+
 def attribute_key(value: Any) -> tuple[Any, ...]:
     """Equality of attributes for value numbering: 0.0, -0.0, 0 and False are four different attributes."""
     if isinstance(value, tuple):
-        return ("tuple", *(attribute_key(v) for v in value))
+        kinds = tuple(map(type, value))
+        return (kinds, value) if _PLAIN.issuperset(kinds) else ("tuple", *[attribute_key(v) for v in value])
     if isinstance(value, float):
         return ("float", value.hex())
     if isinstance(value, complex):
@@ -155,6 +173,8 @@ def attribute_key(value: Any) -> tuple[Any, ...]:
 
 def _fits(stated: TensorType, made: TensorType) -> bool:
     """Whether two types are one, as far as their sizes are known."""
+    if stated is made:
+        return True
     if stated.dtype is not made.dtype or stated.rank != made.rank:
         return False
     return all(a == b for a, b in zip(stated.shape, made.shape, strict=True) if isinstance(a, int) and isinstance(b, int))
@@ -167,7 +187,7 @@ def rewrite(graph: Graph, rules: Mapping[str, Sequence[Rule]]) -> Graph:
     with builder.running():
         for node in graph.nodes:
             builder.location = node.location
-            outputs = builder.emit(node.op, [new[v] for v in node.inputs], node.attrs)
+            outputs = builder.again(node, tuple([new[v] for v in node.inputs]))
             for stated, made in zip(node.outputs, outputs, strict=True):
                 if not _fits(stated.type, made.type):  # it would be written past the end of the memory that was stated
                     operands = ", ".join(str(v.type) for v in node.inputs)

@@ -279,10 +279,12 @@ def identity(fn: str, dtype: DType) -> Const:
 
 def walk(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
     """Every statement of `body`, depth first."""
-    for statement in body:
+    stack = list(reversed(body))
+    while stack:
+        statement = stack.pop()
         yield statement
         if isinstance(statement, For):
-            yield from walk(statement.body)
+            stack.extend(reversed(statement.body))
 
 
 def plain(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:

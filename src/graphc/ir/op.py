@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from graphc.dim_answers import is_answered, plain_if_short
 from graphc.dims import Dim
 from graphc.dtypes import DType
 from graphc.ir.loops import Expr, Size
@@ -116,7 +117,7 @@ ON_HOST = Host()
 
 def effective_lowering(lowering: Lowering, dtypes: Iterable[DType]) -> Lowering:
     """How an application with operands and results of `dtypes` becomes code: no kernel knows complex numbers."""
-    if isinstance(lowering, Composite | Host) or all(dtype.kind != "c" for dtype in dtypes):
+    if isinstance(lowering, Composite | Host) or "c" not in [dtype.kind for dtype in dtypes]:
         return lowering
     return ON_HOST
 
@@ -282,6 +283,8 @@ class Op:
         """The output types as a tuple.  Raises RuntimeError for a result that no memory could hold."""
         result = self.infer(*types, **attrs)
         outputs: tuple[TensorType, ...] = result if isinstance(result, tuple) else (result,)
+        if is_answered():
+            outputs = tuple(TensorType(t.dtype, tuple(map(plain_if_short, t.shape))) for t in outputs)
         if not isinstance(self.lowering, Movement):
             for output in outputs:
                 nbytes = output.dtype.itemsize

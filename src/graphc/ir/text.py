@@ -36,7 +36,7 @@ def print_graph(graph: Graph, *, locations: bool = False) -> str:
     """The graph as text; `locations` adds the user's file and line as comments."""
     names = _input_names(graph.inputs)
     parameters = ", ".join(f"{'state ' if v.role == 'state' else ''}{names[v]}: {v.type}" for v in graph.inputs)
-    facts = ", ".join(_facts(graph.inputs))
+    facts = ", ".join(_facts((*graph.inputs, *(v for node in graph.nodes for v in node.outputs))))
     where = f" where {facts}" if facts else ""
     lines = [f"graph @{re.sub(r'[^A-Za-z_0-9.]', '_', graph.name) or '_'}({parameters}){where} {{"]
     count = 0
@@ -69,9 +69,9 @@ def _node_text(node: Node, names: dict[Value, str], locations: bool) -> str:
     return f"{left} = {node.op.name}({', '.join(arguments)}) : {types}{where}"
 
 
-def _facts(inputs: tuple[Value, ...]) -> list[str]:
+def _facts(values: Iterable[Value]) -> list[str]:
     """``1 <= N <= 64`` for every symbol whose range is not the one that text gives it anyway."""
-    found = {str(a): a for v in inputs for size in v.shape for a in _symbols(size)}
+    found = {str(a): a for v in values for size in v.shape for a in _symbols(size)}
     facts = []
     for name, atom in sorted(found.items()):
         low = f"{atom.low} <= " if atom.low else ""

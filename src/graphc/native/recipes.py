@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc import dims, kernels
+from graphc import kernels
 from graphc.dtypes import DType, float32, int32
 from graphc.eager import dispatch
 from graphc.eager.modes import modes
@@ -39,7 +39,6 @@ SORTED = (float32, int32)  # dtypes whose elements machine code puts in order
 SHORT_SORT_NBYTES = 4096  # a longer one gives up the interpreter lock
 LARGEST_JOINED_NBYTES = 1 << 22  # a longer result is put together by a kernel, on several threads
 MOST_ROWS = 4096  # a recipe for the rows of a tensor keeps something for each
-_ALIGNMENT = 64
 _DYNAMIC = {
     Tensor: ("_array", "_storage"),
     Storage: ("array",),
@@ -439,15 +438,8 @@ class _Writer:
 
     def scratch(self, program: Program, sizes: Sequence[int]) -> list[int]:
         """Offsets in the scratch memory of the program's arena values and temporaries."""
-        plan = program.plan
-        named = dict(zip(plan.sizes, sizes, strict=True))
-        offsets = list(plan.arena_offsets)
-        end = plan.arena_nbytes
-        for nbytes in plan.temporaries:
-            end = -(-end // _ALIGNMENT) * _ALIGNMENT
-            offsets.append(end)
-            end += dims.evaluate(nbytes, named)
-        self.recipe.scratch_nbytes = max(self.recipe.scratch_nbytes, end)
+        offsets, nbytes = program.plan.scratch(dict(zip(program.plan.sizes, sizes, strict=True)))
+        self.recipe.scratch_nbytes = max(self.recipe.scratch_nbytes, nbytes)
         return offsets
 
     def view(self, x: Tensor, y: Tensor, node: int) -> list[int]:

@@ -9,6 +9,7 @@ compares on every call.  Assigning the very object that is there already changes
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ from graphc.nn import hooks
 from graphc.nn.module_conversions import Convertible, clear_grad
 from graphc.nn.module_hooks import Hookable, replaced
 from graphc.nn.module_state import Stateful
+from graphc.nn.moving import ATTRIBUTES, Moving, collector
 from graphc.nn.parameter import Buffer, Parameter
 from graphc.nn.watched import Watched
 
@@ -61,6 +63,10 @@ class Module(Hookable, Stateful, Convertible):
         own["training"] = True
         for held, make in _HELD.items():
             own[held] = make()
+        if modes.tracer is not None:
+            tracer = collector()
+            if tracer is not None:
+                tracer.attributes.made[id(self)] = self
         if self.call_super_init:
             super().__init__(*args, **kwargs)
 
@@ -101,6 +107,9 @@ class Module(Hookable, Stateful, Convertible):
             held = self.__dict__.get(place)
             if held is not None and name in held:
                 return held[name]
+        attributes = self.__dict__.get(ATTRIBUTES)
+        if attributes is not None and name in attributes:
+            return attributes[name]
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -131,16 +140,20 @@ class Module(Hookable, Stateful, Convertible):
                 value,
                 f"as buffer '{name}' (graphc.nn.Buffer, graphc.Tensor or None expected)",
             )
-            _put(own["_buffers"], name, replaced("buffer", self, name, value))
-        else:
-            if own.get(name, _ABSENT) is not value:
-                _check_outlives_trace(name, value)
-                traced = modes.tracer is not None and modes.tracer.collects
-                if traced and name in own and name != "training":  # a new one may be of a module made here
-                    message = f"attribute '{name}' of a module was changed while tracing; keep what changes in a tensor"
-                    raise TraceError(at_user_line(message))
-                dispatch.epoch[0] += 1
+            _put_buffer(self, name, replaced("buffer", self, name, value))
+        elif ATTRIBUTES in own and name in own[ATTRIBUTES].moving:
+            own[ATTRIBUTES][name] = value
+        elif own.get(name, _ABSENT) is value:
             object.__setattr__(self, name, value)
+        elif modes.tracer is None or not _moves(self, name, value):
+            dispatch.epoch[0] += 1
+            object.__setattr__(self, name, value)
+        else:
+            moving = own.setdefault(ATTRIBUTES, Moving())
+            if name in own:
+                moving.hold(name, own.pop(name))
+            moving.move(name)
+            moving[name] = value
 
     def __delattr__(self, name: str) -> None:
         for held in _PLACES:
@@ -148,6 +161,9 @@ class Module(Hookable, Stateful, Convertible):
                 del self.__dict__[held][name]
                 self._non_persistent_buffers_set.discard(name)
                 return
+        if ATTRIBUTES in self.__dict__ and name in self.__dict__[ATTRIBUTES].moving:
+            del self.__dict__[ATTRIBUTES][name]
+            return
         object.__delattr__(self, name)
         dispatch.epoch[0] += 1
 
@@ -169,7 +185,7 @@ class Module(Hookable, Stateful, Convertible):
         _require(
             tensor is None or isinstance(tensor, Tensor), tensor, f"object to buffer '{name}' (graphc.Tensor or None required)"
         )
-        _put(self._buffers, name, replaced("buffer", self, name, tensor))
+        _put_buffer(self, name, replaced("buffer", self, name, tensor))
         if persistent:
             self._non_persistent_buffers_set.discard(name)
         else:
@@ -329,9 +345,12 @@ class Module(Hookable, Stateful, Convertible):
     # ---- copies
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but what was compiled."""
+        """Everything but what was compiled; attributes that code sets while it is traced are ordinary ones again."""
         state = self.__dict__.copy()
         state.pop("_compiled_call_impl", None)
+        state.update(state.pop(ATTRIBUTES, ()))
+        if type(state.get("_buffers")) is Moving:
+            state["_buffers"] = Watched(state["_buffers"])
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -343,9 +362,9 @@ class Module(Hookable, Stateful, Convertible):
     def _replicate_for_data_parallel(self) -> Self:
         """A shallow copy with places of its own for what it holds."""
         replica = self.__new__(type(self))
-        replica.__dict__.update(self.__dict__)
+        replica.__dict__.update(Module.__getstate__(self))
         for place in _PLACES:
-            replica.__dict__[place] = self.__dict__[place].copy()
+            replica.__dict__[place] = replica.__dict__[place].copy()
         return replica
 
     # ---- printing
@@ -366,7 +385,7 @@ class Module(Hookable, Stateful, Convertible):
         return "\n  ".join([f"{self._get_name()}(", *lines, *children]) + "\n)"
 
     def __dir__(self) -> list[str]:
-        names = {*object.__dir__(self), *self._parameters, *self._buffers, *self._modules}
+        names = {*object.__dir__(self), *self._parameters, *self._buffers, *self._modules, *self.__dict__.get(ATTRIBUTES, ())}
         return sorted(name for name in names if not name[:1].isdigit())
 
 
@@ -380,6 +399,8 @@ def _forget(module: Module, name: str, kept: str) -> None:
     own = module.__dict__
     if name in own:
         object.__delattr__(module, name)
+    if ATTRIBUTES in own:
+        own[ATTRIBUTES].drop(name)
     for place in _PLACES:
         if place != kept and name in own[place]:
             del own[place][name]
@@ -407,6 +428,43 @@ def _put(place: dict[str, Any], name: str, value: Any) -> None:
             _check_outlives_trace(name, value)
         dispatch.epoch[0] += 1
     place[name] = value
+
+
+def _moves(module: Module, name: str, value: Any) -> bool:
+    """Whether compiled code is to set an attribute that is being set by traced code, which reads it again where that is so.
+
+    Raises TraceError for a tensor that only stands for one where a later call could not assign it, and for a class's attribute.
+    """
+    tracer = collector()
+    if tracer is None or name == "training":
+        return False
+    own_class = inspect.getattr_static(type(module), name, None)
+    if hasattr(type(own_class), "__set__"):  # a property: what it sets is seen
+        return False
+    if id(module) in tracer.attributes.made:
+        _check_outlives_trace(name, value)
+        return False
+    if own_class is not None:
+        message = f"attribute '{name}' of a module, which its class has too, was changed while tracing"
+        raise TraceError(at_user_line(f"{message}; set it in __init__ only"))
+    tracer.attributes.restart = True
+    return True
+
+
+def _put_buffer(module: Module, name: str, tensor: Tensor | None) -> None:
+    """Register a buffer.  One that traced code sets is set by compiled code too."""
+    place = module.__dict__["_buffers"]
+    tracer = collector()
+    if type(place) is Moving and name in place.moving:
+        place[name] = tensor
+    elif tracer is None or id(module) in tracer.attributes.made or (name in place and place[name] is tensor):
+        _put(place, name, tensor)
+    else:
+        if type(place) is not Moving:
+            place = module.__dict__["_buffers"] = Moving(place)
+        place.move(name)
+        tracer.attributes.restart = True
+        place[name] = tensor
 
 
 def _check_outlives_trace(name: str, value: Any) -> None:

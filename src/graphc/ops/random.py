@@ -33,6 +33,7 @@ from graphc.ops.expressions import size as size_value
 from graphc.ops.movement import reshape, slice_
 from graphc.ops.transcendental import cos, log, sqrt
 
+BLOCK_WORDS = 4  # that one counter gives
 STATE = fill(2, low=0, high=99, dtype=uint64, grad=False)
 
 
@@ -257,8 +258,13 @@ rand = _sampler("rand", "Uniform in [0, 1).", _rand, rand_array)
 # ---- normal --------------------------------------------------------------------------------------------------------
 
 
-def _randn(state: Any, shape: Shape, dtype: DType) -> tuple[Any, Any]:
+def normal_from(u: Any, v: Any) -> Any:
     """Box and Muller 1958, one value of each pair: sqrt(-2 log(1 - u)) * cos(2 pi v)."""
+    return mul(sqrt(mul(log(sub(1, u)), -2)), cos(mul(v, 2 * math.pi)))
+
+
+def _randn(state: Any, shape: Shape, dtype: DType) -> tuple[Any, Any]:
+    """The words of all first numbers of pairs come before those of all second ones."""
     wide = dtype.compute
     count = word_count(wide)
     words, state = drawn(state, (2 * count, *shape))
@@ -266,8 +272,7 @@ def _randn(state: Any, shape: Shape, dtype: DType) -> tuple[Any, Any]:
         slice_.run(words, starts=(k, *(0 for _ in shape)), stops=(k + count, *shape), steps=(1,) * words.ndim) for k in (0, count)
     ]
     u, v = (uniform_from(w, wide) for w in half)
-    radius = sqrt(mul(log(sub(1, u)), -2))
-    return cast(mul(radius, cos(mul(v, 2 * math.pi))), dtype), state
+    return cast(normal_from(u, v), dtype), state
 
 
 def _randn_array(xp: Any, state: Any, shape: tuple[int, ...], dtype: DType) -> Any:

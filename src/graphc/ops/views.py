@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.dims import Dim, product
+from graphc.dims import product
 from graphc.dtypes import int64
 from graphc.ir.op import Bad, Op, Shape, Size
 from graphc.ops.arguments import is_tensor, of_type, one_dim, one_size, tensor
@@ -375,7 +375,7 @@ def _unbind(x: Any, dim: int = 0) -> tuple[Any, ...]:
 def number_of(name: str, x: Any, dim: int) -> int:
     """The size of a dim that decides how many results there are.  Raises RuntimeError if it is symbolic."""
     size = x.shape[dim]
-    if isinstance(size, Dim):
+    if not isinstance(size, int):
         raise RuntimeError(f"{name}: dim {dim} of {of_type(x)} is symbolic, so the number of results is unknown")
     return int(size)
 

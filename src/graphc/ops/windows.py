@@ -7,6 +7,7 @@ more than these: unfold (a Tensor's method), nn.functional.unfold and fold.  Nev
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ Ints = tuple[int, ...]
 
 def fixed(name: str, sizes: Sequence[Size]) -> Ints:
     """Sizes that code is made for, one by one.  Raises RuntimeError for a symbolic one."""
-    known = tuple(size for size in sizes if isinstance(size, int))
+    known = tuple(operator.index(size) for size in sizes if isinstance(size, int))
     if len(known) != len(sizes):
         raise RuntimeError(f"{name}: needs fixed sizes, got {shape_text(tuple(sizes))}")
     return known

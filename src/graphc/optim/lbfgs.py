@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from graphc.eager.modes import enable_grad, no_grad
+from graphc.eager.modes import enable_grad, modes, no_grad
 from graphc.eager.tensor import Tensor
-from graphc.errors import at_user_line
+from graphc.errors import TraceError, at_user_line
 from graphc.ir.op import Op
 from graphc.optim.optimizer import Optimizer, ParameterGroup
 from graphc.optim.rules import check_rate
@@ -57,8 +57,10 @@ class LBFGS(Optimizer):
     def step(self, closure: Closure) -> Any:  # type: ignore[override]  # a step without a closure has no meaning
         """Up to `max_iter` iterations.  Gives what the first call of `closure` returned.
 
-        Raises RuntimeError for an unknown line search.
+        Raises RuntimeError for an unknown line search, TraceError in a trace: its state is kept in Python.
         """
+        if modes.tracer is not None:
+            raise TraceError(at_user_line("LBFGS keeps state in Python, which cannot be traced"))
         evaluate = enable_grad()(closure)
         group, state = self.param_groups[0], self.state[self._params[0]]
         state.setdefault("func_evals", 0)

@@ -13,9 +13,10 @@ from types import FunctionType
 from typing import Any
 from weakref import ref
 
+from graphc.capture.live import is_live
 from graphc.eager.modes import modes, no_grad
 from graphc.eager.tensor import Tensor
-from graphc.errors import at_user_line, warn
+from graphc.errors import TraceError, at_user_line, warn
 from graphc.optim.optimizer import Optimizer
 
 OVERRIDDEN = (
@@ -82,9 +83,9 @@ def _deferred(step: Callable[..., None]) -> Callable[..., None]:
         if modes.tracer is None:
             step(self, *args, **kwargs)
             return
-        given = [float(x) if isinstance(x, Tensor) else x for x in args]  # type: ignore[arg-type]
-        named = {name: float(x) if isinstance(x, Tensor) else x for name, x in kwargs.items()}  # type: ignore[arg-type]
-        modes.tracer.defer(functools.partial(step, self, *given, **named))
+        if any(isinstance(x, Tensor) or is_live(x) for x in (*args, *kwargs.values())):
+            raise TraceError(at_user_line("a schedule's step that is given what the traced code computed cannot be traced"))
+        modes.tracer.defer(functools.partial(step, self, *args, **kwargs))
 
     return stepped
 

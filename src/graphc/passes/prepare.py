@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphc.dims import product
+from graphc.dims import Dim, product
 from graphc.ir.graph import Builder, Graph, Node, Value, rewrite
 from graphc.ir.op import Anchor, Movement, Op
 from graphc.ops.panels import panel_width
@@ -44,14 +44,23 @@ def prepare(graph: Graph, fixed: Collection[int]) -> Prepared | None:
     origins: dict[Value, frozenset[Value]] = {v: frozenset([v]) for v in (graph.inputs[i] for i in fixed) if v not in written}
     if not origins:
         return None
-    packed = _with_panels(graph, Known(origins))
     known = Known(origins)
+    packed = _with_panels(graph, known)
     chosen: dict[Value, None] = {}
     for node in packed.nodes:
         if not known(node):
             _choose((v for v in node.inputs if known(v.node) or v in origins), known, chosen)
     _choose((v for v in (*packed.outputs, *(new for _, new in packed.updates)) if known(v.node)), known, chosen)
     return _cut(packed, list(chosen), origins) if chosen else None
+
+
+def _has_symbols(node: Node) -> bool:
+    """Whether a node's results have sizes, or its attributes numbers, that every call has anew."""
+    return any(isinstance(size, Dim) for v in node.outputs for size in v.shape) or any(map(_is_symbolic, node.attrs.values()))
+
+
+def _is_symbolic(attribute: Any) -> bool:
+    return any(map(_is_symbolic, attribute)) if isinstance(attribute, tuple) else isinstance(attribute, Dim)
 
 
 class Known:
@@ -74,7 +83,8 @@ class Known:
                 continue
             stack.pop()
             parts = [self.inputs.get(v) if v.node is None else self._found[v.node] for v in at.inputs]
-            self._found[at] = None if any(p is None for p in parts) else frozenset().union(*(p for p in parts if p))
+            changes = None in parts or _has_symbols(at)
+            self._found[at] = None if changes else frozenset().union(*(p for p in parts if p))
         return self._found[node]
 
     def __call__(self, node: Node | None) -> bool:
@@ -190,6 +200,6 @@ def _needed(graph: Graph, values: Iterable[Value], known: set[Value]) -> list[No
 def _copy(nodes: Iterable[Node], new: dict[Value, Value], builder: Builder) -> None:
     for node in nodes:
         builder.location = node.location
-        made = builder.emit(node.op, [new[v] for v in node.inputs], node.attrs)
+        made = builder.again(node, tuple([new[v] for v in node.inputs]))
         for value, copy in zip(node.outputs, made, strict=True):
             new.setdefault(value, copy)

@@ -12,10 +12,10 @@ Source of the formulation: Horace He and Shangdi Yu, "Transcending runtime-memor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from graphc.dims import product
+from graphc.dims import evaluate, product
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Movement, Scalar
 
@@ -33,10 +33,12 @@ class Split:
     reads: tuple[tuple[str, int], ...]
 
 
-def split_joint(graph: Graph, gradients_at: range, gradients_of_results: Sequence[Value]) -> Split:
+def split_joint(
+    graph: Graph, gradients_at: range, gradients_of_results: Sequence[Value], sizes: Mapping[str, int] | None = None
+) -> Split:
     """The outputs at positions `gradients_at` are backward's, the others forward's; updates stay with forward.
 
-    gradients_of_results: the inputs that only backward has.
+    gradients_of_results: the inputs that only backward has.   sizes: of symbols, by which bytes are counted.
     """
     late: set[Value] = set(gradients_of_results)
     early_nodes: list[Node] = []
@@ -51,7 +53,7 @@ def split_joint(graph: Graph, gradients_at: range, gradients_of_results: Sequenc
     results = (*graph.outputs[: gradients_at.start], *graph.outputs[gradients_at.stop :])
     needed = dict.fromkeys(v for v in (*(v for n in late_nodes for v in n.inputs), *gradients) if v not in late)
     written = {state for state, new in graph.updates if new is not state}
-    saved = _least_kept(early_nodes, list(needed), written)
+    saved = _least_kept(early_nodes, list(needed), written, sizes or {})
     again = _needed_again(list(needed), set(saved))
     inputs = [v for v in graph.inputs if v not in set(gradients_of_results)]
     forward = _pruned(graph.name, inputs, early_nodes, (*results, *saved), graph.updates)
@@ -87,7 +89,7 @@ def _backward(
     return Split(forward, backward, len(saved), tuple(reads))
 
 
-def _least_kept(nodes: Sequence[Node], needed: Sequence[Value], written: set[Value]) -> list[Value]:
+def _least_kept(nodes: Sequence[Node], needed: Sequence[Value], written: set[Value], sizes: Mapping[str, int]) -> list[Value]:
     """The values of forward to keep: a minimum cut, in bytes, between what cannot be computed twice and `needed`.
 
     Nothing is computed twice from an input in `written`: backward would find its new value.
@@ -98,7 +100,7 @@ def _least_kept(nodes: Sequence[Node], needed: Sequence[Value], written: set[Val
 
     for node in nodes:
         for value in node.outputs:
-            nbytes = float(product(value.shape)) * value.dtype.itemsize  # type: ignore[arg-type]
+            nbytes = float(evaluate(product(value.shape), sizes)) * value.dtype.itemsize
             network.add_edge((value, "made"), (value, "read"), capacity=nbytes + 1.0)  # of equal cuts the one with fewer values
             repeatable = isinstance(node.lowering, Scalar | Movement) and not any(v in written for v in node.inputs)
             if node.inputs and not repeatable:

@@ -1,7 +1,10 @@
-"""LLVM text to a relocatable object, and an object to addresses in this process.
+"""LLVM text to relocatable objects, and objects to addresses in this process.
 
 Enters: LLVM IR as text, or object bytes.  Leaves: object bytes (fit for the disk cache), or addresses by symbol name.
 Never here: what the text means, the cache, calling the code.  llvmlite is imported on first use.
+
+llvmlite lets one thread at a time into LLVM.  Nearly all the time goes into making machine code of a module, so that one function
+of its library is called without llvmlite's lock: modules have contexts of their own and threads machines of their own.
 """
 
 from __future__ import annotations
@@ -10,8 +13,10 @@ import ctypes
 import functools
 import itertools
 import os
+import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from graphc.errors import IRError
@@ -20,13 +25,16 @@ from graphc.runtime import regions
 if TYPE_CHECKING:
     import llvmlite.binding as llvm
 
-# llvmlite serialises every call anyway; taking this lock around a fork leaves LLVM whole in the child.
+# Who works in LLVM holds one of these; taking all of them around a fork leaves LLVM whole in the child.
 _lock = threading.Lock()
+_benches = [threading.Lock() for _ in range(8)]  # of threads that make objects
 _library_numbers = itertools.count()
 _apart: list[int] = []  # an address in each library whose memory is not merged yet
 _MERGED_TOGETHER = 64  # libraries
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+    for _each in (_lock, *_benches):
+        os.register_at_fork(before=_each.acquire, after_in_parent=_each.release, after_in_child=_each.release)
+_SEVERAL = b"graphc objects\n"  # then their count, their lengths, and they themselves
 
 
 def assemble(text: str, *, optimise: int = 1, features: str | None = None, cpu: str | None = None) -> bytes:
@@ -38,13 +46,13 @@ def assemble(text: str, *, optimise: int = 1, features: str | None = None, cpu: 
 
     Raises IRError for text that LLVM refuses (its message included).
     """
-    with _lock:
-        llvm = _llvm()
-        if features is None and cpu is None:
-            cpu, features = _host()
-        machine = _target_machine(cpu or "", features or "", 2 if optimise >= 2 else 1)
+    llvm = _llvm()
+    if features is None and cpu is None:
+        cpu, features = _host()
+    with _bench() as bench:
+        machine = _target_machine(cpu or "", features or "", 2 if optimise >= 2 else 1, bench)
         try:
-            module = llvm.parse_assembly(text)
+            module = llvm.parse_assembly(text, llvm.create_context())
             module.verify()
         except RuntimeError as error:
             raise IRError(f"LLVM refused a module: {str(error).strip()}") from error
@@ -53,17 +61,42 @@ def assemble(text: str, *, optimise: int = 1, features: str | None = None, cpu: 
             module.data_layout = str(machine.target_data)
             if optimise >= 1:
                 _run_lean_passes(module, machine)
-            return bytes(machine.emit_object(module))
+            return _emitted(module, machine)
+
+
+def joined(objects: Sequence[bytes]) -> bytes:
+    """Objects that refer to each other, in one piece for `link`."""
+    if len(objects) == 1:
+        return objects[0]
+    lengths = struct.pack(f"<{len(objects) + 1}Q", len(objects), *map(len, objects))
+    return b"".join([_SEVERAL, lengths, *objects])
+
+
+def _objects(code: bytes) -> Iterator[bytes]:
+    """What `joined` put together, or the one object that `code` is."""
+    if not code.startswith(_SEVERAL):
+        yield code
+        return
+    at = len(_SEVERAL)
+    (count,) = struct.unpack_from("<Q", code, at)
+    lengths = struct.unpack_from(f"<{count}Q", code, at + 8)
+    at += 8 * (count + 1)
+    for length in lengths:
+        yield code[at : at + length]
+        at += length
 
 
 def link(object: bytes, names: Sequence[str]) -> dict[str, int]:
-    """The addresses of the functions `names` of an object, linked into this process for as long as it lives.
+    """The addresses of the functions `names` of an object, or of several `joined`, linked for good.
 
-    Symbols that the object lacks are looked up in the process (libc, libm).
+    Symbols that the objects lack are looked up in the process (libc, libm).
     Raises RuntimeError for a name or symbol that is nowhere.
     """
     with _lock:
-        builder = _llvm().JITLibraryBuilder().add_object_img(object).add_current_process()
+        builder = _llvm().JITLibraryBuilder()
+        for each in _objects(object):
+            builder.add_object_img(each)
+        builder.add_current_process()
         for name in names:
             builder.export_symbol(name)
         tracker = builder.link(_linker(), f"graphc{next(_library_numbers)}")
@@ -111,15 +144,51 @@ def _host() -> tuple[str, str]:
 
 
 @functools.cache
-def _target_machine(cpu: str, features: str, level: int) -> llvm.TargetMachine:
+def _target_machine(cpu: str, features: str, level: int, bench: int) -> llvm.TargetMachine:
+    """One for each bench: they change while they are used."""
     target = _llvm().Target.from_default_triple()
     return target.create_target_machine(cpu=cpu, features=features, opt=level, reloc="pic", codemodel="default")
+
+
+@contextmanager
+def _bench() -> Iterator[int]:
+    """The number of a bench that nobody else works at."""
+    taken = next((i for i, lock in enumerate(_benches) if lock.acquire(blocking=False)), None)
+    if taken is None:
+        taken = 0
+        _benches[0].acquire()
+    try:
+        yield taken
+    finally:
+        _benches[taken].release()
+
+
+@functools.cache
+def _emit() -> Any:
+    ffi = _llvm().ffi
+    function = ctypes.CDLL(ffi.lib._name).LLVMPY_TargetMachineEmitToMemory
+    function.argtypes = [ffi.LLVMTargetMachineRef, ffi.LLVMModuleRef, ctypes.c_int, ctypes.POINTER(ctypes.c_char_p)]
+    function.restype = ffi.LLVMMemoryBufferRef
+    return function
+
+
+def _emitted(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> bytes:
+    """What ``machine.emit_object(module)`` gives, while others may do the same."""
+    ffi = _llvm().ffi
+    with ffi.OutputString() as message:
+        buffer = _emit()(machine, module, 1, message)
+        if not buffer:
+            raise RuntimeError(str(message))
+    try:
+        return ctypes.string_at(ffi.lib.LLVMPY_GetBufferStart(buffer), ffi.lib.LLVMPY_GetBufferSize(buffer))
+    finally:
+        ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
 
 
 @functools.cache
 def _linker() -> llvm.LLJIT:
     # JITLink lays one library out in one block, so the small code model's 32-bit distances always reach.
-    linker = _llvm().create_lljit_compiler(_target_machine(*_host(), 1), use_jit_link=True)
+    linker = _llvm().create_lljit_compiler(_target_machine(*_host(), 1, -1), use_jit_link=True)
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(linker))  # its code runs until the process ends
     return linker
 

@@ -8,6 +8,7 @@ arena values, temporaries (addresses), and sizes (integers).  The last slot of a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from graphc import dims, dtypes
 from graphc.dims import Size
 from graphc.dtypes import DType
 from graphc.ir.loops import FIRST_SLOT
+
+ALIGNMENT = 64  # of every value in scratch memory
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,19 @@ class Plan:
         """The slot of the first size."""
         return FIRST_SLOT + sum(map(len, (self.inputs, self.outputs, self.arena_offsets, self.temporaries)))
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of inputs, outputs and arena; sizes must be static."""
+    def nbytes(self, sizes: Mapping[str, int]) -> int:
+        """Bytes of inputs, outputs and arena where the symbols are `sizes`."""
         specs = (*self.inputs, *self.outputs)
-        return self.arena_nbytes + sum(int(dims.product(s.shape)) * s.dtype.itemsize for s in specs)  # type: ignore[arg-type]
+        return self.arena_nbytes + sum(dims.evaluate(dims.product(s.shape), sizes) * int(s.dtype.itemsize) for s in specs)
+
+    def scratch(self, sizes: Mapping[str, int]) -> tuple[list[int], int]:
+        """Offsets of the arena's values and, behind them, of the temporaries, in one piece of memory, and how large that is."""
+        offsets, total = list(self.arena_offsets), self.arena_nbytes
+        for nbytes in self.temporaries:
+            total = -(-total // ALIGNMENT) * ALIGNMENT
+            offsets.append(total)
+            total += dims.evaluate(nbytes, sizes)
+        return offsets, total
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, strings and ints, which `from_json` reads."""

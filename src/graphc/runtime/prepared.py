@@ -36,6 +36,6 @@ def layout(plan: Plan) -> tuple[list[int], int]:
     offsets, total = [], 0
     for spec in plan.outputs:
         offsets.append(total)
-        nbytes = int(dims.product(spec.shape)) * spec.dtype.itemsize  # type: ignore[arg-type]
+        nbytes = int(dims.product(spec.shape)) * spec.dtype.itemsize
         total += -(-nbytes // ALIGNMENT) * ALIGNMENT
     return offsets, total

@@ -14,7 +14,7 @@ from graphc.dims import product
 from graphc.ir.cost import is_cheap
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Scalar
-from graphc.schedule.partition import MEMBER_LIMIT, Axes, Group, is_stored, stands_alone
+from graphc.schedule.partition import MEMBER_LIMIT, Axes, Group, is_stored, stands_alone, takes_epilogue
 
 
 def compute_again(graph: Graph, groups: list[Group], kept: set[Value], base_of: Callable[[Value], Value]) -> None:
@@ -63,7 +63,7 @@ def _is_cheap(node: Node) -> bool:
 def _axes_in(group: Group, value: Value, node: Node, base_of: Callable[[Value], Value]) -> Axes | None:
     """The axes of `value` in a group that reads it; None where it cannot be computed there, or not without more reading."""
     axes = group.operand_axes.get(value)
-    if group.anchor is not None or axes is None or len(group.members) >= MEMBER_LIMIT:
+    if axes is None or len(group.members) >= MEMBER_LIMIT or (group.anchor is not None and not takes_epilogue(group.anchor)):
         return None
     for member in group.members:
         for operand in member.inputs:

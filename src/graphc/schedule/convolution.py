@@ -17,8 +17,9 @@ from collections.abc import Callable, Sequence
 
 from graphc.dims import Dim, coefficient, maximum, minimum, substitute
 from graphc.dtypes import DType
+from graphc.ir.cost import is_cheap
 from graphc.ir.graph import Value
-from graphc.ir.loops import FUNCTIONS, Alloc, Const, Expr, For, Let, Load, Size, Stmt, Store
+from graphc.ir.loops import Alloc, Const, Expr, For, Let, Load, Size, Stmt, Store
 from graphc.ops.windows import fixed
 from graphc.schedule.lower import Context, Launch, finish
 from graphc.schedule.matmul import largest_tile
@@ -26,9 +27,11 @@ from graphc.schedule.partition import Group
 from graphc.schedule.pull import Block, Position, Puller, cast, multiply_add
 
 WEIGHT_NBYTES = 3 << 17  # of weights that one unit goes over again and again: part of the second cache
+NEAR_NBYTES = 1 << 14  # of weights that stay in the nearest cache beside what lies under a tile
 SCRATCH_NBYTES = 3 << 16  # of input under one band
 LEAST_UNITS = 16  # so many are shared out evenly
-SHORT = 256  # a chain for which the way of a result through scratch is not free
+EVEN_UNITS = 14  # the same, of units as long as each other
+SHORT = 128  # a chain for which the way of a result through scratch is not free
 MOST_RIDING = 8  # nodes of an epilogue that is written out
 MOST_ACROSS = 8  # channels
 
@@ -101,8 +104,8 @@ class Tiles:
 
     def is_light(self) -> bool:
         """Whether what rides along is cheap enough to be written out for every row of a tile."""
-        rules = [getattr(node.lowering, "rule", None) for node in self.group.members if node is not self.node]
-        return all(isinstance(rule, str) and rule in FUNCTIONS for rule in rules) and len(rules) <= MOST_RIDING
+        riding = [node for node in self.group.members if node is not self.node]
+        return len(riding) <= MOST_RIDING and all(map(is_cheap, riding))
 
     def epilogue(self, result: Expr, index: Position, block: Block) -> None:
         """The outputs at one element of the anchor's result."""
@@ -263,10 +266,10 @@ class _Convolution(Tiles):
         high = self.places[1]
         size: int = self.dtype.itemsize
         panel = self.depth * self.width * size
-        each = max(1, min(self.count, WEIGHT_NBYTES // panel))
-        parts = -(-self.count // each)
-        self.each = -(-self.count // parts)
-        others = self.groups * parts * self.batch * self.places[0]
+        parts = -(-self.count // max(1, min(self.count, WEIGHT_NBYTES // panel)))
+        self.share(-(-self.count // parts))
+        alone = self.kernel == (1, 1, 1)  # a row has nothing under it that others have too
+        least, fewest = (EVEN_UNITS, 1) if alone else (LEAST_UNITS, 2)
 
         def scratch(rows: int) -> int:
             planes, down, across = self.under(rows)
@@ -276,15 +279,21 @@ class _Convolution(Tiles):
         bands = 1
         while -(-high // bands) > 1:
             rows = -(-high // bands)
-            if scratch(rows) <= SCRATCH_NBYTES and (others * bands >= LEAST_UNITS or rows <= 2):
+            if scratch(rows) <= SCRATCH_NBYTES and (self.others * bands >= least or rows <= fewest):
                 break
             bands += 1
         rows = -(-high // bands)
         step = self.span[0]
         self.rows = min(high, -(-rows // step) * step)
         self.bands = -(-high // self.rows)
-        self.parts = -(-self.count // self.each)
-        self.extent = self.groups * self.parts * self.batch * self.places[0] * self.bands
+        while alone and self.each > 1 and self.others * self.bands < least:
+            self.share(min(self.each - 1, -(-self.count // (self.parts + 1))))
+        self.extent = self.others * self.bands
+
+    def share(self, each: int) -> None:
+        """Give a unit that many panels."""
+        self.each, self.parts = each, -(-self.count // each)
+        self.others = self.groups * self.parts * self.batch * self.places[0]
 
     # ---- the unit --------------------------------------------------------------------------------------------------
 
@@ -302,12 +311,8 @@ class _Convolution(Tiles):
         self.direct = self.outer % self.width == 0 and self.depth <= SHORT and self.is_light()
         if not self.direct:
             self.alloc("result", self.span[0] * self.span[1] * self.columns)
-        q = Dim.symbol("q", 0, below=self.each)
-        panels: Size = self.each if self.count % self.each == 0 else minimum(self.each, self.count - self.panel)
-        tiles: list[Stmt] = []
-        for column in range(0, self.width, self.columns):
-            tiles.extend(self.band(self.panel + q, column))
-        body.append(For("q", panels, "serial", tuple(tiles)))
+        tiles = [made for column in range(0, self.width, self.columns) for made in self.band(column)]
+        body.extend(tiles if self.is_near() else self.over_panels(tiles))
         work = self.rows * self.places[2] * self.each * self.width * (self.depth + 8) / 8
         return self.finished(self.extent, body, work, "convolution")
 
@@ -353,10 +358,25 @@ class _Convolution(Tiles):
         extents: dict[str, Size] = {"d": many, "y": rows, "x": count, "c": self.channels}
         return [*statements, self.copied(self.x, index, ("under", there), extents, "x", "c")]
 
-    def band(self, panel: Size, column: int) -> list[Stmt]:
+    def is_near(self) -> bool:
+        """Whether the weights of a unit stay in the nearest cache: a tile goes over all panels, and results come in long runs."""
+        nbytes: int = self.each * self.depth * self.width * self.dtype.itemsize
+        return nbytes <= NEAR_NBYTES
+
+    def over_panels(self, tiles: Sequence[Stmt]) -> list[Stmt]:
+        """Tiles for each panel of the unit."""
+        panels: Size = self.each if self.count % self.each == 0 else minimum(self.each, self.count - self.panel)
+        return [For("q", panels, "serial", tuple(tiles))]
+
+    def band(self, column: int) -> list[Stmt]:
         """All places of the band by the columns of a panel from `column` on."""
         down, across = self.span
         high = self.rows if self.places[1] % self.rows == 0 else minimum(self.rows, self.places[1] - self.first)
+
+        def tiles(tall: int, wide: int, row: Size, x: Size) -> Sequence[Stmt]:
+            made = self.piece(tall, wide, row, x, column)
+            return self.over_panels(made) if self.is_near() else made
+
         statements: list[Stmt] = []
         for rows, start, var in ((high // down, 0, "u"), (high % down, high // down * down, "v")):
             if rows == 0:
@@ -367,14 +387,15 @@ class _Convolution(Tiles):
             inner: list[Stmt] = []
             if pieces:
                 x = Dim.symbol("w", 0, below=pieces) * across
-                inner.append(For("w", pieces, "serial", tuple(self.piece(tall, across, at, x, panel, column))))
+                inner.append(For("w", pieces, "serial", tuple(tiles(tall, across, at, x))))
             if rest:
-                inner.extend(self.piece(tall, rest, at, pieces * across, panel, column))
+                inner.extend(tiles(tall, rest, at, pieces * across))
             statements.append(For(var, rows, "serial", tuple(inner)))
         return statements
 
-    def piece(self, tall: int, wide: int, row: Size, column: Size, panel: Size, channel: int) -> list[Stmt]:
+    def piece(self, tall: int, wide: int, row: Size, column: Size, channel: int) -> list[Stmt]:
         """One register tile of `tall` by `wide` places, and its epilogue."""
+        panel = self.panel + Dim.symbol("q", 0, below=self.each)
         i = Dim.symbol("i", 0, high=tall * wide - 1)
         j = Dim.symbol("j", 0, high=self.columns - 1)
         y, x = row + (i // wide if tall > 1 else 0), column + (i % wide if tall > 1 else i)

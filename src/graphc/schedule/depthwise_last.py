@@ -3,7 +3,8 @@
 Enters: a group whose anchor is `depthwise_last`.  Leaves: its `Launch`.  Never here: what is computed (`ops.depthwise`), other
 orders of dims (`schedule.depthwise`).
 
-A unit is a band of rows of one image.  A few places of a row by one vector of channels are summed in registers, one fma chain each
+A unit is a band of rows of one image, or, where a row is one tile, all rows of a few vectors of channels, for which the rows under
+the kernel stay in the nearest cache.  A few places of a row by one vector of channels are summed in registers, one fma chain each
 over the kernel from zero.  What is outside an image is never read: its rows and columns are zeros in the chain, written out so.
 """
 
@@ -21,8 +22,8 @@ from graphc.schedule.pull import Block, multiply_add
 
 WIDE, NARROW = 14, 6  # most places of a tile where there are 32 registers of 64 bytes, and where there are 16
 MOST_CHANNELS = 16  # of a tile
-LEAST_UNITS = 24  # so many are shared out evenly
-LEAST_WORK = 1 << 15  # of a unit, in operations
+MOST_UNITS = 24  # so many are shared out evenly
+LEAST_WORK = 1 << 13  # of a unit, in operations
 
 
 def depthwise_last(group: Group, context: Context) -> list[Launch]:
@@ -39,41 +40,68 @@ class _Depthwise(Tiles):
         _, *self.places, _ = fixed("depthwise_last", self.out.shape)
         *self.kernel, _ = fixed("depthwise_last", self.weight.shape)
         self.vector = min(self.channels, MOST_CHANNELS, max(self.lanes, 4))
-        self.rows = self.rows_of_band()
+        self.most = WIDE if self.lanes >= MOST_CHANNELS else NARROW
+        self.kernel_first: Size = 0  # of the channels whose kernels are at hand
 
-    def rows_of_band(self) -> int:
-        row = self.places[1] * self.channels * (self.kernel[0] * self.kernel[1] + 4) / 8
-        bands = max(1, min(self.places[0], -(-LEAST_UNITS // self.batch)))
-        return min(self.places[0], max(-(-self.places[0] // bands), int(-(-LEAST_WORK // row))))
+    @property
+    def work(self) -> float:
+        """Of one image."""
+        return self.places[0] * self.places[1] * self.channels * (self.kernel[0] * self.kernel[1] + 4) / 8
+
+    def parts(self, whole: int) -> int:
+        """Into how many parts `whole` of them are cut: an even number of equal ones, if that is not far from as many as can be."""
+        most = int(max(1, min(whole, MOST_UNITS / self.batch, self.work // LEAST_WORK)))
+        equal = [n for n in range(most, most // 3, -1) if whole % n == 0]
+        even = [n for n in equal if n % 2 == 0]
+        return (even or equal or [-(-whole // -(-whole // most))])[0]
 
     def lower(self) -> Launch:
-        bands = -(-self.places[0] // self.rows)
-        extent = self.batch * bands
-        p = Dim.symbol("p", 0, below=extent)
-        self.image, first = p // bands, (p % bands) * self.rows
-        rows: Size = self.rows if self.places[0] % self.rows == 0 else minimum(self.rows, self.places[0] - first)
+        blocks, high = self.channels // self.vector, self.places[0]
+        narrow = self.places[1] <= self.most and self.channels % self.vector == 0
+        parts = self.parts(blocks) if narrow else 0
+        if parts and blocks % parts == 0 and 2 * parts >= self.parts(high):
+            return self.by_channels(parts, blocks // parts)
+        parts = self.parts(high)
+        each = -(-high // parts)
+        p = Dim.symbol("p", 0, below=self.batch * parts)
+        self.image, first = p // parts, (p % parts) * each
+        rows: Size = each if high % each == 0 else minimum(each, high - first)
         self.row = first + Dim.symbol("y", 0, below=rows)
         self.top = self.row * self.stride[0] - self.before[0]
-        body: list[Stmt] = [*self.weights(), For("y", rows, "serial", tuple(self.line()))]
-        work = self.rows * self.places[1] * self.channels * (self.kernel[0] * self.kernel[1] + 4) / 8
-        return self.finished(extent, body, work, "depthwise convolution, channels last")
+        return self.shared(parts, [*self.weights(0, self.channels), For("y", rows, "serial", tuple(self.line()))])
 
-    def weights(self) -> list[Stmt]:
-        """A copy of the kernels in scratch, where they do not lie as they are read."""
+    def by_channels(self, parts: int, each: int) -> Launch:
+        """A unit is so many vectors of channels of one image."""
+        p = Dim.symbol("p", 0, below=self.batch * parts)
+        self.image, first = p // parts, (p % parts) * each
+        self.row = Dim.symbol("y", 0, below=self.places[0])
+        self.top = self.row * self.stride[0] - self.before[0]
+        channel = (first + Dim.symbol("c", 0, below=each)) * self.vector
+        body = self.weights(first * self.vector, each * self.vector)
+        tile = self.tile_of(self.places[1], self.vector, 0, channel, 0)
+        body.append(For("c", each, "serial", (For("y", self.places[0], "serial", tuple(tile)),)))
+        return self.shared(parts, body)
+
+    def shared(self, parts: int, body: Sequence[Stmt]) -> Launch:
+        return self.finished(self.batch * parts, body, self.work / parts, "depthwise convolution, channels last")
+
+    def weights(self, first: Size, count: int) -> list[Stmt]:
+        """A copy of so many channels' kernels in scratch, where they do not lie as they are read."""
         k, m, c = Dim.symbol("k"), Dim.symbol("m"), Dim.symbol("c")
         place = self.loaded(self.weight, (k, m, c))
         if place is not None and place[1] == (k * self.kernel[1] + m) * self.channels + c:
-            self.kernels = place[0]
+            self.kernels, self.kernel_first, self.kernel_step = place[0], 0, self.channels
             return []
-        self.kernels = self.alloc("kernels", self.kernel[0] * self.kernel[1] * self.channels)
-        extents: dict[str, Size] = {"k": self.kernel[0], "m": self.kernel[1], "c": self.channels}
+        self.kernels = self.alloc("kernels", self.kernel[0] * self.kernel[1] * count)
+        self.kernel_first, self.kernel_step = first, count
+        extents: dict[str, Size] = {"k": self.kernel[0], "m": self.kernel[1], "c": count}
         k, m, c = (Dim.symbol(var, 0, below=n) for var, n in extents.items())
-        return [self.copied(self.weight, (k, m, c), ("kernels", (k * self.kernel[1] + m) * self.channels + c), extents, "m", "c")]
+        there = (k * self.kernel[1] + m) * count + c
+        return [self.copied(self.weight, (k, m, first + c), ("kernels", there), extents, "m", "c")]
 
     def line(self) -> list[Stmt]:
         """A row of places: those where the kernel is inside the image in a loop over tiles, the few beside them apart."""
-        most = WIDE if self.lanes >= MOST_CHANNELS else NARROW
-        count = self.places[1]
+        most, count = self.most, self.places[1]
         beside = [place for place in range(count) if self.outside(place, 1)] if count > most else []
         inside = [place for place in range(count) if place not in beside]
         statements: list[Stmt] = []
@@ -119,28 +147,43 @@ class _Depthwise(Tiles):
         end: Size = high
         if reach >= self.sizes[0]:
             end = maximum(low, minimum(high, (self.sizes[0] - 1 - self.top) // gap + 1))
-        nothing = {(i, m) for i in range(wide) for m in range(self.kernel[1])}
         v = Dim.symbol("v", 0, high=channels - 1)
         statements: list[Stmt] = []
         clear = Store(sums, v, self.zero)
         statements.append(For("v", channels, "tile", (clear,)))
         if low != 0:  # the chains are one as long as there are zeros only
-            k = Dim.symbol("k", 0, below=low)
-            statements.append(For("k", low, "serial", tuple(self.row_of_kernel(sums, 1, channels, column, channel, k, nothing))))
+            k: Size = Dim.symbol("k", 0, below=low)
+            statements.append(For("k", low, "serial", (self.row_of_zeros(sums, 1, channels, channel, k),)))
         spread = Store(sums, Dim.symbol("i", 0, high=wide - 1) * channels + v, Load(sums, v, self.dtype))
         statements.append(For("i", wide, "unroll", (For("v", channels, "tile", (spread,)),)))
-        for begin, finish, zeros in ((low, end, self.outside(start, wide)), (end, high, nothing)):
-            many = finish - begin
-            if many == 0:
-                continue
-            one = self.row_of_kernel(sums, wide, channels, column, channel, begin + Dim.symbol("k", 0, below=many), zeros)
-            statements.append(For("k", many, "serial", tuple(one)))
+        if end - low != 0:
+            k = low + Dim.symbol("k", 0, below=end - low)
+            one = self.row_of_kernel(sums, wide, channels, column, channel, k, self.outside(start, wide))
+            statements.append(For("k", end - low, "serial", tuple(one)))
+        if high - end != 0:
+            k = end + Dim.symbol("k", 0, below=high - end)
+            statements.append(For("k", high - end, "serial", (self.row_of_zeros(sums, wide, channels, channel, k),)))
         block = Block(self.puller.names)
         place = column + Dim.symbol("i", 0, high=wide - 1)
         total = Load(sums, Dim.symbol("i", 0, high=wide - 1) * channels + v, self.dtype)
         self.epilogue(total, (self.image, self.row, place, channel + v), block)
         statements.append(For("i", wide, "unroll", (For("v", channels, "tile", tuple(block.statements)),)))
         return statements
+
+    def link(self, sums: str, at: Size, element: Expr, block: Block, where: tuple[Size, Size, Size]) -> None:
+        """One link of the chain of the sum at `at` with the weight at (k, m, channel)."""
+        k, m, channel = where
+        here = (k * self.kernel[1] + m) * self.kernel_step + channel - self.kernel_first
+        weight = block.let(Load(self.kernels, here, self.dtype))
+        block.add(Store(sums, at, multiply_add(element, weight, Load(sums, at, self.dtype))))
+
+    def row_of_zeros(self, sums: str, wide: int, channels: int, channel: Size, k: Size) -> Stmt:
+        """One row of the kernel outside the image."""
+        v, m = Dim.symbol("v", 0, high=channels - 1), Dim.symbol("m", 0, below=self.kernel[1])
+        block = Block(self.puller.names)
+        self.link(sums, Dim.symbol("i", 0, high=wide - 1) * channels + v, self.zero, block, (k, m, channel + v))
+        places = For("i", wide, "unroll", (For("v", channels, "tile", tuple(block.statements)),))
+        return For("m", self.kernel[1], "serial", (places,))
 
     def row_of_kernel(
         self, sums: str, wide: int, channels: int, column: Size, channel: Size, k: Size, zeros: set[tuple[int, int]]
@@ -151,15 +194,11 @@ class _Depthwise(Tiles):
         for m in range(self.kernel[1]):
             for i in range(wide):
                 block = Block(self.puller.names)
-                at = (k * self.kernel[1] + m) * self.channels + channel + v
-                weight = block.let(Load(self.kernels, at, self.dtype))
                 element: Expr = self.zero
                 if (i, m) not in zeros:
                     across = (column + i) * self.stride[1] + m * self.dilation[1] - self.before[1]
-                    element = block.let(
-                        self.puller.pull(self.x, (self.image, self.top + k * self.dilation[0], across, channel + v), block)
-                    )
-                there = i * channels + v
-                block.add(Store(sums, there, multiply_add(element, weight, Load(sums, there, self.dtype))))
+                    position = (self.image, self.top + k * self.dilation[0], across, channel + v)
+                    element = block.let(self.puller.pull(self.x, position, block))
+                self.link(sums, i * channels + v, element, block, (k, m, channel + v))
                 statements.append(For("v", channels, "tile", tuple(block.statements)))
         return statements

@@ -30,6 +30,8 @@ from graphc.schedule.panels import Element, Place, clipped, copied, panels_launc
 from graphc.schedule.partition import Group
 from graphc.schedule.pull import Block, Position, Puller, cast, delinear, multiply_add
 
+OPEN_ROWS = 12  # of tiles, where a program serves any number of rows; what is left has tiles of ever fewer
+LOWER_TILES = (4, 2, 1)
 ROW_BLOCK = 240  # rows of A that stay in the second cache while panels go by
 PACK_ROWS = 48  # from this many rows on, copying a contiguous but wide B pays for itself: its rows would fall into few cache sets
 PACK_COLUMNS = 256
@@ -43,6 +45,9 @@ ROWS_AHEAD = 24  # by which reading wide rows as they lie is ahead
 LEAST_UNITS = 8  # so many are shared out evenly
 FEW_COLUMNS = 4
 LINE_NBYTES = 64
+LEFT_ROWS = 12  # of a panel of A
+LEFT_TOGETHER = 8  # panels of A' that are made in one walk, so that whole lines of its rows are read
+ONE_SET_NBYTES = 4096  # rows such a distance apart, or a multiple of it, all fall into one
 SAME_SET_NBYTES = 1024  # rows such a distance apart, or a multiple of it, fall into few sets of the nearest cache
 
 
@@ -113,6 +118,8 @@ class _Matmul:
         self.left_panels: Value | None = None
         self.right_panels: Value | None = self.right if self.given else None
         self.reading = self._choose()
+        if not self.given and self.reading != "strips" and self._left_falls_together():
+            self._pack_left()
         self._cut()
 
     # ---- choices ---------------------------------------------------------------------------------------------------
@@ -124,7 +131,8 @@ class _Matmul:
         assert isinstance(width, int)
         self.width_limit, self.columns = width, min(width, largest_tile(lanes, width).columns)
         most = largest_tile(lanes, width).rows
-        self.tile_rows = rows_of_tiles(m, most)
+        self.open = not isinstance(m, int) and isinstance(n, int) and isinstance(self.k, int)
+        self.tile_rows = min(OPEN_ROWS, most) if self.open else rows_of_tiles(m, most)
         if self.given:
             return "panels"
         place = self._right_place()
@@ -148,18 +156,37 @@ class _Matmul:
         return matrices // max(1, kept) * -(-rows // ROW_BLOCK)
 
     def _make_panels(self) -> None:
-        """Panels of B before the product, and of A where its rows would fall into the same cache sets."""
+        """Panels of B before the product."""
         *batch, _, _ = self.right.shape
         count = (self.n + self.width_limit - 1) // self.width_limit
         self.right_panels = Value(TensorType(self.dtype, (*batch, count, self.k, self.width_limit)), None, "panels")
-        place = place_of(self.puller, lambda k, j, block: self._left_element(j, k, block), self.k, self.m)
+
+    def _left_place(self) -> Place | None:
+        """Where A' lies: along rows if neighbours in a column of A are neighbours in memory."""
+        return place_of(self.puller, lambda k, j, block: self._left_element(j, k, block), self.k, self.m)
+
+    def _left_falls_together(self) -> bool:
+        """Whether what a tile reads of A would fall into the same cache sets: its rows, or, in A', a piece of a row for each k."""
+        if not (_is_at_least(PACK_ROWS, self.m) and _is_at_least(PACKED_ELEMENTS, self.m, self.k)):
+            return False
+        place = self._left_place()
+        if place is not None and place.along_rows:
+            step = coefficient(place.offset, "k")
+            return isinstance(step, int) and step * place.dtype.itemsize % ONE_SET_NBYTES == 0 and not self._is_narrow()
         distance = None if place is None else coefficient(place.offset, "j")
         near = place is not None and isinstance(distance, int) and distance * place.dtype.itemsize % SAME_SET_NBYTES != 0
-        if not near and _is_at_least(PACKED_ELEMENTS, self.m, self.k):
-            self.tile_rows = min(12, largest_tile(self.context.lanes, self.width_limit).rows)
-            *batch, _, _ = self.left.shape
-            tiles = (self.m + self.tile_rows - 1) // self.tile_rows
-            self.left_panels = Value(TensorType(self.dtype, (*batch, tiles, self.k, self.tile_rows)), None, "panels")
+        return self.right_panels is not None and not near
+
+    def _is_narrow(self) -> bool:
+        """Whether too few panels of columns would read a copy of A."""
+        return isinstance(self.n, int) and self.n <= self.width_limit
+
+    def _pack_left(self) -> None:
+        """Panels of A before the product."""
+        self.tile_rows = min(LEFT_ROWS, largest_tile(self.context.lanes, self.width_limit).rows)
+        *batch, _, _ = self.left.shape
+        tiles = (self.m + self.tile_rows - 1) // self.tile_rows
+        self.left_panels = Value(TensorType(self.dtype, (*batch, tiles, self.k, self.tile_rows)), None, "panels")
 
     def _cut(self) -> None:
         """Units: a block of rows by one panel, for every matrix of the batch."""
@@ -201,10 +228,11 @@ class _Matmul:
         if self.right_panels is not None and not self.given:
             found.append(self._packing(self.right_panels, self.right, self.n, self.swapped, whole=False))
         if self.left_panels is not None:
-            found.append(self._packing(self.left_panels, self.left, self.m, not self.swapped, whole=True))
+            together = LEFT_TOGETHER if (place := self._left_place()) is not None and place.along_rows else 1
+            found.append(self._packing(self.left_panels, self.left, self.m, not self.swapped, whole=True, together=together))
         return [*found, self.product()]
 
-    def _packing(self, out: Value, value: Value, columns: Size, transposed: bool, whole: bool) -> Launch:
+    def _packing(self, out: Value, value: Value, columns: Size, transposed: bool, whole: bool, together: int = 1) -> Launch:
         def source(puller: Puller) -> Callable[[Position], Element]:
             def of_batch(at: Position) -> Element:
                 def element(row: Size, column: Size, block: Block) -> Expr:
@@ -215,7 +243,7 @@ class _Matmul:
 
             return of_batch
 
-        return panels_launch(self.context, Group(list(out.shape)), out, columns, source, whole)
+        return panels_launch(self.context, Group(list(out.shape)), out, columns, source, whole, together)
 
     def product(self) -> Launch:
         body: list[Stmt] = []
@@ -277,7 +305,7 @@ class _Matmul:
     # ---- register tiles --------------------------------------------------------------------------------------------
 
     def tiles(self) -> list[Stmt]:
-        """Full tiles, then what is left: in one tile where it is known how many rows that can be, else row by row."""
+        """Full tiles, then what is left: in one tile where it is known how many rows that can be, else in ever lower ones."""
         statements: list[Stmt] = []
         height = self.tile_rows
         full = self.rows // height
@@ -291,8 +319,11 @@ class _Matmul:
                 blocks = (self.rows - full * height + height - 1) // height  # 0 where all rows are in full tiles
                 statements.extend(last if blocks == 1 else [For("ir", blocks, "serial", last)])
         else:
-            base = full * height + Dim.symbol("ir", 0, below=self.rows % height)
-            statements.append(For("ir", self.rows % height, "serial", tuple(self.tile(1, base, 0, "rest"))))
+            base, rest = full * height, self.rows % height
+            for lower in (h for h in (LOWER_TILES if self.open else (1,)) if h < height):
+                place = base + Dim.symbol("ir", 0, below=rest // lower) * lower
+                statements.append(For("ir", rest // lower, "serial", tuple(self.tile(lower, place, 0, f"rest{lower}"))))
+                base, rest = base + rest // lower * lower, rest % lower
         return statements
 
     def tile(self, rows: int, base: Size, number: Size, name: str) -> list[Stmt]:

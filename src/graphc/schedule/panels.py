@@ -104,10 +104,13 @@ def copied(
 Matrices = Callable[[Puller], Callable[[Position], Element]]  # (puller)(index in the batch) -> a matrix
 
 
-def panels_launch(context: Context, group: Group, out: Value, columns: Size, source: Matrices, whole: bool = False) -> Launch:
+def panels_launch(
+    context: Context, group: Group, out: Value, columns: Size, source: Matrices, whole: bool = False, together: int = 1
+) -> Launch:
     """A kernel that stores all panels of matrices of so many columns, zeros beyond the last.
 
     whole: the last panel holds the last columns instead, so that all panels are full; there are as many columns as in one.
+    together: so many panels are made in one walk over the rows.
     """
     *batch, count, k, width = out.shape
     assert isinstance(width, int)
@@ -115,10 +118,14 @@ def panels_launch(context: Context, group: Group, out: Value, columns: Size, sou
     puller = Puller(context.checks, lambda _: False)
     matrix = source(puller)
     blocks = (k + PANEL_ROWS - 1) // PANEL_ROWS if not isinstance(k, int) or k > PANEL_ROWS else 1
-    extent = product(batch) * count * blocks
+    groups = (count + together - 1) // together
+    extent = product(batch) * groups * blocks
     p = Dim.symbol("p", 0, below=extent)
-    first, panel = (p % blocks) * PANEL_ROWS, (p // blocks) % count
-    element = matrix(delinear(p // blocks // count, tuple(batch)))
+    first, first_panel = (p % blocks) * PANEL_ROWS, (p // blocks) % groups * together
+    panels = minimum(together, count - first_panel)
+    panel = first_panel if together == 1 else first_panel + Dim.symbol("c", 0, below=panels)
+    at_batch = delinear(p // blocks // groups, tuple(batch))
+    element = matrix(at_batch)
 
     def here(row: Size, column: Size, block: Block) -> Expr:
         start = minimum(panel * width, columns - width) if full else panel * width
@@ -128,15 +135,24 @@ def panels_launch(context: Context, group: Group, out: Value, columns: Size, sou
     whole = whole or (isinstance(columns, int) and columns % width == 0)
     present = width if whole else clipped(columns, width, panel)
     name = puller.buffer(out, "out")
-    at = puller.offset(out, (*delinear(p // blocks // count, tuple(batch)), panel, first, 0))
+    at = puller.offset(out, (*at_batch, panel, first, 0))
     body = copied(puller, here, (name, at, width), rows, present, out.dtype)
+    if together != 1:
+        body = [_across(statement, panels) for statement in body]
     if not whole:
         to = at + Dim.symbol("k") * width + present + Dim.symbol("z")
         zero = Store(name, to, Const(0.0 if out.dtype.kind == "f" else 0, out.dtype))
         body.append(For("k", rows, "serial", (For("z", width - present, "vector", (zero,)),)))
     nest = For("p", extent, "parallel", tuple(body))
     rows_known = rows if isinstance(rows, int) else PANEL_ROWS // 2
-    return finish(puller, nest, extent, rows_known * width / 4, group, "panels")
+    return finish(puller, nest, extent, rows_known * width * together / 4, group, "panels")
+
+
+def _across(copy: Stmt, panels: Size) -> Stmt:
+    """A copy of one panel as one of several: row by row where a row of it is neighbours in memory."""
+    if isinstance(copy, For):
+        return For(copy.var, copy.extent, copy.kind, (For("c", panels, "serial", copy.body),))
+    return For("c", panels, "serial", (copy,))
 
 
 def panels(group: Group, context: Context) -> list[Launch]:

@@ -106,6 +106,9 @@ class Source:
 
 def resolve(value: Value) -> Source:
     """Look through movement nodes by running their index rules on symbols."""
+    rank = len(value.shape)
+    if value.node is None or not isinstance(value.node.lowering, Movement):
+        return Source(value, tuple(range(rank)), True, tuple(range(rank))[-1:])
     symbols = [Dim.symbol(f"d{i}", 0, below=size) for i, size in enumerate(value.shape)]
     index: tuple[Size, ...] = tuple(symbols)
     base = value
@@ -197,7 +200,11 @@ class _Partitioner:
                 reasons[value] = "its elements are read in another order"
             elif group not in found:
                 found.append(group)
-        yield from sorted(found, key=self.groups.index, reverse=True)
+        yield from sorted(found, key=self.precedence, reverse=True)
+
+    def precedence(self, group: Group) -> tuple[bool, int]:
+        """The latest first, but an anchor before the loops that make its epilogue's other operands: those it can take in."""
+        return group.anchor is not None and takes_epilogue(group.anchor), self.groups.index(group)
 
     def open(self, node: Node) -> None:
         """A group of its own for `node`."""
@@ -407,15 +414,20 @@ class _Partitioner:
         found.discard(group)
         return found
 
-    def ancestors(self, starts: set[Group]) -> set[Group]:
-        seen: set[Group] = set()
+    def needs(self, starts: set[Group], wanted: Group) -> bool:
+        """Is `wanted` among the groups that `starts` are made from, or one of them?"""
+        seen = set(starts)
         stack = list(starts)
         while stack:
             group = stack.pop()
-            if group not in seen:
-                seen.add(group)
-                stack.extend(self.producers(group))
-        return seen
+            if group is wanted:
+                return True
+            for value in group.reads:
+                producer = self.group_of.get(value)
+                if producer is not None and producer not in seen:
+                    seen.add(producer)
+                    stack.append(producer)
+        return False
 
     def makes_cycle(self, group: Group, node: Node) -> bool:
         """Would `node` in `group` need a result of a group that itself needs `group`?"""
@@ -425,15 +437,11 @@ class _Partitioner:
             producer = self.group_of.get(source.base)
             if producer is not None and producer is not group:
                 others.add(producer)
-        return group in self.ancestors(others)
+        return self.needs(others, group)
 
     def reaches_through_third(self, first: Group, second: Group) -> bool:
         """Is there a path between the two that leaves them?"""
-        for a, b in ((first, second), (second, first)):
-            outside = self.producers(b) - {a}
-            if a in self.ancestors(outside):
-                return True
-        return False
+        return any(self.needs(self.producers(b) - {a}, a) for a, b in ((first, second), (second, first)))
 
     # ---- outputs and order -----------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from graphc.dims import Dim, Size, product
+from graphc.dims import Dim, Size, known_less, product
 from graphc.ir.graph import Graph, Value
 from graphc.ir.op import Host, Scalar
 from graphc.schedule.alike import Alike
@@ -168,7 +168,7 @@ def _reads_in_step(group: Group, state: Value, new: Value, context: Context) -> 
 
 
 def _place_rest(launches: list[Launch | HostLaunch], places: dict[Value, Place], stages: list[int]) -> tuple[int, list[Size]]:
-    """Give every other buffer an arena offset (static size) or a temporary of its own (symbolic size).
+    """Give every other buffer an arena offset (static size) or a temporary that is free then and large enough (symbolic size).
 
     stages: when each launch runs.
     """
@@ -181,11 +181,16 @@ def _place_rest(launches: list[Launch | HostLaunch], places: dict[Value, Place],
                 last[value] = step
     intervals, static = [], []
     temporaries: list[Size] = []
+    busy: dict[int, int] = {}  # until when somebody needs a temporary
     for value in first:
         nbytes = product(value.shape) * value.dtype.itemsize
         if isinstance(nbytes, Dim):
-            places[value] = Place("temporary", len(temporaries))
-            temporaries.append(nbytes)
+            free = (i for i, size in enumerate(temporaries) if busy[i] < first[value] and known_less(nbytes, size + 1))
+            number = next(free, len(temporaries))
+            if number == len(temporaries):
+                temporaries.append(nbytes)
+            busy[number] = last[value]
+            places[value] = Place("temporary", number)
         else:
             static.append(value)
             intervals.append(Interval(nbytes, first[value], last[value]))

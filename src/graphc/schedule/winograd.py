@@ -25,6 +25,7 @@ from graphc.schedule.pull import Block, Position, cast
 
 POINTS = 16  # products of a patch
 MOST_PATCHES = 32  # of a unit
+WHOLE_PATCHES = 56  # of a unit that is a whole image
 BLOCK_NBYTES = 5 << 16  # of transformed patches
 CHUNK = 64  # channels that are transformed while their patches are in the nearest cache
 MOST_PANELS = 4  # of a unit: the patches are transformed again for others
@@ -124,8 +125,10 @@ class _Winograd(_Transforms):
         """Patches, channels and panels of a unit, such that what it goes over again and again stays in the second cache."""
         down, self.across = (-(-size // 2) for size in self.places)
         self.images = max(1, min(self.batch, MOST_PATCHES // (down * self.across)))
-        rows = down if down * self.across <= MOST_PATCHES else max(1, MOST_PATCHES // self.across)
-        bands = -(-down // rows)
+        most = max(1, MOST_PATCHES // self.across)
+        rows = min(range(min(most, down), most // 2, -1), key=lambda many: -(-down // many) * many, default=down)
+        whole = down * self.across <= WHOLE_PATCHES and down % rows != 0  # else the last band would be of patches outside
+        bands = 1 if whole else -(-down // rows)
         self.rows = -(-down // bands)
         self.bands = -(-down // self.rows)
         self.patches = self.images * self.rows * self.across
@@ -135,7 +138,7 @@ class _Winograd(_Transforms):
         self.chunks = next(k for k in range(min(most, chunks), 0, -1) if chunks % k == 0)
         self.depth = self.chunks * self.chunk
         self.blocks = -(-self.batch // self.images) * self.bands
-        self.each = min(self.count, MOST_PANELS)
+        self.each = min(self.count, MOST_PANELS if self.patches <= MOST_PATCHES else MOST_PANELS // 2)
         while self.each > 2 and self.blocks * self.groups * -(-self.count // self.each) < LEAST_UNITS:
             self.each = -(-self.each // 2)
         self.parts = -(-self.count // self.each)

@@ -9,12 +9,13 @@ Enters: `Launch`es, the kernels they name, the vector width.  Leaves: LLVM text 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from graphc.codegen.llvm.access import STREAMED, Access
 from graphc.codegen.llvm.emit import Emitter, Value, integer
+from graphc.codegen.llvm.records import FILL, RECORDS, RECORDS_TOGETHER, TOGETHER_WORDS, constant, record
 from graphc.codegen.llvm.render import render
 from graphc.codegen.llvm.width import width
 from graphc.dims import Size, substitute
@@ -23,7 +24,11 @@ from graphc.errors import IRError
 from graphc.ir.loops import ENTRY, STATUS_SLOT, THREADS_SLOT, Check, For, HostStep, Kernel, walk
 
 CHUNKS_PER_THREAD = 4
+SINGLES_PER_THREAD = 16  # so few iterations are a chunk each: an uneven share of them would show
 LEAST_CHUNK = 0.02  # grains that running a chunk costs by itself
+LEAST_RECORDS = 8  # launches in a row; fewer are quicker as text
+MODULE_CHARACTERS = 30_000  # of a module that keeps a thread busy for long enough
+_METADATA = f"{STREAMED} = !{{i32 1}}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +40,22 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One run of a kernel: for each parameter its `Slot`, or (sizes only) an int.   joins: it may run while the one before does."""
+    """One run of a kernel: for each parameter its `Slot`, or (sizes only) an int.   joins: it may run while the one before does.
+
+    grain: least number of parallel iterations worth a thread of its own, where the kernel's does not hold.
+    """
 
     kernel: str
     arguments: tuple[Slot | int, ...]
     joins: bool = False
+    grain: int | None = None
+
+    def least(self, kernel: Kernel) -> int:
+        """The grain of this launch."""
+        return max(1, kernel.grain if self.grain is None else self.grain)
 
 
-# One launch: directly where one chunk is enough, else over the pool in at most CHUNKS_PER_THREAD chunks a thread.
+# One launch: directly where one chunk is enough, else over the pool in a few chunks a thread, as many for each.
 _RUNTIME = f"""
 define internal void @graphc_chunk(ptr %data, i64 %chunk, i64 %chunks) nounwind {{
   %argsp = getelementptr i64, ptr %data, i64 1
@@ -66,7 +79,18 @@ define internal void @graphc_launch(ptr %kernel, ptr %args, i64 %extent, i64 %gr
   %last = sub i64 %rounded, 1
   %wanted = sdiv i64 %last, %grain
   %most = mul i64 %threads, {CHUNKS_PER_THREAD}
-  %chunks = call i64 @llvm.smin.i64(i64 %wanted, i64 %most)
+  %singles = mul i64 %threads, {SINGLES_PER_THREAD}
+  %short = icmp sle i64 %extent, %singles
+  %limit = select i1 %short, i64 %extent, i64 %most
+  %worth = call i64 @llvm.smin.i64(i64 %wanted, i64 %limit)
+  %over = srem i64 %worth, %threads
+  %missing = sub i64 %threads, %over
+  %grown = add i64 %worth, %missing
+  %uneven = icmp ne i64 %over, 0
+  %several = icmp sgt i64 %worth, %threads
+  %grows = and i1 %uneven, %several
+  %rounds = select i1 %grows, i64 %grown, i64 %worth
+  %chunks = call i64 @llvm.smin.i64(i64 %rounds, i64 %extent)
   %few = icmp sle i64 %chunks, 1
   %alone = icmp sle i64 %threads, 1
   %direct = or i1 %few, %alone
@@ -86,8 +110,7 @@ many:
 """
 
 
-# Several launches at once: a record of five words each (kernel, arguments, extent, grain, the chunk after its last).
-_TOGETHER_WORDS = 5
+# Several launches at once.
 _TOGETHER = f"""
 define internal void @graphc_chunk_of_several(ptr %entries, i64 %chunk, i64 %chunks) nounwind {{
 entry:
@@ -100,7 +123,7 @@ look:
   %found = icmp slt i64 %chunk, %end
   br i1 %found, label %run, label %skip
 skip:
-  %next = getelementptr i64, ptr %at, i64 {_TOGETHER_WORDS}
+  %next = getelementptr i64, ptr %at, i64 {TOGETHER_WORDS}
   br label %look
 run:
   %argsp = getelementptr i64, ptr %at, i64 1
@@ -140,7 +163,7 @@ next:
   %total.more = add i64 %total, %parts
   store i64 %total.more, ptr %endp
   %i.more = add i64 %i, 1
-  %at.more = getelementptr i64, ptr %at, i64 {_TOGETHER_WORDS}
+  %at.more = getelementptr i64, ptr %at, i64 {TOGETHER_WORDS}
   %more = icmp slt i64 %i.more, %count
   br i1 %more, label %next, label %start
 start:
@@ -150,6 +173,16 @@ start:
 """
 
 
+# What may be called from the entry or from those before it.
+_HELPERS = {
+    "graphc_run_together": RECORDS_TOGETHER,
+    "graphc_run": RECORDS,
+    "graphc_fill": FILL,
+    "graphc_launch_several": _TOGETHER,
+    "graphc_launch": _RUNTIME,
+}
+
+
 def render_program(
     launches: Sequence[Launch | HostStep],
     kernels: Mapping[str, Kernel],
@@ -157,17 +190,40 @@ def render_program(
     callback: Slot | None = None,
     scales: bool = False,
 ) -> str:
-    """The module text of `launches`, in order, of `kernels` (each written once, if launched).
+    """The text of `launches`, in order, of `kernels` (each written once, if launched), as one module.
 
     callback: where the table holds the address of ``void callback(table, number)``, which runs the host's steps.
     scales: as in `Emitter`.
     Raises IRError for a launch whose arguments do not fit its kernel's parameters.
     """
+    return next(render_modules(launches, kernels, lanes, callback, scales, most=None))
+
+
+def render_modules(
+    launches: Sequence[Launch | HostStep],
+    kernels: Mapping[str, Kernel],
+    lanes: int,
+    callback: Slot | None = None,
+    scales: bool = False,
+    most: int | None = MODULE_CHARACTERS,
+) -> Iterator[str]:
+    """`render_program` as several modules that refer to each other, of at least `most` characters each but for the last."""
     used = dict.fromkeys(launch.kernel for launch in launches if isinstance(launch, Launch))
-    texts = [render(kernels[name].renamed(name), width(kernels[name], lanes), scales) for name in used]
     main = _main(launches, kernels, callback)
-    helpers = [text for name, text in (("graphc_launch", _RUNTIME), ("graphc_launch_several", _TOGETHER)) if f"@{name}(" in main]
-    return "\n".join([*texts, *helpers, main, f"{STREAMED} = !{{i32 1}}\n"])
+    elsewhere: list[str] = []
+    here: dict[str, str] = {}
+    for name in used:
+        if most is not None and sum(map(len, here.values())) >= most:
+            yield "\n".join([*[text.replace("define internal", "define", 1) for text in here.values()], _METADATA])
+            elsewhere.extend(here)
+            here.clear()
+        here[name] = render(kernels[name].renamed(name), width(kernels[name], lanes), scales)
+    declared = [f"declare void @{name}(ptr, i64, i64)" for name in elsewhere]
+    helpers = ""
+    for name, text in _HELPERS.items():
+        if f"@{name}(" in main + helpers:
+            helpers += text
+    yield "\n".join([*here.values(), *declared, helpers, main, _METADATA])
 
 
 def parallel_extent(kernel: Kernel) -> Size:
@@ -183,9 +239,17 @@ def _main(launches: Sequence[Launch | HostStep], kernels: Mapping[str, Kernel], 
     slots = max((sum(_words(launch) for launch in run) for run in runs), default=1)
     most = max(map(len, runs), default=1)
     checked = False
-    for number, run in enumerate(runs):
+    constants: list[str] = []
+    for number, run in enumerate(_in_a_row(runs, kernels)):
         first = run[0]
-        if isinstance(first, HostStep):
+        if isinstance(first, _Row):
+            name = f"records{number}"
+            constants.append(constant(name, [_record(launch, kernels) for launch in first.launches]))
+            together = f"_together(ptr %table, ptr @{name}, i64 {len(first.launches)}, ptr %args, ptr %entries"
+            alone = f"(ptr %table, ptr @{name}, i64 {len(first.launches)}, ptr %args"
+            emit.here(f"call void @graphc_run{together if first.together else alone}, ptr %pool_run, ptr %pool)")
+            may_fail = False
+        elif isinstance(first, HostStep):
             assert callback is not None
             address = _slot(emit, callback.index, "ptr")
             emit.here(f"call void {address.text}(ptr %table, i64 {first.number})")
@@ -212,7 +276,60 @@ def _main(launches: Sequence[Launch | HostStep], kernels: Mapping[str, Kernel], 
         "  ret i64 %status",
     ]
     head = f"define i64 @{ENTRY}(ptr %table, ptr %pool_run, ptr %pool) nounwind {{"
-    return "\n".join([head, *lines, "}", ""])
+    return "\n".join([*constants, head, *lines, "}", ""])
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Launches that are written down as records, to run one after the other or together."""
+
+    launches: Sequence[Launch]
+    together: bool
+
+
+def _in_a_row(runs: Sequence[list[Any]], kernels: Mapping[str, Kernel]) -> Iterator[list[Any]]:
+    """The runs, with a row in the place of many single launches, or of a run of many."""
+    row: list[Launch] = []
+
+    def ended() -> Iterator[list[Any]]:
+        yield from [[_Row(tuple(row), False)]] if len(row) >= LEAST_RECORDS else [[launch] for launch in row]
+        row.clear()
+
+    checking = {name for name, kernel in kernels.items() if any(isinstance(s, Check) for s in walk(kernel.body))}
+    for run in runs:
+        first = run[0]
+        if len(run) == 1 and isinstance(first, Launch) and first.kernel not in checking and _is_known(first, kernels):
+            row.append(first)
+            continue
+        yield from ended()
+        yield [_Row(run, True)] if len(run) >= LEAST_RECORDS else run
+    yield from ended()
+
+
+def _is_known(launch: Launch, kernels: Mapping[str, Kernel]) -> bool:
+    """Whether a launch can be written down before the call."""
+    kernel = kernels[launch.kernel]
+    _arguments(kernel, launch)
+    return type(_extent(kernel, launch)) is int and all(isinstance(a, Slot) or a >= 0 for a in launch.arguments)
+
+
+def _record(launch: Launch, kernels: Mapping[str, Kernel]) -> list[str]:
+    kernel = kernels[launch.kernel]
+    extent = _extent(kernel, launch)
+    assert type(extent) is int
+    values = _arguments(kernel, launch)
+    words = [value.index if isinstance(value, Slot) else -1 - value for value in values]
+    return record(launch.kernel, extent, launch.least(kernel), words)
+
+
+def _arguments(kernel: Kernel, launch: Launch) -> list[Slot | int]:
+    """What a kernel is given: its parameters, then the status word's address."""
+    if len(launch.arguments) != len(kernel.params):
+        raise IRError(f"launch of {kernel.name}: {len(launch.arguments)} arguments for {len(kernel.params)} parameters")
+    for param, argument in zip(kernel.params, launch.arguments, strict=True):
+        if isinstance(argument, int) and param.role != "size":
+            raise IRError(f"launch of {kernel.name}: buffer {param.name} needs a slot, not {argument}")
+    return [*launch.arguments, Slot(STATUS_SLOT)]
 
 
 def _words(launch: Launch | HostStep) -> int:
@@ -238,7 +355,7 @@ def _together(launches: Sequence[Launch | HostStep], kernels: Mapping[str, Kerne
 def _grains(kernel: Kernel, launch: Launch) -> float:
     """How many threads the work of a launch is worth; at least the cost of a chunk."""
     extent = _extent(kernel, launch)
-    return max(extent / max(kernel.grain, 1), LEAST_CHUNK) if type(extent) is int else 1.0
+    return max(extent / launch.least(kernel), LEAST_CHUNK) if type(extent) is int else 1.0
 
 
 def _extent(kernel: Kernel, launch: Launch) -> Size:
@@ -256,8 +373,8 @@ def _start_several(emit: Emitter, run: Sequence[Launch], kernels: Mapping[str, K
         mine = emit.op(f"getelementptr i64, ptr %args, i64 {at}", int64, 1, (args,))
         extent = _extent(kernel, launch)
         assert type(extent) is int
-        words = (f"ptr @{launch.kernel}", f"ptr {mine.text}", f"i64 {extent}", f"i64 {max(kernel.grain, 1)}")
-        for position, word in enumerate(words, start=_TOGETHER_WORDS * i):
+        words = (f"ptr @{launch.kernel}", f"ptr {mine.text}", f"i64 {extent}", f"i64 {launch.least(kernel)}")
+        for position, word in enumerate(words, start=TOGETHER_WORDS * i):
             address = emit.op(f"getelementptr i64, ptr %entries, i64 {position}", int64, 1, (entries,))
             emit.here(f"store {word}, ptr {address.text}, align 8")
         at += _words(launch)
@@ -275,17 +392,7 @@ def _slot(emit: Emitter, index: int, kind: str = "i64") -> Value:
 
 def _fill(emit: Emitter, kernel: Kernel, launch: Launch, start: int = 0) -> None:
     """Write the kernel's argument slots, from `start` on: its parameters, then the status word's address."""
-    if len(launch.arguments) != len(kernel.params):
-        raise IRError(f"launch of {kernel.name}: {len(launch.arguments)} arguments for {len(kernel.params)} parameters")
-    values = []
-    for param, argument in zip(kernel.params, launch.arguments, strict=True):
-        if isinstance(argument, Slot):
-            values.append(_slot(emit, argument.index).text)
-        elif param.role == "size":
-            values.append(str(argument))
-        else:
-            raise IRError(f"launch of {kernel.name}: buffer {param.name} needs a slot, not {argument}")
-    values.append(_slot(emit, STATUS_SLOT).text)
+    values = [_slot(emit, a.index).text if isinstance(a, Slot) else str(a) for a in _arguments(kernel, launch)]
     args = Value("%args", int64, 1, 0)
     for position, value in enumerate(values, start=start):
         address = emit.op(f"getelementptr i64, ptr %args, i64 {position}", int64, 1, (args,))
@@ -301,11 +408,11 @@ def _start(emit: Emitter, kernel: Kernel, launch: Launch) -> None:
         elif param.role == "size":
             access.values[param.name] = _slot(emit, argument.index)
     extent = substitute(parallel_extent(kernel), static)
-    if type(extent) is int and extent <= kernel.grain:
+    if type(extent) is int and extent <= launch.least(kernel):
         emit.here(f"call void @{launch.kernel}(ptr %args, i64 0, i64 {extent})")
         return
     threads = _slot(emit, THREADS_SLOT)
-    count, grain = access.scalar(extent), integer(max(kernel.grain, 1))
+    count, grain = access.scalar(extent), integer(launch.least(kernel))
     emit.here(
         f"call void @graphc_launch(ptr @{launch.kernel}, ptr %args, i64 {count.text}, i64 {grain.text}, "
         f"i64 {threads.text}, ptr %pool_run, ptr %pool)"

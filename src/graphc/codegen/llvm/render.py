@@ -16,7 +16,7 @@ from graphc.codegen.llvm.access import Access, Trip
 from graphc.codegen.llvm.emit import Emitter, Value, integer, literal, memory_type
 from graphc.codegen.llvm.functions import apply, cast
 from graphc.codegen.llvm.transpose import transpose
-from graphc.dims import Dim, Size
+from graphc.dims import Dim, Size, divides
 from graphc.dtypes import bool_, int32, int64
 from graphc.errors import IRError
 from graphc.ir.loops import (
@@ -185,8 +185,11 @@ class _Renderer:
             if main < int(extent.text):
                 self._trip(loop, integer(main), int(extent.text) - main)
             return
-        end = self.emit.binary("and", extent, integer(-self.lanes))
+        whole = divides(self.lanes, self.access.resolve(loop.extent))
+        end = extent if whole else self.emit.binary("and", extent, integer(-self.lanes))
         self.emit.loop(integer(0), end, self.lanes, [], _writes(loop), full)
+        if whole:
+            return
 
         def left(_: list[Value]) -> list[Value]:
             self._trip(loop, end, self.lanes, self._mask(self.emit.binary("sub", extent, end)))

@@ -296,7 +296,7 @@ def ours_of(sample: Any) -> tuple[Any, Any, Any, dict[int, Any]]:
 def check_eager(info: Any, only: str | None, limit: int) -> Outcome:
     """The function gives PyTorch's values for every dtype PyTorch supports.
 
-    In a run of few samples the dtypes after the first take turns: each has every other sample.
+    In a run of few samples the dtypes after the first take turns: each has every third sample.
     """
     outcome, function = Outcome(), function_of(info.name, info.variant_test_name)
     values = info.name not in UNSPECIFIED

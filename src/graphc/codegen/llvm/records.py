@@ -43,6 +43,17 @@ done:
 }
 """
 
+# of the record at %at
+_FIELDS = """  %extentp = getelementptr i64, ptr %at, i64 1
+  %grainp = getelementptr i64, ptr %at, i64 2
+  %wordsp = getelementptr i64, ptr %at, i64 3
+  %first = getelementptr i64, ptr %at, i64 4
+  %kernel = load ptr, ptr %at
+  %extent = load i64, ptr %extentp
+  %grain = load i64, ptr %grainp
+  %words = load i64, ptr %wordsp
+"""
+
 RECORDS = f"""
 define internal void @graphc_run(ptr %table, ptr %records, i64 %count, ptr %args, ptr %pool_run, ptr %pool) nounwind {{
 entry:
@@ -52,15 +63,7 @@ entry:
 next:
   %i = phi i64 [ 0, %entry ], [ %i.more, %next ]
   %at = phi ptr [ %records, %entry ], [ %after, %next ]
-  %extentp = getelementptr i64, ptr %at, i64 1
-  %grainp = getelementptr i64, ptr %at, i64 2
-  %wordsp = getelementptr i64, ptr %at, i64 3
-  %first = getelementptr i64, ptr %at, i64 4
-  %kernel = load ptr, ptr %at
-  %extent = load i64, ptr %extentp
-  %grain = load i64, ptr %grainp
-  %words = load i64, ptr %wordsp
-  call void @graphc_fill(ptr %table, ptr %first, i64 %words, ptr %args)
+{_FIELDS}  call void @graphc_fill(ptr %table, ptr %first, i64 %words, ptr %args)
   call void @graphc_launch(ptr %kernel, ptr %args, i64 %extent, i64 %grain, i64 %threads, ptr %pool_run, ptr %pool)
   %after = getelementptr i64, ptr %first, i64 %words
   %i.more = add i64 %i, 1
@@ -83,15 +86,7 @@ next:
   %at = phi ptr [ %records, %entry ], [ %after, %next ]
   %to = phi ptr [ %entries, %entry ], [ %to.more, %next ]
   %mine = phi ptr [ %args, %entry ], [ %mine.more, %next ]
-  %extentp = getelementptr i64, ptr %at, i64 1
-  %grainp = getelementptr i64, ptr %at, i64 2
-  %wordsp = getelementptr i64, ptr %at, i64 3
-  %first = getelementptr i64, ptr %at, i64 4
-  %kernel = load ptr, ptr %at
-  %extent = load i64, ptr %extentp
-  %grain = load i64, ptr %grainp
-  %words = load i64, ptr %wordsp
-  call void @graphc_fill(ptr %table, ptr %first, i64 %words, ptr %mine)
+{_FIELDS}  call void @graphc_fill(ptr %table, ptr %first, i64 %words, ptr %mine)
   %to.args = getelementptr i64, ptr %to, i64 1
   %to.extent = getelementptr i64, ptr %to, i64 2
   %to.grain = getelementptr i64, ptr %to, i64 3

@@ -27,7 +27,7 @@ from graph_cases import (
 from graphc.dtypes import DType, bool_, float64, from_numpy
 from graphc.ir.graph import Builder, Graph, Node, Value, rewrite
 from graphc.ir.op import THROUGH, Bad, Composite, Fill, Host, Op, Sample, TensorType
-from graphc.ops.declare import Shorthand
+from graphc.ops.declare import NARROW, Shorthand
 from graphc.ops.movement import summed_to
 from graphc.passes.decompose import decompose
 
@@ -178,45 +178,27 @@ def check_text(op: Op, dtype: DType) -> None:
     assert print_graph(parse_graph(text)) == text
 
 
-def check_compiled(op: Op, dtype: DType) -> None:
-    """Native code gives what the references give: floats nearly, everything else exactly."""
-    made = traced(op, op.samples, dtype)
-    results = iter(run_compiled(made.graph, made.arrays, use_cache=True))
-    wanted = iter(made.expected())
-    for sample, outputs in zip(op.samples, made.outputs, strict=True):
-        for _ in outputs:
-            assert_close(next(results), next(wanted), f"{op.name}{sample.args}{sample.kwargs or ''}")
+def check_compiled(op: Op, dtype: DType, samples: Sequence[Sample] | None = None) -> None:
+    """Native code of all samples gives what the references give: floats nearly, everything else exactly.
 
-
-def check_narrow(op: Op, dtype: DType) -> None:
-    """Compiled and eager results of the first samples alone: what integers of one and two bytes need."""
-    first = op.samples[:3]
-    made = traced(op, first, dtype)
-    results = run_compiled(made.graph, made.arrays, use_cache=True)
-    for k, (got, wanted) in enumerate(zip(results, made.expected(), strict=True)):
-        assert_close(got, wanted, f"{op.name}: result {k} for {dtype}")
-    check_eager(op, dtype, first)
-
-
-def eager_samples(op: Op, dtype: DType) -> Sequence[Sample]:
-    """All samples in an operator's first dtype; in each of the others two of them, other ones for every dtype.
-
-    How an eager call comes to its program depends on shapes and attributes, what the program computes on the dtype.
+    Eager calls give its bits: of all samples in the operator's first dtype, in each of the others of two, other ones for every
+    dtype.  How an eager call comes to its program depends on shapes and attributes, what the program computes on the dtype.
     """
-    k = op.dtypes.index(dtype)
-    return op.samples if k == 0 else [op.samples[i % len(op.samples)] for i in (2 * k, 2 * k + 1)][: len(op.samples)]
-
-
-def check_eager(op: Op, dtype: DType, samples: Sequence[Sample]) -> None:
-    """Eager calls give the bits of compiled code."""
+    samples = op.samples if samples is None else samples
     made = traced(op, samples, dtype)
-    compiled = iter(run_compiled(made.graph, made.arrays, use_cache=True))
-    arrays = iter(made.arrays)
-    for sample in samples:
+    results = run_compiled(made.graph, made.arrays, use_cache=True)
+    compiled, wanted, arrays = iter(results), iter(made.expected()), iter(made.arrays)
+    k = op.dtypes.index(dtype)
+    called = range(len(samples)) if k == 0 or dtype in NARROW else [i % len(samples) for i in (2 * k, 2 * k + 1)]
+    for number, (sample, outputs) in enumerate(zip(samples, made.outputs, strict=True)):
         args, kwargs = (mapped(part, lambda _: graphc.from_numpy(next(arrays).copy())) for part in (sample.args, sample.kwargs))
-        got = [np.asarray(y.numpy_view()) for y in flat(op(*args, **kwargs))]
-        wanted = [next(compiled) for _ in got]
-        assert_same_bits(got, wanted, f"{op.name}{sample.args}{sample.kwargs or ''}, eager against compiled")
+        of_sample = [next(compiled) for _ in outputs]
+        call = f"{op.name}{sample.args}{sample.kwargs or ''}"
+        for result in of_sample:
+            assert_close(result, next(wanted), call)
+        if number in called:
+            got = [np.asarray(y.numpy_view()) for y in flat(op(*args, **kwargs))]
+            assert_same_bits(got, of_sample, f"{call}, eager against compiled")
 
 
 # shorthands of operators whose results are sized by elements

@@ -239,6 +239,11 @@ def samples(info: Any, dtype: torch.dtype, requires_grad: bool, limit: int) -> l
     return [found[i] for i in sorted({round(k * (len(found) - 1) / (limit - 1)) for k in range(limit)})]
 
 
+def taking_turns(found: list[Any], k: int) -> list[Any]:
+    """In a run of few samples, every third of them for the dtypes after the first (k = 0), other ones for each."""
+    return found[k % 3 :: 3] if k > 0 and 2 < len(found) <= FEW else found
+
+
 def shown(sample: Any) -> str:
     """A sample in a few words."""
 
@@ -294,15 +299,11 @@ def ours_of(sample: Any) -> tuple[Any, Any, Any, dict[int, Any]]:
 
 
 def check_eager(info: Any, only: str | None, limit: int) -> Outcome:
-    """The function gives PyTorch's values for every dtype PyTorch supports.
-
-    In a run of few samples the dtypes after the first take turns: each has every third sample.
-    """
+    """The function gives PyTorch's values for every dtype PyTorch supports."""
     outcome, function = Outcome(), function_of(info.name, info.variant_test_name)
     values = info.name not in UNSPECIFIED
     for k, dtype in enumerate(dtypes_of(info, only)):
-        found = samples(info, DTYPES[dtype], False, limit)
-        for sample in found[k % 2 :: 2] if k > 0 and 2 < len(found) <= FEW else found:
+        for sample in taking_turns(samples(info, DTYPES[dtype], False, limit), k):
             theirs = torch_result(info.op, clone(sample))
             if isinstance(theirs, Exception) or is_half_complex(theirs):
                 continue
@@ -368,8 +369,8 @@ def check_forms(info: Any, only: str | None, limit: int) -> Outcome:
     outcome = Outcome()
     values = info.name not in UNSPECIFIED
     short = info.name.rsplit(".", 1)[-1]
-    for dtype in [d for d in dtypes_of(info, only) if d in ("float32", "int64", "bool")][:2]:
-        for sample in samples(info, DTYPES[dtype], False, min(limit, 4)):
+    for k, dtype in enumerate([d for d in dtypes_of(info, only) if d in ("float32", "int64", "bool")][:2]):
+        for sample in taking_turns(samples(info, DTYPES[dtype], False, min(limit, FEW)), k):
             for form, call in forms_of(info):
                 theirs = torch_result(call, clone(sample))
                 if isinstance(theirs, Exception):
@@ -477,8 +478,8 @@ def weights_for(library: Any, like: Any, seed: int) -> Any:
 def check_compiled(info: Any, only: str | None, limit: int) -> Outcome:
     """Compiled code gives eager's results in every bit."""
     outcome, function = Outcome(), function_of(info.name, info.variant_test_name)
-    for dtype in [d for d in dtypes_of(info, only) if d in ("float32", "int64", "bool", "complex64")][:2]:
-        for sample in samples(info, DTYPES[dtype], False, min(limit, 3)):
+    for k, dtype in enumerate([d for d in dtypes_of(info, only) if d in ("float32", "int64", "bool", "complex64")][:2]):
+        for sample in taking_turns(samples(info, DTYPES[dtype], False, min(limit, 3)), k):
             if isinstance(torch_result(info.op, clone(sample)), Exception):
                 continue
             with noted(outcome, dtype, sample):

@@ -2,7 +2,7 @@
 
 Enters: names of rows, how long, which libraries.  Leaves: tables, JSON, a chart, a row of the history.  Never here: measuring.
 
-``python -m bench load``, ``eager``, ``training``, ``dataloader``, ``bits``: see those modules.
+``python -m bench load``, ``eager``, ``training``, ``dataloader``, ``bits``, ``calls``, ``sizes``: see those modules.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench import limits, report, turns
 from bench.peers import LIBRARIES, OURS
 from bench.workloads import GROUPS, WORKLOADS, Missing, chosen
 
-OTHERS = ("load", "eager", "training", "dataloader", "bits")
+OTHERS = ("load", "eager", "training", "dataloader", "bits", "calls", "sizes")
 DISTRIBUTIONS = ("graphc", "torch", "jax", "onnxruntime", "numpy", "llvmlite")
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from bench.workloads import WORKLOADS, Array, Missing, Workload, inputs_of, weights_of
+from bench.workloads.steps import step_of
 
 CHECKED_STEPS = 3  # of training
 OPSET = 20
@@ -85,17 +86,8 @@ def _truth(workload: Workload, t: Any, model: Any, inputs: Sequence[Array], fold
     """Results in float64; of a training step the losses of the first steps."""
     given = [t.from_numpy(x.astype(np.float64) if x.dtype == np.float32 else x) for x in inputs]
     if workload.optimizer:
-        kind, options = workload.optimizer
-        model = model.double().train()
-        optimizer = getattr(t.optim, kind)(model.parameters(), **options)
-        losses = []
-        for _ in range(CHECKED_STEPS):
-            optimizer.zero_grad()
-            loss = model(*given)
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.detach().item())
-        return [np.array(losses)]
+        step = step_of(t, workload, model.double().train())
+        return [np.array([step(*given).item() for _ in range(CHECKED_STEPS)])]
     if workload.numpy and not hasattr(model, "state_dict"):
         results = workload.numpy(*[x.numpy() for x in given])
         return [np.asarray(part) for part in flat(results)]

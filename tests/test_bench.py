@@ -44,6 +44,15 @@ def test_tiny_row(tmp_path: Path) -> None:
     assert json.loads(second.read_text())["rows"] == record["rows"]
 
 
+def test_calls_of_a_module() -> None:
+    """graphc alone; its results are right, and every kind of call is timed."""
+    ended = bench("calls", "--libraries", "graphc", "--parameters", "6", "--seconds", "0.05", "--threads", "1")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    told = ended.stdout.splitlines()
+    assert told[0].startswith("6 parameters") and len(told) == 5
+    assert all(float(line.split()[-1]) > 0 for line in told[1:])
+
+
 def test_bits_of_rows() -> None:
     """A row as it is and, having one sample, with several; status 0."""
     ended = bench("bits", "tiny", "mlp_784_512_512_10_b1", "--threads", "2", "--lanes", "8")

@@ -436,3 +436,53 @@ def test_a_copied_model_is_another() -> None:
         twin[0].weight.zero_()
     assert_same_bits(arrays(compiled(x)), arrays(model(x)))
     assert_same_bits(arrays(graphc.compile(twin)(x)), arrays(twin(x)))
+
+
+# ---- gradients that do not arrive ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [3, 4, 5])
+@pytest.mark.parametrize("present", [(0,), (1,), (2,), (3,), (0, 2), (1, 3), (0, 1, 2, 3)], ids=str)
+def test_results_without_a_gradient_add_nothing(present: tuple[int, ...], size: int) -> None:
+    def function(x: Any, w: Any) -> Any:
+        a = x * w
+        return a.sum(), a.log().sum(), x + 0.0, w * 2
+
+    def gradients(f: Any, again: bool) -> list[Any]:
+        found: list[Any] = []
+        for n in (3, size):  # the second with symbolic sizes
+            x = graphc.tensor([0.0, -0.0, 2.0, 1.0, 1.0][:n]).requires_grad_()
+            w = graphc.tensor([-0.0, 0.0, 3.0, 0.0, 1.0][:n]).requires_grad_()
+            results = f(x, w)
+            given = [graphc.full_like(results[i], -0.0, requires_grad=True) for i in present]
+            made = graphc.autograd.grad([results[i] for i in present], (x, w), given, create_graph=again, allow_unused=True)
+            found += [g if g is None else g.detach().numpy().tobytes() for g in made]
+        return found
+
+    for again in (False, True):
+        assert gradients(graphc.compile(function), again) == gradients(function, again)
+
+
+def test_a_backward_that_reads_elements() -> None:
+    class Scaled(graphc.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            ctx.save_for_backward(x)
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            (x,) = ctx.saved_tensors
+            return g * 2 if (g if of_gradient else x).sum() > 0 else g
+
+    of_gradient = True
+    x = graphc.ones(2, requires_grad=True)
+    with pytest.warns(CompileWarning, match="runs eagerly: backward reads elements of a gradient"):
+        graphc.compile(Scaled.apply)(x).sum().backward()
+    assert x.grad.tolist() == [2, 2]
+    of_gradient = False
+    compiled = graphc.compile(lambda x: (Scaled.apply(x), x * 3))
+    for value in (1.0, -1.0, 2.0):
+        x = graphc.full((2,), value, requires_grad=True)
+        compiled(x)[0].sum().backward()
+        assert x.grad.tolist() == ([2, 2] if value > 0 else [1, 1])

@@ -87,6 +87,56 @@ def test_python_renderer() -> None:
         np.testing.assert_array_equal(run_in_python(graph, inputs)[0], run_compiled(graph, inputs)[0])
 
 
+def expansion(x: str, width: int, between: str, places: str, stride: int, kernel: int, before: str, keeps: bool = False) -> Graph:
+    """A convolution of one by one, and what a depthwise one makes of its results."""
+    inner, outer = x.split(", ")[-1], between.split(", ")[-1]
+    out = f"{x.split(', ')[0]}, {places}, {outer}"
+    panels = f"1, {-(-int(outer) // width)}, {inner}, {width}"
+    sizes = ", ".join(between.split(", ")[1:3])
+    one = f"kernel=(1, 1), stride=(1, 1), before=(0, 0), places=({sizes}), dilation=(1, 1), groups=1, columns={outer}"
+    two = f"places=({places}), stride=({stride}, {stride}), before=({before}), dilation=(1, 1)"
+    return parse_graph(
+        f"graph @f(%x: f32[{x}], %p: f32[{panels}], %s: f32[{outer}], %k: f32[{kernel}, {kernel}, {outer}], %r: f32[{out}]) {{\n"
+        f"  %0 = convolution_panels(%x, %p, {one}) : f32[{between}]\n"
+        f"  %1 = mul(%0, %s) : f32[{between}]\n  %2 = relu(%1) : f32[{between}]\n"
+        f"  %3 = depthwise_last(%2, %k, {two}) : f32[{out}]\n  %4 = add(%3, %r) : f32[{out}]\n"
+        f"  return %4{', %2' if keeps else ''}\n}}"
+    )
+
+
+EXPANSIONS = {
+    "same size": expansion("2, 32, 25, 8", 32, "2, 32, 25, 96", "32, 25", 1, 3, "1, 1"),
+    "strided": expansion("1, 75, 65, 5", 16, "1, 75, 65, 48", "38, 33", 2, 3, "1, 1"),
+    "part of a panel": expansion("1, 27, 25, 20", 32, "1, 27, 25, 240", "26, 25", 1, 5, "1, 2"),
+}
+
+
+@pytest.mark.parametrize("name", EXPANSIONS)
+def test_expansion(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = EXPANSIONS[name]
+    inputs = arrays_for(graph)
+    assert len(schedule(optimise(graph)).launches) == 1
+    narrow, wide = (run_compiled(graph, inputs, lanes=lanes)[0] for lanes in (4, 16))
+    monkeypatch.setattr("graphc.schedule.expansion.LEAST_NBYTES", 1 << 40)
+    assert len(schedule(optimise(graph)).launches) == 2
+    apart = run_compiled(graph, inputs)[0]
+    np.testing.assert_array_equal(narrow, apart)
+    np.testing.assert_array_equal(wide, apart)
+
+
+def test_expansion_that_others_read() -> None:
+    graph = expansion("2, 32, 25, 8", 32, "2, 32, 25, 96", "32, 25", 1, 3, "1, 1", keeps=True)
+    assert len(schedule(optimise(graph)).launches) == 2
+
+
+def test_expansion_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphc.schedule.expansion.LEAST_NBYTES", 0)
+    graph = expansion("1, 4, 3, 2", 16, "1, 4, 3, 96", "2, 2", 2, 3, "1, 1")
+    inputs = arrays_for(graph)
+    assert len(schedule(optimise(graph)).launches) == 1
+    np.testing.assert_array_equal(run_in_python(graph, inputs)[0], run_compiled(graph, inputs)[0])
+
+
 @pytest.mark.parametrize("how", [{}, {"groups": 2, "stride": 2}, {"padding": 1}])
 def test_examples_with_filters_of_their_own(how: dict[str, int]) -> None:
     x, w = graphc.randn(3, 2, 16, 7, 6), graphc.randn(3, 20, 16 // how.get("groups", 1), 3, 3)

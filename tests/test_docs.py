@@ -39,7 +39,7 @@ def compiler_lines(text: str) -> int:
 
 
 # Pages whose code is run.
-PAGES = ("README.md", "docs/graphc_in_300_lines.md", "docs/pytorch.md", "docs/checkpoints.md")
+PAGES = ("README.md", "docs/graphc_in_300_lines.md", "docs/pytorch.md", "docs/checkpoints.md", "docs/compile.md")
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -15,7 +15,7 @@ from cuda.lowered import lower
 from graph_cases import assert_same_bits, parse_graph, random_inputs, run_compiled, run_in_python, run_interpreted
 from graphc import saving
 from graphc.artifact import files
-from graphc.errors import ArtifactError, CompileWarning, IRError
+from graphc.errors import ArtifactError, IRError
 from graphc.linalg import LinAlgError
 from graphc.pipeline import Options, build, lay_out, optimise
 from graphc.runtime.plan import Plan
@@ -204,11 +204,9 @@ def test_training_through_the_host() -> None:
     assert_same_bits([compiled.numpy()], [eager.numpy()])
 
 
-def test_results_sized_by_elements_fall_back_to_eager() -> None:
-    compiled = graphc.compile(lambda x: graphc.nonzero(x) * 2)
-    with pytest.warns(CompileWarning, match=r"nonzero"):
-        got = compiled(graphc.tensor([0.0, 1.0, 2.0]))
-    np.testing.assert_array_equal(got.numpy(), [[2], [4]])
+def test_results_sized_by_elements_are_found_before_the_program() -> None:
+    compiled = graphc.compile(lambda x: graphc.nonzero(x) * 2, fullgraph=True)
+    np.testing.assert_array_equal(compiled(graphc.tensor([0.0, 1.0, 2.0])).numpy(), [[2], [4]])
 
 
 def test_options_do_not_matter_to_a_host_call() -> None:

@@ -9,7 +9,7 @@ import graphc
 from graph_cases import assert_same_bits, check_pass, parse_graph, random_inputs, run_compiled, run_in_python
 from graphc import nn, pipeline
 from graphc.codegen.python import fma32
-from graphc.ops.convolution_weight_last import BLOCK, block_of, images_of_part
+from graphc.ops.convolution_weight_last import BLOCK, block_of
 from graphc.passes.layout import channels_last, to_first, to_last
 
 DENSE = "stride=(1, 1), dilation=(1, 1)"
@@ -299,14 +299,13 @@ def test_blocks_are_images_or_rows() -> None:
     assert block_of(3, 4, 4) == (3, 4)
     assert block_of(8, 30, 40) == (1, BLOCK // 40)
     assert block_of(8, 2, 5 * BLOCK) == (1, 1)
-    assert images_of_part(9, 8) == 2
 
 
 def test_weight_gradient_is_chains_over_blocks_added_in_order() -> None:
     graph = parse_graph(
         f"""
         graph @g(%g: f32[3, 12, 40, 2], %x: f32[3, 13, 41, 3]) {{
-          %0 = convolution_weight_sums(%g, %x, kernel=(3, 2), {DENSE}, before=(1, 0), parts=2) : f32[2, 3, 2, 3, 2]
+          %0 = convolution_weight_sums(%g, %x, kernel=(3, 2), {DENSE}, before=(1, 0), parts=2, images=2) : f32[2, 3, 2, 3, 2]
           return %0
         }}
         """
@@ -334,7 +333,7 @@ def test_weight_gradient_in_python(before: tuple[int, int], size: int) -> None:
     graph = parse_graph(
         f"""
         graph @g(%g: f32[2, {size}, {size}, 5], %x: f32[2, {sizes[0]}, {sizes[1]}, 2]) {{
-          %0 = convolution_weight_sums(%g, %x, kernel=(3, 3), {DENSE}, before={before}, parts=1) : f32[1, 3, 3, 2, 5]
+          %0 = convolution_weight_sums(%g, %x, kernel=(3, 3), {DENSE}, before={before}, parts=1, images=2) : f32[1, 3, 3, 2, 5]
           return %0
         }}
         """

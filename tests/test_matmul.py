@@ -17,6 +17,7 @@ from graphc.ir.graph import Builder, Graph, Value
 from graphc.ir.loops import K_BLOCK
 from graphc.ir.op import Op, TensorType
 from graphc.ops.panels import panel_width
+from graphc.passes.prepare import prepare
 from graphc.pipeline import Options, build
 from graphc.schedule.schedule import schedule
 
@@ -117,8 +118,27 @@ def test_panels_give_the_bits_of_the_matrix(columns: int) -> None:
             assert_same_bits(run(through_panels, a, w), wanted, f"{rows} {columns} {layout}")
 
 
+def test_one_row_reads_a_large_weight_as_it_lies() -> None:
+    for outputs, inputs in ((200, 768), (97, 530), (64, 1100)):  # of the second, strips end where panels and blocks of k do not
+        a, b = normal(1, inputs), normal(outputs, inputs, seed=1)
+        wanted = graphc.matmul(graphc.tensor(a), graphc.tensor(b.T.copy())).numpy()
+        assert_same_bits(run(lambda a, b: product(a, b, "nt"), a, b), wanted, f"{outputs} {inputs}")
+
+
+def test_a_program_keeps_panels_of_so_many_bytes() -> None:
+    def both(x: Any, v: Any, w: Any) -> Any:
+        return Op.table["add"].run(product(x, v, "nn"), product(x, w, "nn"))
+
+    graph = graph_of(both, normal(3, 64), normal(64, 128), normal(64, 128))
+    for most, wanted in ((1 << 20, ["matmul_panels"] * 2), (40_000, ["matmul_panels", "matmul"])):
+        made = prepare(graph, (1, 2), most)
+        assert made is not None
+        assert [node.op.name for node in made.main.nodes] == [*wanted, "add"]
+        assert made.panels == 64 * 128 * 4 * wanted.count("matmul_panels")
+
+
 def test_a_matrix_that_many_rows_read_is_packed_once() -> None:
-    launches = schedule(graph_of(lambda a, b: product(a, b, "nn"), normal(1024, 1024), normal(1024, 512))).launches
+    launches = schedule(graph_of(lambda a, b: product(a, b, "nn"), normal(3072, 520), normal(520, 1024))).launches
     assert [getattr(launch, "note", "") for launch in launches][-1] == "matmul, B in panels"
     assert len(launches) > 1
 

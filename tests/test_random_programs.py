@@ -60,13 +60,13 @@ def check(graph: Graph, arrays: Sequence[Array], *, in_python: bool) -> None:
         assert_same_bits(run_in_python(graph, arrays), compiled, f"{graph}\nPython renderer")
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(16))
 def test_a_small_program(seed: int) -> None:
     program = RandomProgram(seed)
     check(program.graph, program.arrays(), in_python=True)
 
 
-@pytest.mark.parametrize("seed", range(1000, 1012))
+@pytest.mark.parametrize("seed", range(1000, 1006))
 def test_a_program_with_long_dims(seed: int) -> None:
     program = RandomProgram(seed, steps=10, sizes=(*SIZES, *LONG), rank=2)
     arrays = program.arrays()
@@ -81,7 +81,7 @@ def test_a_program_with_long_dims(seed: int) -> None:
         set_num_threads(before)
 
 
-@pytest.mark.parametrize("seed", range(2000, 2020))
+@pytest.mark.parametrize("seed", range(2000, 2006))
 def test_the_gradient_of_a_program(seed: int) -> None:
     program = RandomProgram(seed, steps=8)
     wanted = [v for v in program.graph.inputs if v.dtype.kind == "f"]
@@ -114,7 +114,7 @@ def symbolic_text(text: str) -> str:
     return re.sub(r"(?<=shape=\()[^)]*|(?<=stops=\()[^)]*", in_attribute, text)
 
 
-@pytest.mark.parametrize("seed", range(3000, 3030))
+@pytest.mark.parametrize("seed", range(3000, 3012))
 def test_symbolic_sizes_give_the_bits_of_static_ones(seed: int) -> None:
     program = RandomProgram(seed, sizes=(1, 2, 3, N, M, N, M), rank=3, without=("slice",))
     arrays = program.arrays()
@@ -123,7 +123,7 @@ def test_symbolic_sizes_give_the_bits_of_static_ones(seed: int) -> None:
     assert_same_bits(run_compiled(graph, arrays, sizes=sizes), run_compiled(program.graph, arrays), str(graph))
 
 
-@pytest.mark.parametrize("seed", range(4000, 4040))
+@pytest.mark.parametrize("seed", range(4000, 4016))
 def test_updates_give_the_bits_of_outputs(seed: int) -> None:
     """States written in place, or copied at the end, take the values that the same graph returns."""
     program = RandomProgram(seed, steps=16)
@@ -165,7 +165,7 @@ def test_what_random_programs_found(case: str) -> None:
     check(graph, random_inputs(graph), in_python=True)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(24))
 def test_passes_keep_the_results(seed: int) -> None:
     program = RandomProgram(seed)
     arrays = program.arrays()

@@ -118,6 +118,23 @@ def test_many_launches_are_written_down_as_data(together: bool, threads: int) ->
     assert bool(chunk_counts) == (together or threads > 1)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_single_launches_and_those_that_run_together_are_one_row(threads: int) -> None:
+    kernels = {"copy": doubled("copy", 512, grain=10**9), "wide": doubled("wide", 512)}
+    slots = [Slot(FIRST_SLOT + i) for i in range(13)]
+    launches = []
+    for i in range(0, 12, 3):  # one, then two at once of its result; the second of those goes on
+        launches += [Launch("wide", (slots[i], slots[i + 1])), Launch("copy", (slots[i + 1], slots[i + 2]))]
+        launches.append(Launch("wide", (slots[i + 1], slots[i + 3]), True))
+    text = render_program(launches, kernels, 8)
+    assert text.count("call void @graphc_run(") == 1 and text.count("call void @graphc_launch") == 2
+    entry = MAIN(link(assemble(text), ["graphc_main"])["graphc_main"])
+    arrays = [np.ones(512, np.float32), *(np.zeros(512, np.float32) for _ in range(12))]
+    assert call(entry, *arrays, threads=threads) == 0
+    for i, array in enumerate(arrays):
+        same_bits(array, np.full(512, 2.0 ** (2 * (i // 3) + min(i % 3, 2)), np.float32))
+
+
 def test_a_check_ends_a_row_of_launches() -> None:
     positive = kernel("positive", 1, loop("p", 1, "parallel", Check(fn("gt", load("out", 0), Const(0.0, float32)), 7)))
     kernels = {"copy": doubled("copy", 256), "positive": positive}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 import pickle
 
 import numpy as np
@@ -430,3 +431,12 @@ def test_allclose() -> None:
     assert graphc.allclose(x, x, equal_nan=True)
     assert graphc.allclose(graphc.full((2,), graphc.pi), graphc.tensor([3.1415927, 3.1415929]))
     assert not graphc.allclose(graphc.ones(2), graphc.ones(2) * 1.01)
+
+
+def test_a_list_is_extended_by_a_size() -> None:
+    listed: list[object] = ["a"]
+    listed += graphc.Size([2, 3])
+    assert listed == ["a", 2, 3]
+    assert operator.add((1,), graphc.Size([2])) == graphc.Size([1, 2])
+    with pytest.raises(TypeError):
+        operator.add([1], graphc.Size([2]))

@@ -9,18 +9,20 @@ import graphc
 from bench.peers import Begin
 from bench.prepare import arrays, fill, flat
 from bench.workloads import Workload
+from bench.workloads.steps import step_of
 
 
 def runner(workload: Workload, folder: Path, mode: str, threads: int) -> tuple[Begin, Any]:
     """See `bench.peers`."""
     graphc.set_num_threads(threads)
+    graphc.manual_seed(0)
     inputs = [graphc.from_numpy(x) for x in arrays(folder, "input")]
     model = workload.build(graphc)
     with graphc.no_grad():
         fill(model, folder, graphc.from_numpy)
     if hasattr(model, "train"):
         model.train(workload.training)
-    function = _step(workload, model) if workload.training else model
+    function = step_of(graphc, workload, model) if workload.training else model
     weights = mode if mode in ("int8", "bfloat16") else None
     if not workload.training:
         graphc.set_grad_enabled(False)
@@ -30,18 +32,3 @@ def runner(workload: Workload, folder: Path, mode: str, threads: int) -> tuple[B
         return lambda: run(*inputs)
 
     return begin, lambda results: [part.numpy() for part in flat(results)]
-
-
-def _step(workload: Workload, model: Any) -> Any:
-    assert workload.optimizer
-    kind, options = workload.optimizer
-    optimizer = getattr(graphc.optim, kind)(model.parameters(), **options)
-
-    def step(*given: Any) -> Any:
-        optimizer.zero_grad()
-        loss = model(*given)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    return step

@@ -80,8 +80,9 @@ def is_statistic(name: str) -> bool:
     return name.endswith(("running_mean", "running_var"))
 
 
-def called(model: Module, weights: dict[str, Any], *given: Any) -> tuple[Any, dict[str, Any]]:
-    """The model's result with these weights, and its statistics after the call."""
+def called(model: Module, weights: dict[str, Any], *given: Any, key: Any = None) -> tuple[Any, dict[str, Any]]:
+    """The model's result with these weights, and its statistics after the call.   key: of what is dropped in training."""
+    _random.key = key
     owners = {name: _owner(model, name) for name in weights}
     for name, (owner, last) in owners.items():
         setattr(owner, last, weights[name])
@@ -232,8 +233,29 @@ class LSTM(Module):
         return jnp.swapaxes(states, 0, 1), state
 
 
+class Dropout(Module):
+    """In training, zeros with probability `p`, and the rest larger."""
+
+    def __init__(self, p: float) -> None:
+        self.p = p
+
+    def forward(self, x: Any) -> Any:
+        return dropout(x, self.p) if self.training else x
+
+
 def _module_of(function: Any) -> Any:
     return type("Function", (Module,), {"forward": lambda self, x: function(x), "__init__": lambda self, *given, **options: None})
+
+
+# ---- random numbers ----------------------------------------------------------------------------------------------------
+
+_random = types.SimpleNamespace(key=None)  # of the call that is traced
+
+
+def dropout(x: Any, p: float) -> Any:
+    """Zeros with probability `p`, the rest divided by 1 - p."""
+    _random.key, used = jax.random.split(_random.key)
+    return jnp.where(jax.random.bernoulli(used, 1 - p, x.shape), x / (1 - p), 0)
 
 
 # ---- functions ---------------------------------------------------------------------------------------------------------
@@ -250,14 +272,17 @@ def layer_norm(x: Any, shape: Any, weight: Any, bias: Any, eps: float = 1e-5) ->
     return (x - mean) * lax.rsqrt(x.var(-1, keepdims=True) + eps) * weight + bias
 
 
-def scaled_dot_product_attention(q: Any, k: Any, v: Any, attn_mask: Any = None, is_causal: bool = False) -> Any:
+def scaled_dot_product_attention(
+    q: Any, k: Any, v: Any, attn_mask: Any = None, is_causal: bool = False, dropout_p: float = 0.0
+) -> Any:
     """Of heads, [B, H, T, D]."""
     scores = jnp.einsum("bhtd,bhsd->bhts", q, k) * q.shape[-1] ** -0.5
     if is_causal:
         attn_mask = jnp.tril(jnp.ones(scores.shape[-2:], bool))
     if attn_mask is not None:
         scores = jnp.where(attn_mask, scores, -jnp.inf)
-    return jnp.einsum("bhts,bhsd->bhtd", jax.nn.softmax(scores, -1), v)
+    weights = jax.nn.softmax(scores, -1)
+    return jnp.einsum("bhts,bhsd->bhtd", dropout(weights, dropout_p) if dropout_p else weights, v)
 
 
 def cross_entropy(scores: Any, wanted: Any) -> Any:
@@ -272,6 +297,7 @@ functional = types.SimpleNamespace(
 nn = types.SimpleNamespace(
     Module=Module, Sequential=Sequential, ModuleList=lambda parts: Sequential(*parts), Linear=Linear, LayerNorm=LayerNorm,
     Embedding=Embedding, Conv2d=Conv2d, ConvTranspose2d=ConvTranspose2d, BatchNorm2d=BatchNorm2d, MaxPool2d=MaxPool2d, LSTM=LSTM,
+    Dropout=Dropout,
     ReLU=_module_of(jax.nn.relu), ReLU6=_module_of(jax.nn.relu6), Identity=_module_of(lambda x: x),
     Flatten=_module_of(lambda x: x.reshape(x.shape[0], -1)),
     AdaptiveAvgPool2d=_module_of(lambda x: x.mean((2, 3), keepdims=True)), functional=functional,

@@ -51,13 +51,26 @@ def _training(workload: Workload, model: Any, weights: dict[str, Any], inputs: l
     zeros = lambda: {name: jnp.zeros_like(value) for name, value in parameters.items()}
     state: list[Any] = [parameters, statistics, (jnp.zeros((), jnp.float32), zeros(), zeros() if kind != "SGD" else {})]
 
-    def loss_of(parameters: Any, statistics: Any, *given: Any) -> Any:
-        return jax_names.called(model, {**parameters, **statistics}, *given)
+    def loss_of(parameters: Any, statistics: Any, key: Any, *given: Any) -> Any:
+        loss, moved = jax_names.called(model, {**parameters, **statistics}, *given, key=key)
+        return loss / workload.pieces, moved
 
     def step(parameters: Any, statistics: Any, moments: Any, *given: Any) -> Any:
-        (loss, moved), gradients = jax.value_and_grad(loss_of, has_aux=True)(parameters, statistics, *given)
-        parameters, moments = update(parameters, gradients, moments, **options)
-        return loss, parameters, moved, moments
+        count: Any = moments[0]
+        loss: Any = 0.0
+        gradients: dict[str, Any] = {}
+        parts = zip(*[jax_names.split(x, x.shape[0] // workload.pieces, 0) for x in given], strict=True)
+        for i, part in enumerate(parts):
+            key = jax.random.fold_in(jax.random.key(i), count.astype(int))
+            (more, statistics), added = jax.value_and_grad(loss_of, has_aux=True)(parameters, statistics, key, *part)
+            loss, gradients = loss + more, jax.tree.map(jnp.add, gradients, added) if gradients else added
+        if clip := workload.clip:
+            gradients = _clipped(gradients, clip)
+        rate, last = options["lr"], options["lr"] / 10
+        if workload.cosine:
+            rate = last + (rate - last) * (1 + jnp.cos(jnp.pi * count / workload.cosine)) / 2
+        parameters, moments = update(parameters, gradients, moments, **{**options, "lr": rate})
+        return loss, parameters, statistics, moments
 
     def begin() -> Any:
         run = jax.jit(step, donate_argnums=(0, 1, 2))
@@ -69,6 +82,12 @@ def _training(workload: Workload, model: Any, weights: dict[str, Any], inputs: l
         return once
 
     return begin
+
+
+def _clipped(gradients: Any, most: float) -> Any:
+    """Scaled down to a norm of `most`."""
+    norm = jnp.sqrt(sum((g * g).sum() for g in gradients.values()))
+    return jax.tree.map(lambda g: g * jnp.minimum(1.0, most / (norm + 1e-6)), gradients)
 
 
 def _sgd(parameters: Any, gradients: Any, moments: Any, lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> Any:

@@ -1,7 +1,11 @@
-"""PyTorch's process: eager, channels_last, torch.compile, and Inductor's freezing."""
+"""PyTorch's process: eager, channels_last, torch.compile, and Inductor's freezing.
+
+Steps have the fused optimizer.  With torch.compile, forward and backward are compiled, and the optimizer's step by itself.
+"""
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +14,13 @@ import torch
 from bench.peers import Begin
 from bench.prepare import arrays, fill, flat
 from bench.workloads import Workload
+from bench.workloads.steps import step_of
 
 
 def runner(workload: Workload, folder: Path, mode: str, threads: int) -> tuple[Begin, Any]:
     """See `bench.peers`."""
     torch.set_num_threads(threads)
+    torch.manual_seed(0)
     inputs = [torch.from_numpy(x) for x in arrays(folder, "input")]
     model = workload.build(torch)
     with torch.no_grad():
@@ -33,27 +39,12 @@ def runner(workload: Workload, folder: Path, mode: str, threads: int) -> tuple[B
 
     def begin() -> Any:
         if workload.training:
-            run = _step(workload, model, mode == "compiled")
+            compiled = mode == "compiled"
+            through: Any = functools.partial(torch.compile, dynamic=False) if compiled else lambda function: function
+            fused = not compiled or workload.cosine > 0  # a compiled step would be compiled again for every rate
+            run = step_of(torch, workload, model, through, fused=fused)
         else:
             run = torch.compile(model, dynamic=False) if mode in ("compiled", "freezing") else model
         return lambda: run(*inputs)
 
     return begin, lambda results: [part.detach().numpy() for part in flat(results)]
-
-
-def _step(workload: Workload, model: Any, compiled: bool) -> Any:
-    """A step with the fused optimizer; `compiled`: forward and backward by torch.compile, and the optimizer's step by itself."""
-    assert workload.optimizer
-    kind, options = workload.optimizer
-    optimizer = getattr(torch.optim, kind)(model.parameters(), fused=not compiled, **options)
-    called: Any = torch.compile(model, dynamic=False) if compiled else model
-    update: Any = torch.compile(optimizer.step, dynamic=False) if compiled else optimizer.step
-
-    def step(*given: Any) -> Any:
-        optimizer.zero_grad()
-        loss = called(*given)
-        loss.backward()
-        update()
-        return loss.detach()
-
-    return step

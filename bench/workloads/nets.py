@@ -34,8 +34,11 @@ def attention(t: Any) -> Any:
     return lambda q, k, v: t.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
-def block_of(t: Any, width: int, heads: int) -> Any:
-    """A GPT-2 block.  Called with a cache of keys and values it attends to those too, and gives the longer ones as well."""
+def block_of(t: Any, width: int, heads: int, dropout: float = 0.0) -> Any:
+    """A GPT-2 block, with dropout of attention and of what it adds.
+
+    Called with a cache of keys and values it attends to those too, and gives the longer ones as well.
+    """
 
     class Block(t.nn.Module):  # type: ignore[misc]  # the base is of any library
         def __init__(self) -> None:
@@ -43,6 +46,8 @@ def block_of(t: Any, width: int, heads: int) -> Any:
             self.before, self.between = t.nn.LayerNorm(width), t.nn.LayerNorm(width)
             self.qkv, self.project = t.nn.Linear(width, 3 * width), t.nn.Linear(width, width)
             self.widen, self.narrow = t.nn.Linear(width, 4 * width), t.nn.Linear(4 * width, width)
+            self.drop = t.nn.Dropout(dropout) if dropout else t.nn.Identity()
+            self.chance = {"dropout_p": dropout} if dropout else {}
 
         def forward(self, x: Any, keys: Any = None, values: Any = None) -> Any:
             batch, length, _ = x.shape
@@ -50,9 +55,9 @@ def block_of(t: Any, width: int, heads: int) -> Any:
             query, key, value = map(split, t.split(self.qkv(self.before(x)), width, -1))
             if keys is not None:
                 key, value = t.cat([keys, key], 2), t.cat([values, value], 2)
-            mixed = t.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=keys is None)
-            x = x + self.project(t.transpose(mixed, 1, 2).reshape(batch, length, width))
-            x = x + self.narrow(t.nn.functional.gelu(self.widen(self.between(x)), approximate="tanh"))
+            mixed = t.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=keys is None, **self.chance)
+            x = x + self.drop(self.project(t.transpose(mixed, 1, 2).reshape(batch, length, width)))
+            x = x + self.drop(self.narrow(t.nn.functional.gelu(self.widen(self.between(x)), approximate="tanh")))
             return x if keys is None else (x, key, value)
 
     return Block()

@@ -40,18 +40,19 @@ def lenet(t: Any) -> Any:
     )  # fmt: skip
 
 
-def mini_gpt(t: Any) -> Any:
+def mini_gpt(t: Any, dropout: float = 0.0) -> Any:
     """A small GPT over letters."""
 
     class MiniGPT(t.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.letters, self.places = t.nn.Embedding(LETTERS, WIDTH), t.nn.Embedding(TEXT, WIDTH)
-            self.blocks = t.nn.Sequential(*[block_of(t, WIDTH, HEADS) for _ in range(LAYERS)])
+            self.blocks = t.nn.Sequential(*[block_of(t, WIDTH, HEADS, dropout) for _ in range(LAYERS)])
+            self.drop = t.nn.Dropout(dropout) if dropout else t.nn.Identity()
             self.norm, self.head = t.nn.LayerNorm(WIDTH), t.nn.Linear(WIDTH, LETTERS, bias=False)
 
         def forward(self, text: Any) -> Any:
-            return self.head(self.norm(self.blocks(self.letters(text) + self.places.weight)))
+            return self.head(self.norm(self.blocks(self.drop(self.letters(text) + self.places.weight))))
 
     return MiniGPT()
 
@@ -82,10 +83,50 @@ def _texts(*shape: int) -> Any:
     return lambda random: (random.integers(0, LETTERS, shape), random.integers(0, LETTERS, shape))
 
 
-def _step(name: str, net: Any, inputs: Any, passes: float, optimizer: str, rate: float, **options: Any) -> Workload:
+def step_of(t: Any, workload: Workload, model: Any, run: Any = lambda function: function, **more: Any) -> Any:
+    """A step over a namespace that is PyTorch's, which gives the loss.
+
+    run: what the model goes through, and the optimizer's step where its rate is a constant.   more: of the optimizer.
+    """
+    assert workload.optimizer
+    kind, options = workload.optimizer
+    optimizer, schedule = getattr(t.optim, kind)(model.parameters(), **options, **more), None
+    if workload.cosine:
+        schedule = t.optim.lr_scheduler.CosineAnnealingLR(optimizer, workload.cosine, options["lr"] / 10)
+    called, update = run(model), optimizer.step if schedule else run(optimizer.step)
+
+    def accumulated(*given: Any) -> Any:
+        total = 0.0
+        for parts in zip(*[t.split(x, x.shape[0] // workload.pieces, 0) for x in given], strict=True):
+            loss = called(*parts) / workload.pieces
+            loss.backward()
+            total = total + loss.detach()
+        return total
+
+    def step(*given: Any) -> Any:
+        optimizer.zero_grad()
+        if workload.pieces > 1:
+            loss = accumulated(*given)
+        else:
+            loss = called(*given)
+            loss.backward()
+        if workload.clip:
+            t.nn.utils.clip_grad_norm_(model.parameters(), workload.clip)
+        update()
+        if schedule:
+            schedule.step()
+        return loss.detach()
+
+    return step
+
+
+def _step(
+    name: str, net: Any, inputs: Any, passes: float, optimizer: str, rate: float, how: dict[str, Any] | None = None, **options: Any
+) -> Workload:
+    how = {"tolerance": 5e-4, **(how or {})}
     return Workload(
         name, "steps", lambda t: classifier(t, net(t)), inputs, None, passes,
-        optimizer=(optimizer, {"lr": rate, **options}), tolerance=5e-4,
+        optimizer=(optimizer, {"lr": rate, **options}), **how,
         cold_target_s=2.0 if "resnet" in name else 1.0,
     )  # fmt: skip
 
@@ -98,5 +139,9 @@ STEPS = [
         momentum=0.9, weight_decay=5e-4,
     ),
     _step("train_minigpt_adamw_b8", mini_gpt, _texts(8, TEXT), ADAM, "AdamW", 3e-4, weight_decay=0.01),
+    _step(
+        "train_nanogpt_adamw_b8", lambda t: mini_gpt(t, 0.1), _texts(8, TEXT), ADAM, "AdamW", 3e-4,
+        {"pieces": 2, "clip": 1.0, "cosine": 200, "tolerance": 0.02}, weight_decay=0.1,  # each library drops other elements
+    ),
     _step("train_charrnn_lstm_adam_b32", char_rnn, _texts(32, 64), ADAM, "Adam", 1e-3),
 ]  # fmt: skip

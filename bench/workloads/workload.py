@@ -32,6 +32,9 @@ class Workload:
     numpy: Callable[..., Any] | None = None
     jax: Callable[[Any], Any] | None = None  # instead of `build`, where JAX is written another way
     optimizer: tuple[str, dict[str, Any]] | None = None  # class and hyperparameters: makes the row a training step
+    pieces: int = 1  # of a step's batch, whose gradients are added up
+    clip: float | None = None  # of the gradients' norm
+    cosine: int = 0  # steps in which the rate falls to a tenth along a cosine; 0: it is a constant
     samples: tuple[int, ...] = ()  # inputs that hold one sample at each index of dim 0, as the results do
     images: bool = False  # a convolution net: PyTorch is also run channels_last
     tolerance: float = 1e-4  # of the greatest element

@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 # names that are not in the namespace: name -> module
 _PLACES = {
     "load": "graphc.saving", "save": "graphc.saving", "compile": "graphc.compiled", "script": "graphc.scripting",
-    "vmap": "graphc.func", "Dim": "graphc.dynamic",
+    "vmap": "graphc.func", "Dim": "graphc.dynamic", "cond": "graphc._higher_order_ops", "while_loop": "graphc._higher_order_ops",
 }  # fmt: skip
 
 

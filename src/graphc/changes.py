@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from graphc.eager import dispatch
+from graphc.eager.epoch import may_return
 from graphc.eager.tensor import Tensor
 from graphc.errors import TraceError, at_user_line
 from graphc.variant import Variant
 
-MOST_CHANGES = 16  # of one attribute, after which code that depends on it runs eagerly
+MOST_CHANGES = 16  # of one attribute or name, after which code that depends on it runs eagerly
 MOST_OTHERS = 8  # specialisations of one key that are kept beside the latest
 NEW_ARGUMENTS = "arguments of another structure, dtype, shape or requires_grad, or another grad mode, autocast or default dtype"
 
@@ -33,12 +33,15 @@ class Changes:
             self.latest = NEW_ARGUMENTS
             return None
         self.latest = variant.change(leaves) or ("" if variant.paths is None else variant.paths.change)
-        epoch = dispatch.epoch[0]  # those of another hold for no call any more
-        others = [v for v in (variant, *self._others.get(key, ())) if v.epoch == epoch and v.paths is None]
-        self._others = {k: v for k, v in self._others.items() if v and v[0].epoch == epoch}
+        others = [v for v in (variant, *self._others.get(key, ())) if may_return(v.epoch) and v.paths is None]
+        self._others = {k: v for k, v in self._others.items() if v and may_return(v[0].epoch)}
         found = next((v for v in others if v.holds(leaves)), None)
         self._others[key] = [v for v in others if v is not found][:MOST_OTHERS]
         return found
+
+    def others(self, key: Any) -> list[Variant]:
+        """The specialisations of a key that a call may come back to."""
+        return [v for v in self._others.get(key, ()) if may_return(v.epoch)]
 
     def note(self, traces: int) -> None:
         """A call is going to be traced, after so many traces.
@@ -52,5 +55,5 @@ class Changes:
                 at_user_line(f"max_compiles={self.limit}: the code must be traced again for a change of {self.latest}")
             )
         self.reasons[self.latest] += 1
-        if self.latest.startswith("attribute") and self.reasons[self.latest] > MOST_CHANGES:
+        if self.latest.startswith(("attribute", "the object")) and self.reasons[self.latest] > MOST_CHANGES:
             raise TraceError(at_user_line(f"{self.latest} changes from call to call, and the code depends on what it is"))

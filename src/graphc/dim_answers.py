@@ -52,6 +52,11 @@ def answering(answerer: Answerer | None) -> Iterator[None]:
         _asked.answerer = before
 
 
+def answer_from_now(answerer: Answerer) -> None:
+    """Questions that this thread asks go to `answerer`, until the `answering` ends that it is in."""
+    _asked.answerer = answerer
+
+
 def answerer_of(size: Any) -> Answerer | None:
     """Who answers questions about a `Dim` now."""
     answerer = _asked.answerer
@@ -206,6 +211,6 @@ def usable_divisor(d: Any) -> Any:
 
 
 __all__ = [
-    "Answerer", "Questions", "answerer_of", "answering", "current_answerer", "is_answered", "mixed", "numbers_of",
-    "plain_if_short", "same_number", "usable_divisor",
+    "Answerer", "Questions", "answer_from_now", "answerer_of", "answering", "current_answerer", "is_answered", "mixed",
+    "numbers_of", "plain_if_short", "same_number", "usable_divisor",
 ]  # fmt: skip

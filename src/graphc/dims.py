@@ -17,7 +17,7 @@ from graphc.dim_terms import Atom, Kind, Terms
 __all__ = [
     "Atom", "Dim", "Size",
     "bounds", "divides", "free", "known_equal", "known_less",
-    "coefficient", "evaluate", "maximum", "minimum", "parse", "product", "split", "substitute",
+    "coefficient", "evaluate", "is_equal", "maximum", "minimum", "parse", "product", "split", "substitute",
 ]  # fmt: skip
 
 _TEXT_LIMIT = 20_000
@@ -59,6 +59,11 @@ def maximum(a: Size, b: Size) -> Size:
     lows = [v for v in (low, low_b) if v is not None]
     high = None if high is None or high_b is None else max(high, high_b)
     return compound(f"max({a}, {b})", "max", (a, b), max(lows, default=None), high, None)
+
+
+def is_equal(size: Size, number: int) -> Size:
+    """1 where `size` is that number, else 0."""
+    return maximum(0, 1 - maximum(size - number, number - size))
 
 
 def _ordered(a: Size, b: Size) -> tuple[Size, Size]:
@@ -155,6 +160,8 @@ def parse(text: str, symbols: Mapping[str, Size] | None = None) -> Size:
 
     Raises ValueError for text that is not an integer expression.
     """
+    if text.isdecimal() and text.isascii() and len(text) < 19 and (text[0] != "0" or text == "0"):
+        return int(text)  # nearly every size
     if len(text) > _TEXT_LIMIT:
         raise ValueError(f"size expression of {len(text)} characters is longer than {_TEXT_LIMIT}")
     try:

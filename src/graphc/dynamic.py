@@ -10,13 +10,15 @@ call of a function that symbols do not get through.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from graphc.capture.sizes import LEAST, Pattern, Questions, Symbol
+from graphc.eager.epoch import may_return
 from graphc.eager.tensor import Tensor
 from graphc.errors import at_user_line
 from graphc.ir.op import canonical_dim
+from graphc.paths import Chosen, Paths
 from graphc.variant import Variant
 
 Shape = tuple[int, ...]
@@ -91,17 +93,25 @@ class Sizes:
         self.kinds: dict[Hashable, _Kind] = {}
         self.reasons: list[str] = []  # why sizes are numbers
 
-    def variant(self, kind: Hashable, leaves: Sequence[Any]) -> Variant | None:
-        """One that serves a call with arguments `leaves`, made of a program for all such calls."""
+    def chosen(self, kind: Hashable, leaves: Sequence[Any]) -> Chosen | None:
+        """What serves a call with arguments `leaves`, made of a program for all such calls."""
         known = self.kinds.get(kind)
         if known is None:
             return None
         shapes = [x._array.shape for x in leaves]
         for pattern, variant in known.served:
             values = pattern.values(shapes)
-            if values is not None and variant.holds(list(leaves)):
-                return variant.at(values)
+            if values is None:
+                continue
+            chosen = (variant, ()) if variant.paths is None else variant.paths.chosen(list(leaves))
+            if chosen is not None and chosen[0].holds(list(leaves)):
+                return chosen if variant.paths is not None else (variant.at(values), ())
         return None
+
+    def paths(self, kind: Hashable, pattern: Pattern) -> Paths:
+        """The paths of calls of a pattern so far."""
+        known = (v.paths for p, v in self.kinds[kind].served if p.places == pattern.places and v.paths is not None)
+        return next(known, None) or Paths(pattern)
 
     def pattern(self, kind: Hashable, leaves: Sequence[Any]) -> Pattern | None:
         """What to trace for a call that no variant serves; None where all sizes are numbers."""
@@ -152,12 +162,18 @@ class Sizes:
     def keep(self, kind: Hashable, pattern: Pattern, variant: Variant) -> None:
         """`variant` serves all calls of the pattern from now on."""
         known = self.kinds[kind]
-        others = [(p, v) for p, v in known.served if v.epoch == variant.epoch]
+        others = [(p, v) for p, v in known.served if may_return(v.epoch) and (v.paths is None or v.paths is not variant.paths)]
         known.served = [(pattern, variant), *others[: MOST_PATTERNS - 1]]
 
     def guards(self) -> list[str]:
         """What the programs of symbolic sizes are good for: ranges, and what the code asked, with its line."""
-        return [", ".join(pattern.described()) for kind in self.kinds.values() for pattern, _ in kind.served]
+        return [", ".join(pattern.described()) for _, pattern, _ in self.served()]
+
+    def served(self) -> Iterator[tuple[Any, Pattern, Variant]]:
+        """Every kind of calls that has a program of symbolic sizes, and that."""
+        for kind, known in self.kinds.items():
+            for pattern, variant in known.served:
+                yield kind, pattern, variant
 
 
 def _marks(x: Any) -> Mapping[int, Dim]:

@@ -30,6 +30,14 @@ class TraceError(Exception):
     """Python code that asked for the elements of a tensor whose operators are being traced."""
 
 
+class TracedAgain(TraceError):
+    """What was traced is of no use, and what was learned meanwhile makes another trace come out differently."""
+
+
+class CheckError(RuntimeError):
+    """A checked call of a compiled function (`graphc.compile(check=N)`) that did something else than the Python code."""
+
+
 class ScriptError(RuntimeError):
     """Python code that a script cannot hold, or that asked for what scripts may not use; says file, line and place."""
 

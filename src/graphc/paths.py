@@ -1,7 +1,7 @@
-"""The paths that calls of one key take through code that reads tensors into Python: a tree of questions.
+"""The paths that calls of one key take through code that asks for elements: a tree of questions.
 
 Enters: specialisations, each made for the answers that one call gave.  Leaves: the one that a call's own answers lead to.
-Never here: what is asked (`graphc.capture.reads`), tracing of what was not seen yet.
+Never here: what is asked (`graphc.capture.questions`), tracing of what was not seen yet.
 
 A call runs the programs that give its answers from the first question on.  They write nothing; the specialisation at the end does.
 """
@@ -9,55 +9,71 @@ A call runs the programs that give its answers from the first question on.  They
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from graphc.capture.reads import Asked
+from graphc.capture.questions import Call, Fork, Found, Step
+from graphc.capture.sizes import Pattern
 from graphc.eager.tensor import Tensor
 from graphc.errors import TraceError, at_user_line
 from graphc.variant import Variant
 
 MOST_ANSWERS = 16  # to one question
 MOST_PATHS = 64  # of one key
-
-
-class Fork:
-    """A question, and what each answer leads to."""
-
-    __slots__ = ("asked", "ways")
-
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
-        self.ways: dict[str, Fork | Variant] = {}
+MOST_SIZES = 256  # of symbols, with which a specialisation is kept
+Chosen = tuple[Variant, Sequence[Found]]  # a specialisation, and what was found for the call
 
 
 class Paths:
-    """All paths of one key.   change: why the last call found none."""
+    """All paths of one key, or of one pattern of symbolic sizes.   change: why the last call found none.
+    numbers: whether sizes that depend on elements are numbers, for symbols did not get through."""
 
-    def __init__(self) -> None:
+    def __init__(self, pattern: Pattern | None = None) -> None:
+        self.pattern = pattern
         self.root: Fork | Variant | None = None
         self.change = ""
+        self.numbers = False
+        self._at: dict[tuple[Any, ...], Variant] = {}
 
-    def chosen(self, leaves: list[Tensor]) -> Variant | None:
+    def chosen(self, leaves: list[Tensor]) -> Chosen | None:
         """The specialisation for a call; None where its answers were not seen yet, or something else is not as it was."""
-        node = self.root
-        found: dict[int, Tensor] = {}
+        sizes = {} if self.pattern is None else self.pattern.values([x._array.shape for x in leaves])
+        if sizes is None:
+            return None
+        node, call = self.root, Call(leaves, sizes)
         while isinstance(node, Fork):
-            asked = node.asked
-            elements = found.get(id(asked.probe))
-            if elements is None:
-                change = asked.probe.change(leaves)
+            step = node.step
+            if step.stage is not None:
+                change = step.stage.change(leaves)
                 if change is not None:
                     self.change = change
                     return None
-                elements = found[id(asked.probe)] = asked.probe.run(leaves)
-            self.change = f"a value that the code reads{asked.line}"
-            node = node.ways.get(repr(asked.of(elements)))
-        return node
+                call.run(step.stage)
+            self.change = f"a value that the code reads{step.line}"
+            try:
+                node = step.way(call, node.ways)
+            except (RuntimeError, IndexError, ValueError):  # of an operator: the code itself is to raise it
+                return None
+        return None if node is None else (self.at(node, call), call.values)
 
-    def add(self, variant: Variant, leaves: list[Tensor]) -> None:
+    def at(self, variant: Variant, call: Call) -> Variant:
+        """A specialisation for the sizes of a call."""
+        if not call.sizes:
+            return variant
+        key = (variant, *call.sizes.items())
+        found = self._at.get(key)
+        if found is None or found.epoch != variant.epoch:
+            if len(self._at) >= MOST_SIZES:
+                self._at.clear()
+            found = self._at[key] = variant.at(dict(call.sizes))
+        return found
+
+    def add(self, variant: Variant) -> None:
         """Take in a specialisation.  Raises TraceError where there are too many."""
-        for asked in variant.traced.path:
-            asked.probe.epoch = variant.epoch  # what the trace itself counted up is no change
-        self.root = _grown(self.root, variant.traced.path, variant, leaves)
+        stages = [step.stage for step, _ in variant.traced.path if step.stage is not None]
+        for stage in stages:
+            stage.epoch = variant.epoch  # what the trace itself counted up is no change
+        variant.stages = [stage for stage in stages if stage.constants is not None]
+        self.root = _grown(self.root, variant.traced.path, variant)
         if sum(1 for _ in self.variants()) > MOST_PATHS:
             raise TraceError(at_user_line(f"what is read into Python leads to more than {MOST_PATHS} paths through the code"))
         variant.paths = self
@@ -80,19 +96,19 @@ class Paths:
 def _lines(node: Fork | Variant | None, depth: int) -> Iterator[str]:
     if isinstance(node, Fork):
         for answer, way in node.ways.items():
-            yield f"{'  ' * depth}{answer}{node.asked.line}"
+            yield f"{'  ' * depth}{answer}{node.step.line}"
             yield from _lines(way, depth + 1)
 
 
-def _grown(node: Fork | Variant | None, path: Sequence[Asked], variant: Variant, leaves: list[Tensor]) -> Fork | Variant:
+def _grown(node: Fork | Variant | None, path: Sequence[tuple[Step, str]], variant: Variant) -> Fork | Variant:
     """The tree below `node` with one more path."""
     if not path:
         return variant
-    asked = path[0]
-    if not (isinstance(node, Fork) and node.asked.is_like(asked) and node.asked.probe.holds(leaves)):
-        node = Fork(asked)
-    before = node.ways.get(asked.key)
+    step, answer = path[0]
+    if not isinstance(node, Fork) or node.step is not step:
+        node = Fork(step)
+    before = node.ways.get(answer)
     if before is None and len(node.ways) >= MOST_ANSWERS:
-        raise TraceError(at_user_line(f"a value that is read into Python{asked.line} was more than {MOST_ANSWERS} different ones"))
-    node.ways[asked.key] = _grown(before, path[1:], variant, leaves)
+        raise TraceError(at_user_line(f"a value that is read into Python{step.line} was more than {MOST_ANSWERS} different ones"))
+    node.ways[answer] = _grown(before, path[1:], variant)
     return node

@@ -17,6 +17,7 @@ from graphc import dtypes
 from graphc.constants import Constants, Held
 from graphc.dtypes import DType
 from graphc.eager import dispatch
+from graphc.eager.epoch import may_return
 from graphc.eager.modes import modes
 from graphc.eager.storage import array_address
 from graphc.eager.tensor import Tensor
@@ -24,6 +25,7 @@ from graphc.ir.loops import FIRST_SLOT, STATUS_SLOT
 from graphc.native import layout, programs
 from graphc.native.recipes import Recipe
 from graphc.native.sites import Sites, made
+from graphc.runtime.memory import Need
 from graphc.runtime.plan import Plan
 from graphc.runtime.program import Program
 from graphc.trees import Tree
@@ -70,6 +72,8 @@ class Record(Recipe):
     def guard_variant(self) -> None:
         """What `Variant.holds` looks at, and where the memory of outside tensors is."""
         variant, traced = self.variant, self.variant.traced
+        if dispatch.epoch[0] != variant.epoch:  # the call itself has changed it
+            raise Unservable
         self.guard_first(dispatch.epoch, dispatch.epoch[0])
         self.guard_first(dtypes._default, dtypes._default[0])
         for value in variant.values:
@@ -79,6 +83,8 @@ class Record(Recipe):
                 self.guard(value.owner, "CELL_CONTENTS", value.owner.cell_contents)  # type: ignore[union-attr]
         for owner, name, _ in traced.numbers:
             self.guard_item(owner, name, dict.__getitem__(owner, name))
+        for source in variant.outside_sources():
+            self.guard(source, "TENSOR_GRAD_FN", None)
         for target, was_none in traced.none_grads:
             if isinstance(target, int):
                 raise Unservable
@@ -170,7 +176,7 @@ class Record(Recipe):
         for target, position in traced.grad_effects:
             if isinstance(target, int):
                 raise Unservable
-            grads += [self.reference(target), -1 if position is None else position]
+            grads += [self.reference(target), -1 if position is None else position - variant.moved]
         deferred = [self.reference(function) for function in traced.deferred]
         return {
             **self.stretch("spans", spans),
@@ -179,6 +185,18 @@ class Record(Recipe):
             **self.stretch("deferred", deferred),
         }
 
+    def in_python(self, given_at: int) -> dict[str, int]:
+        """The words for what Python has to say before and after a run, or for how machine code puts results together."""
+        variant, traced = self.variant, self.variant.traced
+        reads = traced.reads
+        if any(read.types for read in reads):  # tensors that are other ones at every call
+            raise Unservable
+        ask = self.reference(lambda: all(read.change() is None for read in reads)) if reads else 0
+        if variant.split is None and not traced.aliases and not traced.writes:
+            parts = self.words(self.part(traced.output_tree, list(range(traced.result_count))))
+            return {"ask": ask, "finish": 0, "given": 0, "result": parts}
+        return {"ask": ask, "finish": self.reference(variant.finisher()), "given": _WORD * given_at, "result": 0}
+
     def stretch(self, name: str, words: Sequence[int]) -> dict[str, int]:
         """Where words begin and end."""
         start = self.words(words)
@@ -186,6 +204,8 @@ class Record(Recipe):
 
     def arguments(self, given: Sequence[Tensor]) -> dict[str, int]:
         """The words that say what the arguments of a call must be."""
+        if not all(x._array.flags.c_contiguous for x in given):  # a variant of its own, which serves no row-major arguments
+            raise Unservable
         positional, named = self.variant.arguments.children
         leaves = [(x.dtype, tuple(x._array.shape), bool(x._requires_grad)) for x in given]
         wanted = [word for child in (*positional.children, *named.children) for word in self.wanted(child, leaves)]
@@ -236,16 +256,18 @@ class Records:
     def note_run(self, variant: Variant, leaves: Sequence[Tensor]) -> bool:
         """Python ran a variant with success.  Makes a record when that happened often enough: whether there are others now."""
         self.last.value = 0
+        if variant.paths is not None:  # the code asks for elements
+            return False
         if len(self.runs) > MOST_COUNTED:
             self.runs.clear()
         count = self.runs[variant] = self.runs.get(variant, 0) + 1
         if count < RUNS_IN_PYTHON or count & (count - 1):
             return False
         record = record_of(variant, leaves, ctypes.addressof(self.last))
-        self.runs = {v: n for v, n in self.runs.items() if v.epoch == dispatch.epoch[0]}
+        self.runs = {v: n for v, n in self.runs.items() if may_return(v.epoch)}
         if record is None:
             return False
-        current = [r for r in self.records if r.variant is not variant and r.variant.epoch == dispatch.epoch[0]]
+        current = [r for r in self.records if r.variant is not variant and may_return(r.variant.epoch)]
         self._chain([record, *current][:MOST_RECORDS])
         return True
 
@@ -295,15 +317,15 @@ def record_of(variant: Variant, leaves: Sequence[Tensor], last: int) -> Record |
 
 def _written(variant: Variant, given: Sequence[Tensor], sites: Sites, last: int) -> Record:
     forward, traced = variant.forward, variant.traced  # once: another thread may put its equal there
-    plan, count = forward.built.plan, len(variant.traced.arguments)
+    plan, count = forward.built.plan, len(traced.arguments)
     _require_servable(variant, plan, sites)
     record = Record(variant, sites)
     record.guard_variant()
-    table: Any = (ctypes.c_int64 * (plan.slots + count))()  # and the arrays of the arguments
-    record.kept += [table, forward.program]
+    table: Any = (ctypes.c_int64 * (plan.slots + 2 * count))()  # and the arrays of the arguments, and these
+    record.kept += [table, forward.program, Need(plan.scratch(variant.sizes)[1])]
     base, output_at = ctypes.addressof(table), FIRST_SLOT + len(plan.inputs)
     table[STATUS_SLOT] = status = record.words([0])
-    table[plan.sizes_at : plan.sizes_at + len(plan.sizes)] = variant.sizes_of(forward.built)
+    table[plan.sizes_at : plan.sizes_at + len(plan.sizes)] = variant.sizes_of(forward.built, variant.sizes)
     offsets, scratch_nbytes = plan.scratch(variant.sizes)
     fill = record.fill_inputs(table, FIRST_SLOT + count, output_at, forward.constants)
     words = record.record(
@@ -331,7 +353,7 @@ def _written(variant: Variant, given: Sequence[Tensor], sites: Sites, last: int)
         output_count=len(plan.outputs),
         output_slot=base + _WORD * output_at,
         fill=fill,
-        result=record.words(record.part(traced.output_tree, list(range(traced.result_count)))),
+        **record.in_python(plan.slots + count - FIRST_SLOT),
         **record.effects(),
     )
     record.address = record.words(words)
@@ -342,9 +364,9 @@ def _written(variant: Variant, given: Sequence[Tensor], sites: Sites, last: int)
 def _require_servable(variant: Variant, plan: Plan, sites: Sites) -> None:
     """Raises Unservable where machine code cannot do what `Variant.run` does, or has no memory for it."""
     traced = variant.traced
-    if traced.reads or traced.writes or traced.reads_elements:
+    if modes.autocast is not None:  # machine code serves calls without it, and does not look
         raise Unservable
-    if variant.split is not None or traced.aliases or plan.host_calls or len(plan.outputs) > programs.MOST_OUTPUTS:
+    if traced.reads_elements or traced.found or plan.host_calls or len(plan.outputs) > programs.MOST_OUTPUTS:
         raise Unservable
     if any(i < len(traced.arguments) for i in variant.written) or not all(s.array.flags.c_contiguous for s in traced.states):
         raise Unservable

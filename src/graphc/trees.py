@@ -6,6 +6,7 @@ Never here: what a leaf is (the caller says).
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -42,15 +43,16 @@ class Tree:
     """A structure.
 
     kind: ``leaf``, ``static`` (value: a literal that is part of the structure), ``tuple`` (value: its type if
-    that is a kind of tuple, as `Size`; read back as a tuple from JSON), ``list``, ``dict`` (value: its keys), ``named`` (value: the
-    named tuple's type; read back as a tuple from JSON), ``class`` (value: the `Context` of a registered class; not in JSON).
+    that is a kind of tuple, as `Size`; read back as a tuple from JSON), ``list``, ``dict`` (value: its keys), ``ordered`` (of an
+    `OrderedDict`; read back as a dict from JSON), ``named`` (value: the named tuple's type; read back as a tuple from JSON),
+    ``class`` (value: the `Context` of a registered class; not in JSON).
     """
 
     __slots__ = ("_hash", "children", "kind", "value")
 
     def __init__(self, kind: str, value: Any = None, children: tuple[Tree, ...] = ()) -> None:
         self.kind, self.value, self.children = kind, value, children
-        hashed = kind in ("dict", "named", "class")
+        hashed = kind in ("dict", "ordered", "named", "class")
         shown = (type(value).__name__, value) if isinstance(value, _LITERALS) else value if hashed else id(value)
         self._hash = hash((kind, shown, children))
 
@@ -79,8 +81,8 @@ class Tree:
         if self.kind == "static":
             return self.value
         parts = [child._build(leaves) for child in self.children]
-        if self.kind == "dict":
-            return dict(zip(self.value, parts, strict=True))
+        if self.kind in ("dict", "ordered"):
+            return (dict if self.kind == "dict" else OrderedDict)(zip(self.value, parts, strict=True))
         if self.kind == "named":
             return self.value(*parts)
         if self.kind == "class":
@@ -95,8 +97,8 @@ class Tree:
             raise TypeError(f"a {self.value.cls.__name__} among the arguments cannot be written to a file")
         if self.kind == "static" and not isinstance(self.value, _LITERALS):
             raise TypeError(f"a {type(self.value).__name__} among the arguments cannot be written to a file")
-        kind = "tuple" if self.kind == "named" else self.kind
-        value = list(self.value) if self.kind == "dict" else self.value if self.kind == "static" else None
+        kind = {"named": "tuple", "ordered": "dict"}.get(self.kind, self.kind)
+        value = list(self.value) if kind == "dict" else self.value if self.kind == "static" else None
         return [kind, value, [child.to_json() for child in self.children]]
 
     @classmethod
@@ -132,5 +134,9 @@ def _flatten(value: Any, is_leaf: Callable[[Any], bool], leaves: list[Any]) -> T
     if isinstance(value, list):
         return Tree("list", None, tuple(_flatten(v, is_leaf, leaves) for v in value))
     if isinstance(value, dict):
-        return Tree("dict", tuple(value), tuple(_flatten(v, is_leaf, leaves) for v in value.values()))
+        return Tree(
+            "ordered" if type(value) is OrderedDict else "dict",
+            tuple(value),
+            tuple(_flatten(v, is_leaf, leaves) for v in value.values()),
+        )
     return Tree("static", value)

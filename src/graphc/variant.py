@@ -6,21 +6,27 @@ Never here: which specialisation a call takes (compiled.py).
 
 from __future__ import annotations
 
+import copy
+import functools
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from graphc.capture.guards import PlainValue
+from graphc.backwards import Backward, Backwards
+from graphc.capture.guards import NamedValue
+from graphc.capture.questions import Found
 from graphc.capture.sizes import settled
 from graphc.capture.tracer import Traced
 from graphc.constants import Constants
+from graphc.dtypes import DType
 from graphc.eager import dispatch
 from graphc.eager.modes import modes
 from graphc.eager.storage import array_address
-from graphc.eager.tape import Node, Step, edge
+from graphc.eager.tape import Edge, Node, Step, edge
 from graphc.eager.tensor import Tensor, address_of, wrap
+from graphc.ir.graph import Value
 from graphc.passes.split_joint import Split
 from graphc.pipeline import Built
 from graphc.runtime.memory import aligned_empty
@@ -28,6 +34,7 @@ from graphc.runtime.program import Program
 from graphc.trees import Tree
 
 Array = np.ndarray[Any, Any]
+Edges = tuple[Edge | None, ...]
 
 
 class SharedMemory(Exception):
@@ -49,19 +56,21 @@ class Variant:
         self,
         traced: Traced,
         forward: Forward,
-        backward: tuple[Built, Program] | None,
+        backward: Backwards | None,
         split: Split | None,
         arguments: Tree,
-        values: list[PlainValue],
+        values: list[NamedValue],
         sizes: Mapping[str, int] | None = None,
     ) -> None:
         self.traced, self.split, self.arguments, self.values = traced, split, arguments, values
         self.sizes = sizes or {}
-        self.paths: Any = None  # the `Paths` of its key, where the code reads elements
+        self.paths: Any = None  # the `Paths` of its key, where the code asks for elements
+        self.stages: list[Variant] = []  # programs of questions on its path that have constants
+        self.originals: Mapping[Value, Value] = {}  # what values of the graph were in the trace, where that is another graph
         self.forward = forward
         self.backward = backward
         self.epoch = dispatch.epoch[0]
-        self.outputs = [(settled(s.shape, self.sizes), s.dtype) for s in self.built.plan.outputs]
+        self.outputs = self.outputs_at(self.sizes)
         self.written = frozenset(self.built.plan.written)
         self.state_memory: list[list[Any]] = [[None, 0, False] for _ in traced.states]  # array, address, contiguous
         self.written_starts: list[int] = []
@@ -73,13 +82,15 @@ class Variant:
 
     def at(self, sizes: Mapping[str, int]) -> Variant:
         """The same programs for calls whose symbolic sizes are `sizes`."""
-        made = Variant(self.traced.at(sizes), self.forward, self.backward, self.split, self.arguments, self.values, sizes)
-        made.epoch, made.state_flags = self.epoch, self.state_flags
+        made = copy.copy(self)
+        made.traced, made.sizes, made.outputs = self.traced.at(sizes), sizes, self.outputs_at(sizes)
+        made.state_memory = [[None, 0, False] for _ in self.state_memory]  # what is not known to it has moved
         return made
 
-    def sizes_of(self, built: Built) -> list[int]:
+    @staticmethod
+    def sizes_of(built: Built, sizes: Mapping[str, int]) -> list[int]:
         """What a program is told of sizes."""
-        return [self.sizes[name] for name in built.plan.sizes]
+        return [sizes[name] for name in built.plan.sizes]
 
     @property
     def built(self) -> Built:
@@ -100,7 +111,7 @@ class Variant:
 
     def builts(self) -> list[Built]:
         """What was compiled: forward, and backward where there is one."""
-        return [self.built] if self.backward is None else [self.built, self.backward[0]]
+        return [self.built] if self.backward is None else [self.built, self.backward.full.built]
 
     def holds(self, leaves: list[Tensor]) -> bool:
         """Whether what the trace assumed about the world besides the arguments' types is still so."""
@@ -119,7 +130,7 @@ class Variant:
             return "whether an argument is a leaf"
         for value in self.values:
             if not value.holds():
-                return f"the value of '{value.name}'"
+                return f"{'the value of' if value.is_plain else 'the object called'} '{value.name}'"
         for state, flag in zip(traced.states, self.state_flags, strict=True):
             if state.tensor._requires_grad is not flag:
                 return "whether a tensor from outside requires grad"
@@ -132,11 +143,19 @@ class Variant:
 
     # ---- running ---------------------------------------------------------------------------------------------------
 
-    def run(self, leaves: list[Tensor]) -> Any:
-        """The function's results for argument tensors `leaves`.  Raises SharedMemory where only eager code gives them."""
+    def run(self, leaves: list[Tensor], found: Sequence[Found] = ()) -> Any:
+        """The function's results for argument tensors `leaves`.   found: what questions' programs found for this call.
+
+        Raises SharedMemory where only eager code gives them.
+        """
         leaves = self.traced.all_leaves(leaves)
-        arrays = [x._array for x in leaves]
-        addresses = [address_of(x) for x in leaves]
+        return self.deliver(leaves, self.compute(leaves, found, self.sizes), found)
+
+    def compute(self, leaves: list[Tensor], found: Sequence[Found], sizes: Mapping[str, int]) -> list[Found]:
+        """The program's outputs.  Arguments and states that it writes are written."""
+        given = [leaves[i] for i in self.traced.arguments]
+        arrays = [x._array for x in given]
+        addresses = [address_of(x) for x in given]
         moved = False
         for state, known in zip(self.traced.states, self.state_memory, strict=True):
             array = state.array
@@ -148,19 +167,27 @@ class Variant:
         for getter, dtype in self.traced.scalars:
             arrays.append(np.asarray(getter(), dtype.numpy))
             addresses.append(array_address(arrays[-1]))
+        for place in self.traced.found:
+            arrays.append(found[place][0])
+            addresses.append(found[place][1])
         forward = self.forward
-        held = self.contiguous(leaves, arrays, addresses, moved)
+        held = self.contiguous(given, arrays, addresses, moved)
         prepared = None if forward.constants is None else forward.constants.held()
         if prepared is not None:
             addresses += prepared.addresses
-        made = [aligned_empty(shape, dtype.numpy) for shape, dtype in self.outputs]
-        forward.program(addresses, [address for _, address in made], self.sizes_of(forward.built) if self.sizes else ())
+        outputs = self.outputs if sizes == self.sizes else self.outputs_at(sizes)
+        made = [aligned_empty(shape, dtype.numpy) for shape, dtype in outputs]
+        forward.program(addresses, [address for _, address in made], self.sizes_of(forward.built, sizes) if sizes else ())
         for i in self.written:
             if held[i] is not arrays[i]:
                 np.copyto(arrays[i], held[i])
-            owner = leaves[i]._storage if i < len(leaves) else self.traced.states[i - len(leaves)]
+            owner = given[i]._storage if i < len(given) else self.traced.states[i - len(given)]
             owner.version += 1
-        return self.deliver(leaves, made)
+        return made
+
+    def outputs_at(self, sizes: Mapping[str, int]) -> list[tuple[tuple[int, ...], DType]]:
+        """The shapes and dtypes of the program's outputs."""
+        return [(settled(s.shape, sizes), s.dtype) for s in self.built.plan.outputs]
 
     def contiguous(self, leaves: list[Tensor], arrays: list[Array], addresses: list[int], moved: bool) -> list[Array]:
         """The arrays that the program reads and writes: copies where one has gaps.  Raises SharedMemory."""
@@ -195,7 +222,7 @@ class Variant:
         spans = sorted(np.lib.array_utils.byte_bounds(arrays[i]) for i in self.written)
         self.written_starts, self.written_ends = [s for s, _ in spans], [e for _, e in spans]
 
-    def deliver(self, leaves: list[Tensor], made: list[tuple[Array, int]]) -> Any:
+    def deliver(self, leaves: list[Tensor], made: list[Found], found: Sequence[Found]) -> Any:
         """Wrap outputs, set gradients, and put the call on the tape if gradients flow through it."""
         tensors = []
         for (array, address), (_, dtype) in zip(made, self.outputs, strict=True):
@@ -205,78 +232,128 @@ class Variant:
         for target, position in self.traced.grad_effects:
             Traced.target(target, leaves)._grad = None if position is None else tensors[position - self.moved]
         if self.split is not None:
-            self.record(leaves, tensors)
+            self.record(leaves, tensors, found, _edges(self.traced.sources(leaves)))
         for function in self.traced.deferred:
             function()
         return self.traced.rebuild(tensors, leaves)
 
-    def record(self, leaves: list[Tensor], tensors: list[Tensor]) -> None:
+    def finisher(self) -> Callable[[Sequence[Tensor], Sequence[Tensor]], Any]:
+        """What does the rest of `deliver` for tensors that machine code made, and the arguments of a call."""
+        traced, split = self.traced, self.split
+        fixed = len(self.outside_sources()) == len(traced.differentiated)  # leaves, while machine code serves calls
+        edges = _edges(self.outside_sources()) if fixed else ()
+
+        def finish(tensors: Sequence[Tensor], leaves: Sequence[Tensor]) -> Any:
+            if split is not None:
+                self.record(leaves, tensors, (), edges if fixed else _edges(traced.sources(leaves)))
+            return traced.rebuild(tensors, leaves)
+
+        return finish
+
+    def outside_sources(self) -> list[Tensor]:
+        """The tensors from outside that gradients are with respect to."""
+        return [x for x in self.traced.differentiated if isinstance(x, Tensor)]
+
+    def record(self, leaves: Sequence[Tensor], tensors: Sequence[Tensor], found: Sequence[Found], edges: Edges) -> None:
         """One tape node for the whole call."""
         split, traced = self.split, self.traced
         assert split is not None
-        sources = traced.sources(leaves)
         results = tensors[: traced.result_count]
         saved = [t._array for t in tensors[len(tensors) - split.saved :]]
-        node = Node(
-            Step("compiled", _Gradient(self, saved, leaves)),
-            {},
-            tuple(map(edge, sources)),
-            tuple((t._array.shape, t.dtype) for t in results),
-        )
-        node.saved = tuple((x, x._storage.version) for x in self.read_by_backward(leaves))
+        metas = tuple([(t._array.shape, t.dtype) for t in results])
+        node = Node(Step("compiled", _Gradient(self, saved, leaves, found)), {}, edges, metas)
+        node.saved = tuple([(x, x._storage.version) for x in self.read_by_backward(leaves)])
         for i, (tensor, required) in enumerate(zip(results, traced.requires_grad, strict=True)):
             if required:
                 tensor._requires_grad, tensor._grad_fn, tensor._index = True, node, i
 
-    def read_by_backward(self, leaves: list[Tensor]) -> list[Tensor]:
+    @functools.cached_property
+    def kept_places(self) -> list[int]:
+        """What questions' programs found and backward may read again: in the program, or as a value to begin with."""
+        assert self.split is not None
+        traced = self.traced
+        first = len(traced.arguments) + len(traced.states) + len(traced.scalars)
+        read = {traced.found[i - first] for kind, i in self.split.reads if kind == "input" and i >= first}
+        alone = traced.independent(list(traced.known))
+        return sorted(read | {place for place, free in zip(traced.known.values(), alone, strict=True) if free})
+
+    def read_by_backward(self, leaves: Sequence[Tensor]) -> list[Tensor]:
         """The arguments and outside tensors that the backward program reads again."""
+        given, outside = self.read_again
+        return [*[leaves[i] for i in given], *outside]
+
+    @functools.cached_property
+    def read_again(self) -> tuple[list[int], list[Tensor]]:
+        """The same: positions of arguments, and outside tensors."""
         assert self.split is not None
         positions = [i for kind, i in self.split.reads if kind == "input"]
-        states = self.traced.states
-        return [*(leaves[i] for i in positions if i < len(leaves)),
-                *(states[i - len(leaves)].tensor for i in positions if 0 <= i - len(leaves) < len(states))]  # fmt: skip
+        states, count = self.traced.states, len(self.traced.arguments)
+        outside = [states[i - count].tensor for i in positions if 0 <= i - count < len(states)]
+        return [i for i in positions if i < count], outside
+
+
+def _edges(sources: Sequence[Tensor]) -> Edges:
+    return tuple([edge(x) for x in sources])
 
 
 class _Gradient:
     """The gradient rule of a compiled call: runs the backward program."""
 
-    def __init__(self, variant: Variant, saved: list[Array], leaves: list[Tensor]) -> None:
+    def __init__(self, variant: Variant, saved: list[Array], leaves: Sequence[Tensor], found: Sequence[Found]) -> None:
         self.variant, self.saved, self.leaves = variant, saved, leaves
-        self.versions = [x._storage.version for x in leaves] + [0 if s.of_grad else s.version for s in variant.traced.states]
+        self.found = {place: found[place] for place in variant.kept_places} if found else {}
+        self.versions = self.versions_now()
+
+    def versions_now(self) -> list[int]:
+        """How often the memory of arguments and outside tensors was written to."""
+        states = self.variant.traced.states
+        return [*[x._storage.version for x in self.leaves], *[0 if s.of_grad else s.tensor._storage.version for s in states]]
 
     def __call__(self, g: Any, out: Any, *_: Any) -> tuple[Tensor | None, ...]:
         variant, traced = self.variant, self.variant.traced
         given = g if isinstance(g, tuple) else (g,)
         if modes.grad or (modes.tracer is not None and modes.tracer.batches):
             return self.replay(given)
-        assert variant.backward is not None and variant.split is not None
-        built, program = variant.backward
-        held = []
-        for (kind, i), spec in zip(variant.split.reads, built.plan.inputs, strict=True):
+        backward = self.backward(given)
+        built, held = backward.built, []
+        for (kind, i), spec in zip(backward.reads, built.plan.inputs, strict=True):
             if kind == "saved":
                 array = self.saved[i]
             elif kind == "input":
                 array = self.input(i)
+            elif kind == "found":
+                array = self.found[i][0]
             else:
                 gradient = given[traced.gradient_positions[i]]
                 shape = settled(spec.shape, variant.sizes)
                 array = np.zeros(shape, spec.dtype.numpy) if gradient is None else gradient._array
             held.append(np.ascontiguousarray(array))
         made = [aligned_empty(settled(s.shape, variant.sizes), s.dtype.numpy) for s in built.plan.outputs]
-        program([array_address(a) for a in held], [address for _, address in made], variant.sizes_of(built))
-        return tuple(wrap(array, spec.dtype) for (array, _), spec in zip(made, built.plan.outputs, strict=True))
+        sizes = variant.sizes_of(built, variant.sizes)
+        backward.program([array_address(a) for a in held], [address for _, address in made], sizes)
+        results = [wrap(array, spec.dtype) for (array, _), spec in zip(made, built.plan.outputs, strict=True)]
+        return tuple(None if place is None else results[place] for place in backward.places)
 
-    def replay(self, given: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+    def backward(self, given: tuple[Tensor | None, ...]) -> Backward:
+        """The program for the gradients that have come."""
+        assert self.variant.backward is not None
+        positions = self.variant.traced.gradient_positions
+        return self.variant.backward.of(tuple(i for i, at in enumerate(positions) if given[at] is not None))
+
+    def replay(self, given: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
         """Gradients that can be differentiated again."""
         variant, traced = self.variant, self.variant.traced
         assert variant.split is not None
         outputs = variant.split.forward.outputs
-        kept = outputs[len(outputs) - variant.split.saved :]
-        alone = traced.independent(kept)
-        known = {v: wrap(array, v.dtype) for v, array, free in zip(kept, self.saved, alone, strict=True) if free}
-        now = [x._storage.version for x in self.leaves] + [0 if s.of_grad else s.version for s in traced.states]
-        changed = {i for i, (a, b) in enumerate(zip(self.versions, now, strict=True)) if a != b} | variant.written
-        return traced.replay_gradients(self.leaves, given, known, sorted(changed))
+        kept = [variant.originals.get(v, v) for v in outputs[len(outputs) - variant.split.saved :]]
+        arrays = dict(zip(kept, self.saved, strict=True))
+        arrays.update((v, self.found[place][0]) for v, place in traced.known.items() if place in self.found)
+        alone = traced.independent(list(arrays))
+        known = {v: wrap(array, v.dtype) for (v, array), free in zip(arrays.items(), alone, strict=True) if free}
+        changed = {i for i, (a, b) in enumerate(zip(self.versions, self.versions_now(), strict=True)) if a != b} | variant.written
+        backward = self.backward(given)
+        found = traced.replay_gradients(self.leaves, given, known, sorted(changed), backward.graph)
+        return tuple(None if place is None else found[place] for place in backward.places)
 
     def input(self, position: int) -> Array:
         traced = self.variant.traced
@@ -285,5 +362,8 @@ class _Gradient:
         position -= len(self.leaves)
         if position < len(traced.states):
             return traced.states[position].array
-        getter, dtype = traced.scalars[position - len(traced.states)]
-        return np.asarray(getter(), dtype.numpy)
+        position -= len(traced.states)
+        if position < len(traced.scalars):
+            getter, dtype = traced.scalars[position]
+            return np.asarray(getter(), dtype.numpy)
+        return self.found[traced.found[position - len(traced.scalars)]][0]

@@ -16,7 +16,7 @@ KNOWN = surface.known()
 
 @pytest.mark.parametrize(("name", "check"), list(surface.pairs()))
 def test_name(name: str, check: str) -> None:
-    outcome = surface.run(name, check, limit=4)
+    outcome = surface.run(name, check, limit=3)
     if outcome.failures and (name, check) in KNOWN:
         pytest.xfail(outcome.failures[0])
     assert not outcome.failures, "\n".join(outcome.failures)

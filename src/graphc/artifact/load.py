@@ -21,7 +21,7 @@ from graphc.errors import ArtifactError, IRError, at_user_line
 from graphc.ir.loops import ENTRY
 from graphc.leases import Debt, is_out, lend
 from graphc.runtime.host import Resolve
-from graphc.runtime.link import link, machine_signature
+from graphc.runtime.link import linked, machine_signature
 from graphc.runtime.memory import aligned_empty
 from graphc.runtime.plan import Plan, Spec
 from graphc.runtime.prepared import PreparedMemory
@@ -173,7 +173,7 @@ class Loaded:
 
 
 def _linked(plan: Plan, code: bytes, resolve: Resolve | None) -> Program:
-    return Program(plan, link(code, [ENTRY])[ENTRY], resolve)
+    return Program(plan, linked(code, [ENTRY]), resolve)
 
 
 def _shown(arguments: Tree) -> str:

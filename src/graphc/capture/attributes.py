@@ -116,6 +116,23 @@ class Write:
             self.place.hold(self.name, value)
 
 
+class ModeWrite:
+    """Whether a call leaves a module in training or evaluation, where that is not what it was before."""
+
+    __slots__ = ("mode", "module")
+
+    def __init__(self, module: Any, mode: bool) -> None:
+        self.module, self.mode = module, mode
+
+    def value(self, results: Sequence[Any]) -> bool:
+        """As `Write.value`."""
+        return self.mode
+
+    def put(self, value: bool) -> None:
+        """Set it."""
+        self.module.training = value
+
+
 def _is_made(x: Any) -> bool:
     """Whether a value that is set is another one at the next call."""
     return is_live(x) or (isinstance(x, Tensor) and (x._storage.cell is not None or x._base is not None or bool(x._chain)))
@@ -137,8 +154,10 @@ class Attributes:
         self.tracer, self.counts, self.restart = tracer, counts, False
         self.reads: dict[tuple[int, str], Read] = {}
         self.now: dict[tuple[int, str], Any] = {}  # what was read or set
+        self.found: dict[tuple[int, str], Any] = {}  # what was read
         self.set: dict[tuple[int, str], Any] = {}  # the place of what was set
         self.made: dict[int, Any] = {}  # modules that were made while tracing, which are nobody else's
+        self.modes: dict[int, tuple[Any, bool]] = {}  # modules that were set to training or evaluation, and what they were in
 
     def has(self, place: Any, name: str) -> bool:
         """Whether there is such an attribute: a guard."""
@@ -174,7 +193,24 @@ class Attributes:
             else:
                 leaves, tree = _parts(value)
                 self.now[key] = value if not leaves else tree.unflatten([self.tracer.hidden_argument(x) for x in leaves])
+            self.found[key] = self.now[key]
         return self.now[key]
+
+    def state(self) -> tuple[dict[tuple[int, str], Any], dict[tuple[int, str], Any]]:
+        """What is set now, for `restore`."""
+        return dict(self.set), {key: self.now[key] for key in self.set}
+
+    def restore(self, state: tuple[dict[tuple[int, str], Any], dict[tuple[int, str], Any]]) -> bool:
+        """Forget what was set since then; whether anything was."""
+        places, values = state
+        changed = self.set.keys() != places.keys() or any(self.now[key] is not value for key, value in values.items())
+        for key in self.set:
+            if key in values or key in self.found:
+                self.now[key] = values.get(key, self.found.get(key))
+            else:
+                del self.now[key]
+        self.set = places
+        return changed
 
     @staticmethod
     def owns(number: Live) -> bool:
@@ -186,9 +222,20 @@ class Attributes:
         """Whether the code was given a number that may be another one at the next call."""
         return any(read.answers is not None for read in self.reads.values())
 
-    def writes(self, results: list[Tensor]) -> list[Write]:
+    def note_mode(self, module: Any) -> None:
+        """A module is about to be set to training or evaluation."""
+        if id(module) not in self.made:
+            self.modes.setdefault(id(module), (module, module.training))
+
+    def restore_modes(self) -> None:
+        """Put modules back into what they were in; a call of what was traced sets them."""
+        for module, mode in self.modes.values():
+            if module.training is not mode:
+                module.training = mode
+
+    def writes(self, results: list[Tensor]) -> list[Write | ModeWrite]:
         """What every call sets; tensors that are not among `results` yet are added to them."""
-        found = []
+        found: list[Write | ModeWrite] = [ModeWrite(m, m.training) for m, mode in self.modes.values() if m.training is not mode]
         positions = {id(x): i for i, x in enumerate(results)}
         for key, place in self.set.items():
             value = self.now[key]

@@ -18,7 +18,7 @@ from graphc.capture.guards import named_values
 from graphc.dim_answers import is_answered
 from graphc.dims import Dim
 from graphc.eager.tensor import Tensor
-from graphc.errors import TraceError, at_user_line
+from graphc.errors import TracedAgain, TraceError, at_user_line
 
 MOST_OBJECTS = 10_000  # that are looked at
 _ON_HEAP = 1 << 9  # of a class: that it is written in Python
@@ -76,19 +76,23 @@ class Effects:
 
     def traced(self, trace: Callable[[], Any]) -> Any:
         """What `trace` gives.  Raises TraceError where the code reads elements and changes objects, which are put back."""
-        try:
-            traced = trace()
-        except TraceError:
-            if any(reads.started for reads in self.reads):
-                self._undone()
-            raise
+        while True:
+            try:
+                traced = trace()
+                break
+            except TracedAgain:
+                self.undone()
+            except TraceError:
+                if any(reads.started for reads in self.reads):
+                    self.undone()
+                raise
         if is_answered() and self._holds_sizes():
-            self._undone()
+            self.undone()
             raise TraceError(at_user_line("the code keeps a size, which other calls have another one of"))
         if traced.reads_elements:
             if not self.complete:
                 raise TraceError(at_user_line("the code reads tensors into Python, and reaches too many objects to watch"))
-            changed = self._undone()
+            changed = self.undone()
             if changed is not None:
                 raise TraceError(at_user_line(f"the code reads tensors into Python and changes {changed}"))
         return traced
@@ -99,7 +103,7 @@ class Effects:
         held += [owner.get(name) if isinstance(owner, dict) else owner.cell_contents for owner, name, _ in self.names]
         return any(isinstance(x, Dim) for x in held)
 
-    def _undone(self) -> str | None:
+    def undone(self) -> str | None:
         """Put back what was changed: what that was, in words, or None."""
         found = None
         for value, copy in self.before:

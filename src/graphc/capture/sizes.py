@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from graphc.dim_rules import terms_of
-from graphc.dims import Dim, Size, bounds, evaluate, free, substitute
+from graphc.dims import Dim, Size, bounds, evaluate, free, split, substitute
 from graphc.errors import line_text, user_location
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import TensorType
@@ -122,7 +122,8 @@ class Questions:
     """Who answers for a trace whose arguments have the shapes of a pattern.
 
     values: of the symbols, in the call that is traced.   facts: what answers relied on.   needed: symbols that must be numbers.
-    factors: what symbols must be multiples of.
+    factors: what symbols must be multiples of.   opened: symbols of no argument.   equals: those that are the same as a
+    size that was there before them.
     """
 
     def __init__(self, values: Mapping[str, int]) -> None:
@@ -130,11 +131,29 @@ class Questions:
         self.facts: dict[tuple[Size, str], Fact] = {}
         self.needed: dict[str, Need] = {}
         self.factors: dict[str, int] = {}
+        self.opened: dict[str, None] = {}
+        self.equals: dict[str, Size] = {}
+
+    def open(self, name: str, value: int) -> None:
+        """A size that no argument has is a symbol too."""
+        self.values[name] = value
+        self.opened[name] = None
+
+    def revise(self, revisions: dict[str, Size]) -> None:
+        """Note what sizes of no argument must be in the next trace: a multiple of a factor, another size that was there before, 0
+        for a number, -1 for a number at every call."""
+        for name in self.opened:
+            if name in self.needed:
+                revisions[name] = 0 if self.needed[name].equal else -1
+            elif name in self.factors:
+                revisions[name] = self.factors[name] if revisions.get(name, 1) == 1 else 0
+            elif name in self.equals:
+                revisions[name] = self.equals[name] * revisions.get(name, 1)
 
     @property
     def must_be_revised(self) -> bool:
         """Whether what was traced is of no use: some of its sizes are numbers."""
-        return bool(self.needed or self.factors)
+        return bool(self.needed or self.factors or self.equals)
 
     def knows(self, size: Size) -> bool:
         """Whether it is made of this trace's symbols."""
@@ -173,7 +192,7 @@ class Questions:
 
     def _equal(self, size: Size) -> None:
         """`size`, which is not 0 by its form, is 0: what it is the remainder of is a multiple, or its symbols are numbers."""
-        if free(size) & self.factors.keys():
+        if free(size) & (self.factors.keys() | self.equals.keys()):
             return  # asked again once it is known what is a multiple of what
         divisors = {atom.args[1] for monomial in terms_of(size) for atom in monomial if atom.kind in ("//", "%")}
         for name in free(size):
@@ -181,6 +200,12 @@ class Questions:
                 if type(divisor) is int and _is_nothing(substitute(size, {name: Dim.symbol(name, 1) * divisor})):
                     self.factors[name] = divisor
                     return
+        order = list(self.opened)
+        for name in sorted(free(size) & self.opened.keys(), key=order.index, reverse=True)[:1]:  # the one opened last
+            coefficient, rest = split(size, name) or (0, 0)
+            if type(rest) is Dim and type(coefficient) is int and abs(coefficient) == 1:
+                self.equals[name] = rest * -coefficient
+                return
         self._need(size, True)
 
     def _need(self, size: Size, equal: bool) -> None:

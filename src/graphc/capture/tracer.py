@@ -16,17 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from graphc.capture.aliases import Alias, find_aliases, with_aliases
-from graphc.capture.attributes import MOST_RESTARTS, Attributes, Read, Write
+from graphc.capture.aliases import Alias, add_roots, find_aliases, with_aliases
+from graphc.capture.attributes import MOST_RESTARTS, Attributes, ModeWrite, Read, Write
+from graphc.capture.joint import Joint, differentiated
+from graphc.capture.layouts import stand_in_of
 from graphc.capture.live import Step, applied, elements_of, is_live, plain_numbers
 from graphc.capture.outside import Capture, Snapshot, Target
 from graphc.capture.sizes import Shapes, settled, settled_tree
+from graphc.capture.stops import NOWHERE, Stops
 from graphc.dtypes import DType, from_numpy
-from graphc.eager import autograd
 from graphc.eager.dispatch import traced as traced_tensor
+from graphc.eager.epoch import traces
 from graphc.eager.modes import modes
 from graphc.eager.storage import Storage
-from graphc.eager.tape import Node, next_sequence
+from graphc.eager.tape import next_sequence
 from graphc.eager.tensor import Tensor, share, wrap
 from graphc.eager.views import written
 from graphc.errors import TraceError, at_user_line, user_location
@@ -38,20 +41,25 @@ from graphc.trees import Tree, flatten
 
 class Cell:
     """The value that a storage's root has now.  initial: the graph input it started as, if it is one.
-    viewed: of a copy that eager code has as a view, the cell it was copied from and the value that had."""
+    viewed: of a copy of what eager code has as the very same memory, the cells it was copied from and the values they had.
+    again: what is raised where that shows, if not that it cannot be traced.   region: the one it was made in."""
 
-    __slots__ = ("initial", "storage", "tracer", "value", "viewed")
+    __slots__ = ("__weakref__", "again", "initial", "region", "storage", "tracer", "value", "viewed")
 
     def __init__(self, tracer: Tracer, value: Value, initial: Value | None = None, storage: Storage | None = None) -> None:
         self.tracer, self.value, self.initial, self.storage = tracer, value, initial, storage
-        self.viewed: tuple[Cell, Value] | None = None
+        self.viewed: tuple[tuple[Cell, Value], ...] = ()
+        self.again: Callable[[], TraceError] | None = None
+        self.region = tracer.region if initial is None else None
+        if tracer.reads is not None:
+            tracer.reads.cells.add(self)
 
 
 class Traced:
     """What a trace leaves.
 
-    graph: inputs are arguments, states, scalars and, of a joint trace, gradients of results, in that order; outputs are the
-      results, then gradients of the sources (joint), then what `.grad` is set to.
+    graph: inputs are arguments, states, scalars, what was found (`found`) and, of a joint trace, gradients of results, in that
+      order; outputs are the results, then gradients of the sources (joint), then what `.grad` is set to.
     states: where each state input's memory is.   scalars: (getter, dtype) of each scalar input, called at every call.
     updates: for each of ``graph.updates``, which graph input it writes (an argument that is written has role ``state`` too).
     grad_effects: (tensor or argument position, output position or None): what `.grad` is set to after a call.
@@ -61,21 +69,28 @@ class Traced:
     aliases: results that share memory with an argument, an outside tensor or another result.
     reads, writes: the attributes of modules that the code reads or sets and that move.  The tensors in those that are read are the
       last arguments; those in what is set are among the results, of which the first `returned` are the function's.
-    reads_elements: whether the code reads tensors into Python.   path: what it asked of their elements, in order
+    reads_elements: whether the code asks for elements.   path: what it asked, in order, and what the answers were
       (`capture.reads`): the trace is one of a call with the same answers.
+    found: the places (`capture.questions.Call`) of inputs that questions' programs found.   known: the places of all values that
+      they found.   gives: of a question's program, what its outputs are to `capture.reads`.
     returned_numbers: which results the function gives as Python numbers, and what is made of each.
     lasting: which states (their positions) the code neither writes nor differentiates by: parameters at inference, buffers.
-    requires_grad: of each result.   gradient_positions: which result each gradient input belongs to.
-    sizes: of the symbols, in a call that `at` is for.
+    requires_grad: of each result.   gradient_positions: which result each gradient input belongs to.   joint: what makes gradients
+      of some of them alone (`capture.joint.Joint`).
+    notes: what `explain` tells of the trace.   sizes: of the symbols, in a call that `at` is for.
     """
 
     def __init__(self, graph: Graph, tree: Tree, count: int) -> None:
         self.graph, self.output_tree, self.result_count, self.returned = graph, tree, count, count
         self.returned_numbers: dict[int, tuple[Step, ...]] = {}
-        self.path: list[Any] = []
+        self.path: list[tuple[Any, str]] = []
         self.reads_elements = False
+        self.found: list[int] = []
+        self.known: dict[Value, int] = {}
+        self.gives: list[Any] = []
         self.reads: list[Read] = []
-        self.writes: list[Write] = []
+        self.writes: list[Write | ModeWrite] = []
+        self.notes: list[str] = []
         self.arguments: list[int] = []
         self.states: list[Capture] = []
         self.scalars: list[tuple[Callable[[], float], DType]] = []
@@ -89,6 +104,8 @@ class Traced:
         self.requires_grad: list[bool] = []
         self.gradient_positions: list[int] = []
         self.differentiated: list[Target] = []
+        self.joint: Any = None
+        self.stops = Stops()
         self.sizes: Mapping[str, int] = {}
 
     def at(self, sizes: Mapping[str, int]) -> Traced:
@@ -96,7 +113,7 @@ class Traced:
         made = copy.copy(self)
         made.sizes, made.output_tree = sizes, settled_tree(self.output_tree, sizes)
         made.aliases = [
-            Alias(a.position, a.source, a.argument, tuple((op, _settled_attrs(attrs, sizes)) for op, attrs in a.chain))
+            Alias(a.position, a.source, a.argument, tuple((op, _settled_attrs(attrs, sizes)) for op, attrs in a.chain), a.same)
             for a in self.aliases
         ]
         return made
@@ -128,19 +145,25 @@ class Traced:
         return leaves[target] if isinstance(target, int) else target
 
     def replay_gradients(
-        self, leaves: Sequence[Tensor], given: Sequence[Tensor | None], known: Mapping[Value, Tensor], changed: Sequence[int]
+        self,
+        leaves: Sequence[Tensor],
+        given: Sequence[Tensor | None],
+        known: Mapping[Value, Tensor],
+        changed: Sequence[int],
+        graph: Graph | None = None,
     ) -> tuple[Tensor, ...]:
         """The gradients of a joint trace computed by eager operators, so that they can be differentiated again.
 
         known: values kept from the call that depend on nothing differentiated.   changed: positions of graph inputs that are not
-        what they were at the call.  Raises RuntimeError where a gradient needs one of those.
+        what they were at the call.   graph: of other gradients.  Raises RuntimeError where a gradient needs one of those.
         """
-        first = self.result_count
-        wanted = self.graph.outputs[first : first + len(self.differentiated)]
+        first, last = (self.result_count, self.result_count + len(self.differentiated)) if graph is None else (0, None)
+        graph = graph or self.graph
+        wanted = graph.outputs[first:last]
         values = {**known, **self._inputs_again(leaves, given)}
         needed = {v for v in wanted if v not in known}
         nodes = []
-        for node in reversed(self.graph.nodes):
+        for node in reversed(graph.nodes):
             if any(v in needed for v in node.outputs):
                 nodes.append(node)
                 needed.update(v for v in node.inputs if v not in known)
@@ -149,7 +172,9 @@ class Traced:
                 message = "create_graph: a tensor that gradients through compiled code are computed from has been modified since"
                 raise RuntimeError(at_user_line(f"{message}: {self.graph.inputs[i].type}"))
         for node in reversed(nodes):
-            outputs = node.op.run(*[values[v] for v in node.inputs], **_settled_attrs(node.attrs, self.sizes))
+            off = self.stops.of.get(node, NOWHERE)
+            operands = [values[v].detach() if i in off else values[v] for i, v in enumerate(node.inputs)]
+            outputs = node.op.run(*operands, **_settled_attrs(node.attrs, self.sizes))
             values.update(zip(node.outputs, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))
         return tuple(values[v] for v in wanted)
 
@@ -157,7 +182,8 @@ class Traced:
         scalars = [wrap(np.asarray(getter(), dtype.numpy), dtype) for getter, dtype in self.scalars]
         inputs = [*leaves, *(s.root() for s in self.states), *scalars]
         values: dict[Value, Tensor] = dict(zip(self.graph.inputs, inputs, strict=False))
-        for position, value in zip(self.gradient_positions, self.graph.inputs[len(inputs) :], strict=True):
+        gradients = self.graph.inputs[len(self.graph.inputs) - len(self.gradient_positions) :]
+        for position, value in zip(self.gradient_positions, gradients, strict=True):
             g = given[position]
             shape = settled(value.shape, self.sizes)
             values[value] = Op.table["full"].run(value=0, shape=shape, dtype=value.dtype) if g is None else g
@@ -188,6 +214,10 @@ class Tracer:
     def __init__(self, rules: Any = None, leaves: list[Tensor] | None = None, counts: bool = True) -> None:
         self.builder = Builder(rules)
         self.reads: Any = None  # a `Reads` where elements can be asked for
+        self.notes: list[str] = []  # what the user may like to know of the trace
+        self.region: Any = None  # the `capture.regions.Inner` whose graph is traced, where one is
+        self.sized: list[Value] = []  # results whose sizes depend on elements
+        self.constants: set[Value] = set()  # states that were made from Python data
         self.given = 0 if leaves is None else len(leaves)
         self.leaves: list[Tensor] = [] if leaves is None else leaves  # the tensors that arguments stand for
         self.attributes = Attributes(self, counts)
@@ -207,13 +237,14 @@ class Tracer:
         self.argument_storages: dict[int, int] = {}  # id of a stand-in's storage -> the argument's position
         self.computed: set[int] = set()  # ids of stand-ins of arguments that are no leaves
         self.kept: list[Any] = []  # keeps alive what is known by id
+        self.stops = Stops()
 
     # ---- inputs
 
     def argument(self, x: Tensor, position: int, shape: Shape) -> Tensor:
         """What stands for an argument inside the function, where it has `shape`."""
         value = self.input(self.arguments, "arg", TensorType(x.dtype, shape), "input")
-        stand_in = traced_tensor(x.dtype, shape, None)
+        stand_in = stand_in_of(x, shape)
         if type(x) is not Tensor:
             stand_in = share(stand_in, type(x))
         cell = Cell(self, value, value, stand_in._storage)
@@ -244,10 +275,10 @@ class Tracer:
             raise TraceError(at_user_line("a hyperparameter is read after a schedule's step in the same traced code"))
         for value, known, of in self.scalars:
             if known is getter and of is dtype:
-                return traced_tensor(dtype, (), Cell(self, value))
+                return self.tensor(value)
         value = Value(TensorType(dtype, ()), None, f"scalar{len(self.scalars)}")
         self.scalars.append((value, getter, dtype))
-        return traced_tensor(dtype, (), Cell(self, value))
+        return self.tensor(value)
 
     def note_number(self, owner: dict[str, Any], name: str, value: Any) -> None:
         """``owner[name]`` was read as a Python number: a guard.  Raises TraceError where a deferred call would change it."""
@@ -268,6 +299,7 @@ class Tracer:
             (value,) = self.builder.emit(Op.table["full"], (), {"value": number, "shape": (), "dtype": x.dtype})
         else:
             value = self.capture(Capture(x), x._storage).value
+            self.constants.add(value)
         return traced_tensor(x.dtype, tuple(x._array.shape), Cell(self, value))
 
     def capture(self, where: Capture, storage: Storage) -> Cell:
@@ -300,41 +332,54 @@ class Tracer:
     def value_of(self, x: Tensor) -> Value:
         """The value of a tensor now."""
         cell = self.cell_of(x)
-        if cell.viewed is not None and cell.viewed[0].value is not cell.viewed[1]:
-            raise TraceError(at_user_line("a tensor was written to after a part of it was chosen by a 0-dim index tensor"))
+        if any(source.value is not was for source, was in cell.viewed):
+            message = "a tensor was written to after it, or a part of it, was chosen by elements"
+            raise TraceError(at_user_line(message)) if cell.again is None else cell.again()
         value = cell.value
         for op, attrs in x._chain:
             (value,) = self.builder.emit(op, (value,), attrs)
         return value
 
+    def tensor(self, value: Value) -> Tensor:
+        """A tensor that stands for a value, with a storage of its own."""
+        return traced_tensor(value.dtype, value.shape, Cell(self, value))
+
     def emit(self, op: Op, inputs: tuple[Tensor, ...], attrs: dict[str, Any]) -> tuple[Tensor, ...]:
-        """Run one operator: nodes instead of results.  Raises TraceError for one whose results are sized by elements."""
-        if isinstance(op.lowering, Host) and op.lowering.sized_by_data:
-            raise TraceError(at_user_line(f"{op.name}: the shapes of its results depend on the elements of a tensor"))
+        """Run one operator: nodes instead of results.  One whose results are sized by elements is a question: raises TraceError
+        where nobody answers."""
         self.builder.location = user_location()
         if self.reads is not None or self.attributes.hands_out_numbers:
             if op.name == "full" and (same := elements_of(attrs["value"], attrs["dtype"])) is not None and not attrs["shape"]:
                 return (self.fresh(cast(same, attrs["dtype"])),)
             attrs = {name: plain_numbers(value) for name, value in attrs.items()}
-        outputs = self.builder.emit(op, [self.value_of(x) for x in inputs], attrs)
-        return tuple([traced_tensor(v.dtype, v.shape, Cell(self, v)) for v in outputs])
+        if isinstance(op.lowering, Host) and op.lowering.sized_by_data:
+            if self.reads is None:
+                raise TraceError(at_user_line(f"{op.name}: the shapes of its results depend on the elements of a tensor"))
+            return self.reads.sized(op, inputs, attrs)  # type: ignore[no-any-return]
+        outputs = self.stops.emit(self.builder, op, [self.value_of(x) for x in inputs], attrs, inputs)
+        return tuple(map(self.tensor, outputs))
 
     def write(self, x: Tensor, y: Tensor) -> None:
         """x's elements become y's, in x's storage."""
         self.builder.location = user_location()
         part = self.value_of(y)
         cell = self.cell_of(x)
-        if cell.viewed is not None:
-            raise TraceError(
-                at_user_line("writing to a part of a tensor chosen by a 0-dim index tensor cannot be traced; clone() it")
-            )
+        if cell.viewed:
+            message = "writing to a tensor, or a part of one, that was chosen by elements cannot be traced; clone() it"
+            raise TraceError(at_user_line(message)) if cell.again is None else cell.again()
         with self.builder.running():
-            cell.value = written(cell.value, x._chain, part)
+            self.assign(cell, written(cell.value, x._chain, part))
+
+    def assign(self, cell: Cell, value: Value) -> None:
+        """A storage's value is another one from now on."""
+        if self.region is not None and cell.region is not self.region:
+            self.region.written.setdefault(cell, cell.value)
+        cell.value = value
 
     def note_copy_of_view(self, copy: Tensor, x: Tensor) -> None:
         """`copy` is a view of x in eager code: the trace ends where one of them is written to and the other would show it."""
         cell = self.cell_of(x)
-        self.cell_of(copy).viewed = (cell, cell.value)
+        self.cell_of(copy).viewed = ((cell, cell.value),)
 
     # ---- what happens to outside tensors
 
@@ -352,7 +397,7 @@ class Tracer:
 
     def fresh(self, x: Tensor) -> Tensor:
         """A tensor of x's value with a storage of its own."""
-        return traced_tensor(x.dtype, tuple(x._array.shape), Cell(self, self.value_of(x)))
+        return self.tensor(self.value_of(x))
 
     def note_source(self, x: Tensor) -> None:
         """`x` requires grad and was computed or made outside: gradients end there."""
@@ -387,12 +432,15 @@ class Tracer:
         """(tensor or argument position, its new `.grad`) of every outside tensor whose `.grad` was set."""
         return [(s.target, s.tensor._grad) for s in self.snapshots.values() if s.grad_set]
 
-    def restore(self) -> None:
-        """Undo what the traced code did to outside tensors."""
+    def end(self) -> None:
+        """Undo what the traced code did to outside tensors, and let go of the call's own tensors."""
         for s in self.snapshots.values():
             s.restore()
         for storage, version in self.versions:
             storage.version = version
+        if self.reads is not None:
+            self.reads.closed = True
+        self.snapshots, self.leaves = {}, []
 
 
 # ---- tracing a function ----------------------------------------------------------------------------------------------
@@ -441,12 +489,13 @@ def _trace(
     if modes.tracer is not None:
         raise RuntimeError(at_user_line("trace: a trace is already going on"))
     counts = True
+    traces[0] += 1
     for _ in range(MOST_RESTARTS):
         leaves, tree = flatten((args, kwargs), _is_tensor)
         tracer = Tracer(rules, leaves, counts)
         tracer.reads = None if reads is None else reads(tracer)
-        grad_mode = modes.grad
-        modes.tracer = tracer
+        grad_mode, watchers = modes.grad, modes.watchers
+        modes.tracer, modes.watchers = tracer, ()  # who watches the tape around the call does not see the trace's
         try:
             given = shapes or tuple(tuple(x._array.shape) for x in leaves)
             stand_ins = [tracer.argument(x, i, shape) for i, (x, shape) in enumerate(zip(tuple(leaves), given, strict=True))]
@@ -461,10 +510,9 @@ def _trace(
                 raise
             counts = False  # whether it fails as well with plain numbers
         finally:
-            modes.tracer, modes.grad = None, grad_mode
-            if tracer.reads is not None:
-                tracer.reads.closed = True
-            tracer.restore()
+            modes.tracer, modes.grad, modes.watchers = None, grad_mode, watchers
+            tracer.attributes.restore_modes()
+            tracer.end()
     raise TraceError(at_user_line("an attribute of a module that is new at every call was set while tracing"))
 
 
@@ -474,13 +522,15 @@ def _finished(tracer: Tracer, result: Any, name: str, joint: bool) -> Traced:
     results = [x.source.value if is_live(x) else x for x in leaves]
     returned = len(results)
     writes = tracer.attributes.writes(results)
+    add_roots(results, tracer.argument_storages)
     tracer.check_histories()
     requires = [x.requires_grad for x in results]
     outputs = [tracer.value_of(x) for x in results]
     positions: list[int] = []
     sources: list[Target] = []
+    kept: Joint | None = None
     if joint:
-        positions, sources, gradients = _gradients(tracer, results)
+        positions, sources, gradients, kept = differentiated(tracer, results)
         requires = [i in positions for i in range(len(results))]
         outputs += [tracer.value_of(g) for g in gradients]
     effects: list[tuple[Target, int | None]] = []
@@ -492,7 +542,8 @@ def _finished(tracer: Tracer, result: Any, name: str, joint: bool) -> Traced:
         effects.append((target, None if g is None else len(outputs)))
         if g is not None:
             outputs.append(tracer.value_of(g))
-    inputs = (*tracer.arguments, *(v for v, _ in tracer.states), *(v for v, _, _ in tracer.scalars), *tracer.gradients)
+    states, scalars = (v for v, _ in tracer.states), (v for v, _, _ in tracer.scalars)
+    inputs = (*tracer.arguments, *states, *scalars, *tracer.sized, *tracer.gradients)
     updates = []
     for cell in tracer.cells.values():
         if cell.initial is not None and cell.value is not cell.initial:
@@ -507,13 +558,14 @@ def _finished(tracer: Tracer, result: Any, name: str, joint: bool) -> Traced:
     traced.grad_effects, traced.none_grads = effects, list(tracer.grad_reads.values())
     traced.numbers, traced.deferred = tracer.numbers, tracer.deferred
     if tracer.reads is not None:
-        traced.path, traced.reads_elements = tracer.reads.path, tracer.reads.started
+        traced.path, traced.known, traced.reads_elements = tracer.reads.path, tracer.reads.found, tracer.reads.started
     traced.returned_numbers = {i: x.steps for i, x in enumerate(leaves) if is_live(x)}
     traced.returned, traced.reads, traced.writes = returned, list(tracer.attributes.reads.values()), writes
-    traced.lasting = _lasting(tracer, traced)
+    traced.lasting, traced.notes = _lasting(tracer, traced), tracer.notes
     captured = {id(capture._storage): capture.tensor for _, capture in tracer.states if not capture.of_grad}
-    traced.aliases = find_aliases(results, tracer.argument_storages, captured)
-    traced.requires_grad, traced.gradient_positions, traced.differentiated = requires, positions, sources
+    traced.aliases = find_aliases(results, tracer.argument_storages, tracer.snapshots.keys(), captured)
+    traced.requires_grad, traced.gradient_positions, traced.differentiated, traced.joint = requires, positions, sources, kept
+    traced.stops = tracer.stops
     return traced
 
 
@@ -527,38 +579,3 @@ def _lasting(tracer: Tracer, traced: Traced) -> list[int]:
 def _identifier(name: str) -> str:
     cleaned = "".join(c if c.isalnum() or c == "_" else "_" for c in name).strip("_")
     return cleaned if cleaned.isidentifier() else "traced"
-
-
-def _gradients(tracer: Tracer, results: list[Tensor]) -> tuple[list[int], list[Target], list[Tensor]]:
-    """(results with a gradient, what it is with respect to, the gradients)."""
-    positions = [i for i, x in enumerate(results) if x.requires_grad and not _is_freed(x)]
-    targets = dict(tracer.sources)
-    tensors = {id(t): t for t in (*tracer.kept, *(results[i] for i in positions))}
-    for i in positions:  # a result that is itself a source
-        if results[i].is_leaf:
-            tracer.note_source(results[i])
-    targets = dict(tracer.sources)
-    wanted = [tensors[key] for key in targets]
-    if not positions or not wanted:
-        return [], [], []
-    given = []
-    for i in positions:
-        value = tracer.input(tracer.gradients, "gradient", TensorType(results[i].dtype, tuple(results[i]._array.shape)), "input")
-        given.append(traced_tensor(value.dtype, value.shape, Cell(tracer, value)))
-    found = autograd.grad([results[i] for i in positions], wanted, given, allow_unused=True)
-    used = [(target, g) for target, g in zip(targets.values(), found, strict=True) if g is not None]
-    return positions, [target for target, _ in used], [g for _, g in used]
-
-
-def _is_freed(x: Tensor) -> bool:
-    """Whether backward from x would meet a node that was freed."""
-    stack = [x.grad_fn]
-    seen: set[int] = set()
-    while stack:
-        node = stack.pop()
-        if type(node) is Node and id(node) not in seen:
-            if node.freed:
-                return True
-            seen.add(id(node))
-            stack.extend(e[0] for e in node.edges if e is not None)
-    return False

@@ -57,7 +57,7 @@ def shared(kernels: Iterable[Kernel]) -> dict[str, Instance]:
     outlines: dict[Hashable, list[Kernel]] = {}
     found: dict[str, Instance] = {}
     for kernel in kernels:
-        if any(isinstance(s, For) and s.kind == "unroll" for s in walk(kernel.body)):
+        if stays_apart(kernel):
             found[kernel.name] = Instance(kernel)
         else:
             outlines.setdefault(_outline(kernel), []).append(kernel)
@@ -72,6 +72,11 @@ def shared(kernels: Iterable[Kernel]) -> dict[str, Instance]:
         for members in forms.values():
             found.update(_joined(members))
     return found
+
+
+def stays_apart(kernel: Kernel) -> bool:
+    """Whether a kernel runs itself, whatever others there are: one with register tiles."""
+    return any(isinstance(s, For) and s.kind == "unroll" for s in walk(kernel.body))
 
 
 def _outline(kernel: Kernel) -> Hashable:

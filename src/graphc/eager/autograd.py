@@ -296,7 +296,7 @@ def _own(g: Tensor, taken: set[int]) -> Tensor:
 
 def _fitted(g: Tensor, shape: Shape, dtype: DType, name: str) -> Tensor:
     """A gradient in the shape and dtype of what it is the gradient of: broadcast dims are summed, of real numbers it is real."""
-    if g._array.shape != shape:
+    if g._array.ndim != len(shape) or g._array.shape != shape:  # ranks first: sizes of other dims may be symbolic
         if g._array.ndim < len(shape):
             raise RuntimeError(at_user_line(f"{name} got the gradient {_shown(g)} for a tensor of shape {shape_text(shape)}"))
         g = summed_to(g, shape)

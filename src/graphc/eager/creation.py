@@ -43,8 +43,32 @@ def tensor(
     if isinstance(data, Tensor):
         x = data.detach() if dtype is None or dtype is data.dtype else cast(data.detach(), dtype)
         return finished(Op.table["clone"].run(x), requires_grad)
+    if modes.tracer is not None and _holds_live_numbers(data):
+        return finished(_of_live_numbers(data, dtype or reduce(promote_types, _dtypes_of(data))), requires_grad)
     array = _array(data, dtype)
     return finished(_constant(np.array(array, order="C")), requires_grad)
+
+
+def _is_live(x: Any) -> bool:
+    """Whether x only stands for a number: of another one at the next call (`capture.live`)."""
+    return isinstance(x, int | float) and not issubclass(type(x), int | float)
+
+
+def _holds_live_numbers(data: Any) -> bool:
+    return any(map(_holds_live_numbers, data)) if isinstance(data, list | tuple) else _is_live(data)
+
+
+def _dtypes_of(data: Any) -> set[DType]:
+    found: set[DType] = set()
+    _plain(data, found)
+    return found
+
+
+def _of_live_numbers(data: Any, dtype: DType) -> Tensor:
+    """Nested sequences as operators that read such a number at every call."""
+    if isinstance(data, list | tuple):
+        return Op.table["stack"]([_of_live_numbers(d, dtype) for d in data])  # type: ignore[no-any-return]
+    return Op.table["full"]((), data, dtype) if _is_live(data) else tensor(data, dtype=dtype)
 
 
 def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:

@@ -15,6 +15,7 @@ from graphc import dtypes
 from graphc.dim_answers import is_answered
 from graphc.dims import product
 from graphc.dtypes import DType
+from graphc.eager.epoch import epoch as epoch  # who counts a change here says dispatch.epoch
 from graphc.eager.modes import modes
 from graphc.eager.storage import Phantom, Storage
 from graphc.eager.tape import Node, rebase, record, refresh
@@ -22,7 +23,7 @@ from graphc.eager.tensor import Tensor, place, wrap
 from graphc.eager.views import SHARED_ELEMENTS, VIEWS, contiguous_strides
 from graphc.errors import TraceError, at_user_line
 from graphc.ir.host import on_host
-from graphc.ir.op import THROUGH, Composite, Host, Movement, Op, TensorType, casting, set_default_runner, shape_text
+from graphc.ir.op import THROUGH, Composite, Host, Movement, Op, Region, TensorType, casting, set_default_runner, shape_text
 from graphc.ops.arguments import cast, quiet
 from graphc.ops.create import full
 from graphc.ops.movement import expand
@@ -41,9 +42,6 @@ def _first_kernel(*args: Any) -> tuple[np.ndarray, ...]:
 
 
 kernel_runner: KernelRunner = _first_kernel
-
-# Counts changes of module attributes (one element, changed in place): compiled code compares it with the count it was traced at.
-epoch = [0]
 
 # Operators that only place elements: NumPy runs them for every dtype and size, as it runs movement.
 PLACEMENT = frozenset({"clone", "full", "slice_scatter"})
@@ -99,7 +97,7 @@ def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
                 record_it = True
                 break
         if record_it and grad is THROUGH:
-            assert isinstance(op.lowering, Composite)
+            assert isinstance(op.lowering, Composite | Region)
             if modes.autocast is None:
                 return op.lowering.rule(*inputs, **attrs)
             with casting(None):  # as where nothing is recorded, and the operator is one kernel
@@ -184,6 +182,8 @@ def _execute(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> tuple[Te
             quiet.copy().run(universal, *arrays, result)
             return (wrap(result, made.dtype),)
         if not exact:
+            if type(op.lowering) is Region:
+                return _opened(op, inputs, attrs, types)
             return tuple([wrap(r, t.dtype) for r, t in zip(kernel_runner(op, arrays, attrs, types), types, strict=True)])
         results = op.reference(np, *arrays, **attrs)
         if type(results) is not tuple:
@@ -194,8 +194,8 @@ def _execute(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> tuple[Te
 
 
 def _opened(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], types: tuple[TensorType, ...]) -> tuple[Tensor, ...]:
-    """The operators that a composite is made of, one after the other."""
-    assert isinstance(op.lowering, Composite)
+    """The operators that a composite is made of, or that a region runs, one after the other."""
+    assert isinstance(op.lowering, Composite | Region)
     before, modes.grad = modes.grad, False
     try:
         results = op.lowering.rule(*inputs, **attrs)

@@ -116,7 +116,7 @@ def _joined(program: Program) -> tuple[Steps, tuple[int | None, ...]] | None:
     fused = [step for step in computed if not isinstance(step[0].lowering, Anchor)]  # products read operands best one by one
     if (
         len(fused) < 2
-        or not isinstance(size, int)
+        or type(size) is not int
         or size < JOINED_ELEMENTS
         or any(type(step[0].lowering) is Host for step in computed)
     ):

@@ -23,7 +23,7 @@ from graphc.eager.methods import attached
 from graphc.eager.modes import modes
 from graphc.eager.tape import refresh
 from graphc.eager.tensor import Tensor, place, wrap, wrap_array
-from graphc.errors import TraceError, at_user_line
+from graphc.errors import at_user_line
 from graphc.ir.op import Op, shape_text
 from graphc.ops.arguments import cast, constant, of_type
 from graphc.ops.indexed import broadcast_values, check_mask, index_put, indexed_shape, nonzero_columns, placed_at
@@ -421,7 +421,7 @@ def _at(dims: tuple[int, ...], picked: Advanced) -> int:
 def _as_integers(advanced: Advanced) -> tuple[tuple[int, ...], tuple[Tensor, ...]]:
     """The indexed dims, and an integer tensor for each; a mask becomes the positions of its True elements.
 
-    Raises TraceError for a mask while tracing: how many there are depends on the elements.
+    How many there are depends on the elements of a mask, which code that is traced has to ask for.
     """
     dims: list[int] = []
     indices: list[Tensor] = []
@@ -431,8 +431,6 @@ def _as_integers(advanced: Advanced) -> tuple[tuple[int, ...], tuple[Tensor, ...
             dims.append(dim)
             indices.append(i)
             continue
-        if modes.tracer is not None:
-            raise TraceError(at_user_line("a mask that sizes the result cannot be traced; use where() or masked_fill()"))
         opened = nonzero_columns(i if i.ndim else reshape.run(i, shape=(1,)))
         dims.extend(range(dim, dim + len(opened)))
         indices.extend(opened)

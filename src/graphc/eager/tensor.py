@@ -57,7 +57,7 @@ class Size(tuple[DimSize, ...]):
         return Size(tuple.__add__(self, tuple(other)))
 
     def __radd__(self, other: Any) -> Any:
-        return Size(tuple.__add__(tuple(other), self))
+        return Size(tuple.__add__(other, self)) if isinstance(other, tuple) else NotImplemented  # a list is extended in place
 
     def __mul__(self, count: Any) -> Any:
         return Size(tuple.__mul__(self, count))

@@ -158,6 +158,14 @@ def _reshaped_back(whole: Any, part: Any, **_: Any) -> Any:
     return reshape.run(part, shape=tuple(whole.shape))
 
 
+def _expand_write(whole: Any, part: Any, shape: Shape) -> Any:
+    """Raises RuntimeError where the view has an element twice."""
+    before = (1,) * (len(part.shape) - len(whole.shape)) + tuple(whole.shape)
+    if tuple(part.shape) != before:
+        raise RuntimeError(SHARED_ELEMENTS)
+    return reshape.run(part, shape=tuple(whole.shape))
+
+
 def _slice_write(whole: Any, part: Any, starts: Shape, stops: Shape, steps: Shape) -> Any:
     return slice_scatter.run(whole, part, starts=starts, stops=stops, steps=steps)
 
@@ -176,7 +184,7 @@ def _dtype_strides(in_type: TensorType, strides: Strides, out_type: TensorType, 
 VIEWS: dict[Op, View] = {
     reshape: View(reshape_strides, _reshaped_back),
     permute: View(_permute_strides, lambda whole, part, dims: permute.run(part, dims=inverse(dims))),
-    expand: View(_expand_strides, None),
+    expand: View(_expand_strides, _expand_write),
     squeeze: View(_squeeze_strides, _reshaped_back),
     unsqueeze: View(_unsqueeze_strides, _reshaped_back),
     slice_: View(_slice_strides, _slice_write),

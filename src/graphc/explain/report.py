@@ -7,15 +7,17 @@ per stage.  Never here: measuring.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from graphc.dims import Dim, Size, product
-from graphc.ir.graph import Graph, Value
+from graphc.ir.graph import Value
 from graphc.ir.text import print_graph
 from graphc.pipeline import Built, parted
+from graphc.schedule.control import ControlLaunch
 from graphc.schedule.host import HostLaunch
 from graphc.schedule.lower import Launch
-from graphc.schedule.schedule import Schedule, schedule
+from graphc.schedule.schedule import Schedule
+from graphc.schedule.together import Step
 
 
 def report(built: Built, *, kernels: bool = True, cuda: bool = False) -> str:
@@ -23,7 +25,7 @@ def report(built: Built, *, kernels: bool = True, cuda: bool = False) -> str:
     made, once = _schedules(built)
     parts = [print_graph(built.graph, locations=True), _summary(built, made), _table(made), _unfused(made), _prepared(once)]
     if kernels:
-        launches = [*made.launches, *(once.launches if once else ())]
+        launches = [*_all(made), *(_all(once) if once else ())]
         seen = {launch.kernel.name: launch.kernel for launch in launches if isinstance(launch, Launch)}
         parts.extend(str(kernel) for kernel in seen.values())
         if cuda:
@@ -38,9 +40,7 @@ def _schedules(built: Built) -> tuple[Schedule, Schedule | None]:
     if built.schedule is not None:
         return built.schedule, None if built.constants is None else built.constants.schedule
     parts = parted(built.graph, built.fixed)
-    if isinstance(parts, Graph):
-        return schedule(parts, built.lanes), None
-    return schedule(parts.main, built.lanes), schedule(parts.constants, built.lanes)
+    return parts.main.schedule(built.lanes), None if parts.constants is None else parts.constants.schedule(built.lanes)
 
 
 def _prepared(once: Schedule | None) -> str:
@@ -54,19 +54,24 @@ def _prepared(once: Schedule | None) -> str:
 
 
 def _summary(built: Built, made: Schedule) -> str:
-    names = {launch.kernel.name for launch in made.launches if isinstance(launch, Launch)}
-    on_host = sum(isinstance(launch, HostLaunch) for launch in made.launches)
+    launches = list(_all(made))
+    names = {launch.kernel.name for launch in launches if isinstance(launch, Launch)}
+    on_host = sum(isinstance(launch, HostLaunch) for launch in launches)
+    regions = sum(isinstance(launch, ControlLaunch) for launch in launches)
     kernels = _count(len(names), "kernel") + (f" and {_count(on_host, 'call')} of the host" if on_host else "")
+    kernels += f" in {_count(regions, 'region')} and around" if regions else ""
     nodes = sum(len(g.members) for g in made.groups)
     stages = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in built.times_ms.items())
     temporaries = sum(place.kind in ("arena", "temporary") for place in made.places.values())
     lines = [
-        f"{_count(len(made.launches) - on_host, 'launch', 'launches')} of {kernels} for {_count(nodes, 'node')}; "
+        f"{_count(len(launches) - on_host - regions, 'launch', 'launches')} of {kernels} for {_count(nodes, 'node')}; "
         f"{_count(temporaries, 'temporary', 'temporaries')} in {_bytes(made.arena_nbytes)}",
         f"bytes moved: {_bytes(_moved(made.launches))}",
         f"compile time: {stages}",
         "mode: default (bits equal eager)",
     ]
+    if built.hasty:
+        lines.append(f"the budget was spent: {_count(built.hasty, 'module')} of machine code made in haste, which runs slowly")
     return "\n".join(lines)
 
 
@@ -75,13 +80,30 @@ def _count(number: int, one: str, many: str | None = None) -> str:
 
 
 def _table(made: Schedule) -> str:
-    lines = []
+    return "\n".join(["kernels in order", *_lines(made, "  ")])
+
+
+def _lines(made: Schedule, pad: str) -> Iterator[str]:
     for launch in made.launches:
+        if isinstance(launch, ControlLaunch):
+            yield f"{pad}{launch.op.name}  region"
+            for name, part in zip(launch.op.attrs, launch.parts, strict=True):
+                yield f"{pad}  {name}"
+                yield from _lines(part.schedule, pad + "    ")
+            continue
         counts = Counter(node.op.name for node in launch.members)
         fused = ", ".join(name if n == 1 else f"{name} x{n}" for name, n in counts.items())
         name = launch.kernel.name if isinstance(launch, Launch) else launch.op.name
-        lines.append(f"  {name}  {launch.note}, {_bytes(_moved([launch]))}: {fused or 'copy'}")
-    return "kernels in order\n" + "\n".join(lines)
+        yield f"{pad}{name}  {launch.note}, {_bytes(_moved([launch]))}: {fused or 'copy'}"
+
+
+def _all(made: Schedule) -> Iterator[Step]:
+    """The launches, with regions before what is in them."""
+    for launch in made.launches:
+        yield launch
+        if isinstance(launch, ControlLaunch):
+            for part in launch.parts:
+                yield from _all(part.schedule)
 
 
 def _unfused(made: Schedule) -> str:
@@ -95,7 +117,7 @@ def _name(value: Value) -> str:
     return f"{value.node.op.name if value.node else value.name} {value.type}"
 
 
-def _moved(launches: Sequence[Launch | HostLaunch]) -> Size:
+def _moved(launches: Sequence[Step]) -> Size:
     total: Size = 0
     for launch in launches:
         for value in launch.buffers:

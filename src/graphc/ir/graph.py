@@ -5,7 +5,8 @@ Enters: operators and values.  Leaves: `Graph`.  Never here: rewriting rules, ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from graphc.dtypes import DType
@@ -85,6 +86,24 @@ class Graph:
         for value in (*self.outputs, *(new for _, new in self.updates)):
             count[value] = count.get(value, 0) + 1
         return count
+
+
+def every_node(graph: Graph) -> Iterator[Node]:
+    """The nodes of a graph and of the graphs in its regions, in order."""
+    for node in graph.nodes:
+        yield node
+        for attribute in node.attrs.values():
+            if isinstance(attribute, Graph):
+                yield from every_node(attribute)
+
+
+@dataclass(frozen=True)
+class Call:
+    """`graph` on values of another one: its inputs, and what its outputs are there."""
+
+    graph: Graph
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
 
 
 # A local rewrite: sees final operands, returns the replacement outputs or None.

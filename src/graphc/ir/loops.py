@@ -32,12 +32,18 @@ Size = int | Dim
 # ---- expressions ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Const:
     """A literal.  Floats are exact Python floats, rounded to dtype once by the renderer."""
 
     value: bool | int | float
     dtype: DType
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Const) and self.dtype is other.dtype and repr(self.value) == repr(other.value)  # 0.0 is not -0.0
+
+    def __hash__(self) -> int:
+        return hash((self.value, self.dtype))
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,11 +237,32 @@ HOST_FAILED = -1  # the status that a host call leaves when it raised
 
 
 @dataclass(frozen=True, slots=True)
+class KernelStep:
+    """A kernel's name and the slot of each parameter.   joins: it may run while the step before does."""
+
+    kernel: str
+    slots: tuple[int, ...]
+    joins: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class HostStep:
     """Between the kernels of a program: the operator `op` is run by the host, as the plan's host call `number`."""
 
     op: str
     number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ControlStep:
+    """Between the kernels of a program: ``if SLOT``, ``else``, ``end if``, ``loop``, ``while SLOT``, ``end loop``.
+
+    What stands after ``if`` runs where the bool in that buffer is true, what stands after ``else`` where it is not.  From ``loop``
+    on everything is run again and again, until the bool of ``while`` is false: then what follows ``end loop`` is next.
+    """
+
+    kind: Literal["if", "else", "end if", "loop", "while", "end loop"]
+    slot: int = 0
 
 
 # ---- the scalar functions every renderer has, after mathlib.expand -------------------------------------------------------

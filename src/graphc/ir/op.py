@@ -34,7 +34,7 @@ class TensorType:
         return len(self.shape)
 
 
-# ---- how an operator becomes code: exactly one of these seven ----------------------------------------------------------
+# ---- how an operator becomes code: exactly one of these eight ----------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,22 +102,33 @@ class Composite:
 class Host:
     """Run by `reference` on row-major NumPy arrays, inside compiled code too: what no kernel is written for (sort, LAPACK, FFT).
 
-    `sized_by_data`: the shapes of the results depend on the elements; `infer` is not asked, and no graph can hold the operator.
+    `sized_by_data`: a size of the results, which `infer` calls `COUNT`, depends on the elements; no graph can hold the operator.
     """
 
     sized_by_data: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Control flow: attributes are graphs, and the operands' elements say which of them run, and how often.
+
+    `rule(*inputs, **attrs)` runs their operators, and reads elements where it must; not opened before scheduling.
+    """
+
+    rule: Callable[..., Any]
+
+
 Autocast = Literal["lower", "float32", "widest", "keep"]
 LARGEST = 1 << 46  # bytes of one tensor that is worth asking memory for
 
-Lowering = Scalar | Movement | Element | Reduce | Anchor | Composite | Host
+Lowering = Scalar | Movement | Element | Reduce | Anchor | Composite | Host | Region
 ON_HOST = Host()
+COUNT = Dim.symbol("count")
 
 
 def effective_lowering(lowering: Lowering, dtypes: Iterable[DType]) -> Lowering:
     """How an application with operands and results of `dtypes` becomes code: no kernel knows complex numbers."""
-    if isinstance(lowering, Composite | Host) or "c" not in [dtype.kind for dtype in dtypes]:
+    if isinstance(lowering, Composite | Host | Region) or "c" not in [dtype.kind for dtype in dtypes]:
         return lowering
     return ON_HOST
 
@@ -199,7 +210,7 @@ class Op:
                 and out are tuples (g entries may be None).  None: declared nondifferentiable.  The tape sums broadcast dims
                 away itself.
     attrs       attribute names in their canonical order.
-    lowering    one of the seven kinds above.
+    lowering    one of the eight kinds above.
     dtypes      dtypes under test and accepted (storage dtypes of the first input).
     samples, bad   what the op-table tests run.
     holomorphic whether, of complex operands, `grad` is that of a holomorphic function: linear in g, a rule as for real numbers.
@@ -429,7 +440,8 @@ def canonical_dim(name: str, dim: int, rank: int) -> int:
 
 
 __all__ = [
-    "Anchor", "Autocast", "Bad", "Composite", "Dim", "Element", "Fill", "Host", "LARGEST", "Lowering", "Movement", "ON_HOST",
-    "Op", "Reduce", "Runner", "Sample", "Scalar", "Shape", "Size", "THROUGH", "TensorType", "broadcast_shapes",
+    "Anchor", "Autocast", "Bad", "COUNT", "Composite", "Dim", "Element", "Fill", "Host", "LARGEST", "Lowering", "Movement",
+    "ON_HOST",
+    "Op", "Reduce", "Region", "Runner", "Sample", "Scalar", "Shape", "Size", "THROUGH", "TensorType", "broadcast_shapes",
     "canonical_dim", "casting", "effective_lowering", "running", "set_default_runner", "shape_text",
 ]  # fmt: skip

@@ -30,6 +30,7 @@ from graphc.ir.op import Op, TensorType
 # ---- printing -------------------------------------------------------------------------------------------------------
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9.]*")
+_INTS = frozenset((int,))
 
 
 def print_graph(graph: Graph, *, locations: bool = False) -> str:
@@ -53,11 +54,13 @@ def print_graph(graph: Graph, *, locations: bool = False) -> str:
 
 def _input_names(inputs: tuple[Value, ...]) -> dict[Value, str]:
     names: dict[Value, str] = {}
+    taken: set[str] = set()
     for i, value in enumerate(inputs):
         name = f"%{value.name}" if _NAME.fullmatch(value.name) else f"%in{i}"
-        while name in names.values():
+        while name in taken:
             name += "_"
         names[value] = name
+        taken.add(name)
     return names
 
 
@@ -71,7 +74,7 @@ def _node_text(node: Node, names: dict[Value, str], locations: bool) -> str:
 
 def _facts(values: Iterable[Value]) -> list[str]:
     """``1 <= N <= 64`` for every symbol whose range is not the one that text gives it anyway."""
-    found = {str(a): a for v in values for size in v.shape for a in _symbols(size)}
+    found = {str(a): a for v in values for size in v.type.shape if type(size) is not int for a in _symbols(size)}
     facts = []
     for name, atom in sorted(found.items()):
         low = f"{atom.low} <= " if atom.low else ""
@@ -94,6 +97,8 @@ def _symbols(size: Size) -> Iterator[dims.Atom]:
 
 def literal(value: Any) -> str:
     """One attribute value as text.  Raises IRError for a value that has none."""
+    if type(value) is tuple and _INTS.issuperset(map(type, value)):
+        return repr(value)
     if value is None or isinstance(value, bool):
         return {None: "none", True: "true", False: "false"}[value]
     if isinstance(value, int):

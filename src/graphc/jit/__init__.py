@@ -1,7 +1,7 @@
-"""Scripts under PyTorch's names, and the questions and marks of code that is written for them.
+"""Scripts and traces under PyTorch's names, and the questions and marks of code that is written for them.
 
-Enters: functions, modules.  Leaves: scripts, or the same functions.  Never here: how scripts are made (`scripting`), traces
-(`graphc.compile` is the compiler).
+Enters: functions, modules.  Leaves: scripts, traced functions, or the same functions.  Never here: how scripts are made
+(`scripting`), the compiler (`graphc.compile`).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from graphc.jit.traced import TracedFunction, trace, trace_module
 from graphc.saving import load
 from graphc.scripting import ScriptFunction, ScriptModule, script
 
@@ -26,12 +27,17 @@ def is_tracing() -> bool:
 
 
 def ignore(drop: Any = False, **_: Any) -> Any:
-    """The function itself.  Also a decorator with arguments."""
-    return drop if callable(drop) else lambda fn: fn
+    """The function itself, marked: scripts call it as Python code, and cannot be saved.  Also a decorator with arguments, of which
+    ``drop=True`` is `unused`."""
+    if callable(drop):
+        drop._graphc_ignored = True
+        return drop
+    return unused if drop else ignore
 
 
 def unused(fn: Any) -> Any:
-    """The function itself."""
+    """The function itself, marked: a script that calls it raises RuntimeError there."""
+    fn._graphc_unused = True
     return fn
 
 
@@ -66,12 +72,12 @@ def annotate(the_type: Any, the_value: Any) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    hint = "; use graphc.compile and its save()" if name in ("trace", "freeze") else ""
+    hint = "; use graphc.compile and its save()" if name == "freeze" else ""
     raise AttributeError(f"module 'graphc.jit' has no attribute {name!r}{hint}")
 
 
 __all__ = [
-    "Final", "ScriptFunction", "ScriptModule", "annotate", "export", "ignore", "interface", "is_scripting",
+    "Final", "ScriptFunction", "ScriptModule", "TracedFunction", "annotate", "export", "ignore", "interface", "is_scripting",
     "is_tracing", "load", "save",
-    "script", "script_if_tracing", "unused",
+    "script", "script_if_tracing", "trace", "trace_module", "unused",
 ]  # fmt: skip

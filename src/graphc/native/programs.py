@@ -16,7 +16,8 @@ PROGRAM = (
     "next", "busy", "last", "grad", "positional", "names", "name_count", "wanted", "guards", "guards_end", "differing",
     "differing_end", "items", "items_end", "table", "held", "tensor_count", "entry", "long", "status", "arena",
     "arena_count", "arena_slot", "arena_nbytes", "arena_at", "outputs", "output_count", "output_slot", "fill", "spans",
-    "spans_end", "written", "written_end", "grads", "grads_end", "result", "deferred", "deferred_end",
+    "spans_end", "written", "written_end", "grads", "grads_end", "result", "deferred", "deferred_end", "ask", "finish",
+    "given",
 )  # fmt: skip
 WANTED = ("kind", "type", "dtype", "descr", "requires_grad", "rank", "sizes", "span", "items", "count")
 PART = ("kind", "value", "parts", "count")
@@ -38,19 +39,20 @@ def enter(self, args, nargs, kwnames):
                 return 0
             Py_DecRef(adopted)
         if state.plain:
+            Py_IncRef(holder)  # another thread may give this function other records meanwhile
             record = PyLong_AsLongLong(load(holder + TUPLE_ITEMS))
+            result = LONG_WAY
             while record:
                 if holds(record, args, nargs, kwnames):
-                    Py_IncRef(holder)  # another thread may give this function other records meanwhile
                     result = run_program(record)
-                    Py_DecRef(holder)
-                    if result != LONG_WAY:
-                        state.entered = state.entered + 1
-                        return result
-                    if PyErr_Occurred():
-                        PyErr_Clear()
                     break
                 record = load(record + PROGRAM_NEXT)
+            Py_DecRef(holder)
+            if result != LONG_WAY:
+                state.entered = state.entered + 1
+                return result
+            if PyErr_Occurred():
+                PyErr_Clear()
     return PyObject_Vectorcall(state.long_way, args - 8, nargs + 1, kwnames)
 
 
@@ -93,7 +95,24 @@ def holds(record, args, nargs, kwnames):
         if PyDict_GetItem(load(at), load(at + 8)) != load(at + 16):
             return 0
         at = at + 24
+    if load(record + PROGRAM_ASK):
+        if not says_yes(load(record + PROGRAM_ASK)) or load(record + PROGRAM_BUSY):
+            return 0
+        if not items_match(load(record + PROGRAM_WANTED), args, nargs + named, load(record + PROGRAM_TABLE) + 16, record):
+            return 0  # again: another thread may have been here meanwhile
     return 1
+
+
+def says_yes(function):
+    """Whether a Python function gives True."""
+    said = PyObject_Vectorcall(function, 0, 0, 0)
+    if not said:
+        PyErr_Clear()
+        return 0
+    Py_DecRef(said)
+    if said == state.true:
+        return 1
+    return 0
 
 
 def items_match(wanted, items, count, slot, record):
@@ -156,6 +175,8 @@ def tensor_matches(wanted, x, slot, record):
             at = at + 16
     store(slot, data)
     store(slot + load(record + PROGRAM_HELD), array)
+    if load(record + PROGRAM_GIVEN):
+        store(slot + load(record + PROGRAM_GIVEN), x)
     return slot + 8
 
 
@@ -170,6 +191,11 @@ def run_program(record):
     count = load(record + PROGRAM_OUTPUT_COUNT)
     made = make_results(record, values, count)
     result = LONG_WAY
+    given = 0
+    if load(record + PROGRAM_FINISH):
+        given = tuple_of(load(record + PROGRAM_TABLE) + 16 + load(record + PROGRAM_GIVEN), load(record + PROGRAM_TENSOR_COUNT))
+        if not given:
+            count = made + 1  # no memory: nothing is run
     if made == count:
         filled_in = 1
         fill = load(record + PROGRAM_FILL)
@@ -180,9 +206,11 @@ def run_program(record):
         if not filled_in:
             result = 0
         elif launch_program(record):
-            result = delivered(record, values)
+            result = delivered(record, values, given)
     for i in range(made):
         Py_DecRef(load(values + 8 * i))
+    if given:
+        Py_DecRef(given)
     state.running = state.running - 1
     store(record + PROGRAM_BUSY, 0)
     store(load(record + PROGRAM_LAST), record)
@@ -252,7 +280,29 @@ def lay_over(record, start):
 # ---- delivering
 
 
-def delivered(record, values):
+def tuple_of(items, count):
+    """A new tuple of objects, or 0."""
+    made = PyTuple_New(count)
+    if made:
+        for i in range(count):
+            Py_IncRef(load(items + 8 * i))
+            store(made + TUPLE_ITEMS + 8 * i, load(items + 8 * i))
+    return made
+
+
+def finished(record, values, given):
+    """The function's result as Python gives it, from all that the program made and the tensors of the call; or 0."""
+    both = words(2)
+    store(both, tuple_of(values, load(record + PROGRAM_OUTPUT_COUNT)))
+    store(both + 8, given)
+    if not load(both):
+        return 0
+    result = PyObject_Vectorcall(load(record + PROGRAM_FINISH), both, 2, 0)
+    Py_DecRef(load(both))
+    return result
+
+
+def delivered(record, values, given):
     """Count what was written, set gradients, do what was deferred; gives the function's result, or 0."""
     at = load(record + PROGRAM_WRITTEN)
     end = load(record + PROGRAM_WRITTEN_END)
@@ -274,6 +324,8 @@ def delivered(record, values):
             return 0
         Py_DecRef(done)
         at = at + 8
+    if given:
+        return finished(record, values, given)
     return put_together(load(record + PROGRAM_RESULT), values)
 
 

@@ -37,7 +37,7 @@ from graphc.native import calls, keys, layout, objects, programs, recipes, sorti
 from graphc.runtime import threads
 from graphc.runtime.cache import default_cache
 from graphc.runtime.link import assemble, link, machine_signature
-from graphc.runtime.memory import Arena, aligned_empty, borrow_arena
+from graphc.runtime.memory import HUGE_PAGE, Arena, Need, aligned_empty, borrow_arena, told
 
 THRESHOLD = 24  # calls of one kind before a recipe is tried
 MOST_COUNTED = 255
@@ -154,8 +154,10 @@ class Sites:
         """Run a call that came often, and keep a recipe for it."""
         words = (ctypes.c_int64 * (nbytes // _WORD)).from_buffer_copy(ctypes.string_at(key, nbytes))
         result, recipe = recipes.learned(self.functions[site], args, kwargs, self.offsets)
-        if recipe is not None and not self.reserve_scratch(recipe.scratch_nbytes):
-            return result
+        if recipe is not None:
+            if not self.reserve_scratch(recipe.scratch_nbytes):
+                return result
+            recipe.kept.append(Need(recipe.scratch_nbytes))
         self.insert(words, recipe, keys.identities((*args, *kwargs.values(), *kwargs)))
         return result
 
@@ -170,6 +172,12 @@ class Sites:
             self.arena = borrowed
         self.state.scratch, self.state.scratch_nbytes = self.arena.reserve(nbytes), self.arena.nbytes
         return True
+
+    def shrink_scratch(self, nbytes: int) -> None:
+        """Give scratch memory back that is much more than `nbytes`; where someone may be using it, it stays."""
+        if self.arena.nbytes > nbytes + HUGE_PAGE and not self.state.running:
+            self.arena = Arena()
+            self.state.scratch, self.state.scratch_nbytes = self.arena.reserve(nbytes), self.arena.nbytes
 
     def enter_through(self, kind: type, long_way: Callable[..., Any]) -> None:
         """Have machine code serve the calls of instances of `kind`, an `Entered`; `long_way` is what it falls back on."""
@@ -285,6 +293,7 @@ def _new_sites() -> Sites | None:
         return None
     _immortal(sites)  # machine code and what it reads must outlive the last array, built-in function and call of the process
     sites.state.threshold = threshold
+    told.append(sites.shrink_scratch)
     ir_op.on_change.append(lambda: setattr(sites.state, "owner", 0))
     return sites
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from graphc.eager import dispatch
 from graphc.eager.conversions import typename
+from graphc.eager.epoch import changes_often, flipped
 from graphc.eager.modes import modes
 from graphc.eager.tensor import Tensor
 from graphc.errors import TraceError, at_user_line
@@ -145,8 +146,8 @@ class Module(Hookable, Stateful, Convertible):
             own[ATTRIBUTES][name] = value
         elif own.get(name, _ABSENT) is value:
             object.__setattr__(self, name, value)
-        elif modes.tracer is None or not _moves(self, name, value):
-            dispatch.epoch[0] += 1
+        elif not _moves(self, name, value):
+            _note_change(self, name, value)
             object.__setattr__(self, name, value)
         else:
             moving = own.setdefault(ATTRIBUTES, Moving())
@@ -330,8 +331,9 @@ class Module(Hookable, Stateful, Convertible):
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Set `requires_grad` of every parameter."""
-        dispatch.epoch[0] += 1
         for parameter in self.parameters():
+            if parameter.requires_grad is not requires_grad:
+                dispatch.epoch[0] += 1
             parameter.requires_grad_(requires_grad)
         return self
 
@@ -431,13 +433,17 @@ def _put(place: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _moves(module: Module, name: str, value: Any) -> bool:
-    """Whether compiled code is to set an attribute that is being set by traced code, which reads it again where that is so.
+    """Whether an attribute that is being set moves: compiled code is to set it, for traced code does, which reads it again; or it
+    changes so often that counting up the epoch would make all compiled code be traced again and again.
 
     Raises TraceError for a tensor that only stands for one where a later call could not assign it, and for a class's attribute.
     """
     tracer = collector()
-    if tracer is None or name == "training":
+    if name == "training":
         return False
+    if tracer is None:
+        often = modes.tracer is None and name in module.__dict__ and changes_often(module, name)
+        return often and inspect.getattr_static(type(module), name, None) is None
     own_class = inspect.getattr_static(type(module), name, None)
     if hasattr(type(own_class), "__set__"):  # a property: what it sets is seen
         return False
@@ -451,20 +457,38 @@ def _moves(module: Module, name: str, value: Any) -> bool:
     return True
 
 
+def _note_change(module: Module, name: str, value: Any) -> None:
+    """An attribute is being set: whatever was compiled may have read another one."""
+    if name == "training" and isinstance(value, bool) and isinstance(module.__dict__.get(name), bool):
+        tracer = collector()
+        if tracer is not None:
+            tracer.attributes.note_mode(module)
+        flipped(module, name)
+    elif type(getattr(type(module), name, None)) is not property:  # what a property sets is seen
+        dispatch.epoch[0] += 1
+
+
 def _put_buffer(module: Module, name: str, tensor: Tensor | None) -> None:
-    """Register a buffer.  One that traced code sets is set by compiled code too."""
+    """Register a buffer.  One that traced code sets is set by compiled code too; that one and one that changes often move."""
     place = module.__dict__["_buffers"]
     tracer = collector()
     if type(place) is Moving and name in place.moving:
         place[name] = tensor
-    elif tracer is None or id(module) in tracer.attributes.made or (name in place and place[name] is tensor):
-        _put(place, name, tensor)
+        return
+    changes = name not in place or place[name] is not tensor
+    if modes.tracer is None:
+        moves = changes and name in place and changes_often(module, name)
     else:
-        if type(place) is not Moving:
-            place = module.__dict__["_buffers"] = Moving(place)
-        place.move(name)
+        moves = changes and tracer is not None and id(module) not in tracer.attributes.made
+    if not moves:
+        _put(place, name, tensor)
+        return
+    if type(place) is not Moving:
+        place = module.__dict__["_buffers"] = Moving(place)
+    place.move(name)
+    if tracer is not None:
         tracer.attributes.restart = True
-        place[name] = tensor
+    place[name] = tensor
 
 
 def _check_outlives_trace(name: str, value: Any) -> None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphc.dtypes import DType, float64
 from graphc.eager.dispatch import assign
 from graphc.eager.failures import ERRORS, located
 from graphc.eager.modes import no_grad
 from graphc.eager.tensor import Tensor
 from graphc.errors import at_user_line
-from graphc.ops.arguments import cast, of_type, require_floating
-from graphc.ops.arithmetic import add, mul
+from graphc.ops.arguments import cast, constant, of_type, require_floating
+from graphc.ops.arithmetic import add, div, mul
 from graphc.ops.channel_norm import channel_norm, channel_parameters, fixed_norm
 from graphc.ops.comparison import clone
 from graphc.ops.reduce import mean as mean_over
@@ -109,10 +110,17 @@ def _checked(name: str, input: Any, mean: Any, variance: Any) -> tuple[Any, tupl
     return x, (mean, variance)
 
 
+def _unbiased(count: Any, dtype: DType) -> Any:
+    """count / (count - 1) in double precision; a tensor where the count is symbolic, NaN for one."""
+    if type(count) is int or count <= 1:
+        return count / (count - 1) if count > 1 else float("nan")
+    return cast(div(constant(count, float64), constant(count - 1, float64)), dtype)
+
+
 def _move(statistics: tuple[Any, Any], mean: Any, variance: Any, count: Any, momentum: float) -> None:
     """running = (1 - momentum) * running + momentum * seen, the variance divided by count - 1."""
     with no_grad():
-        seen = (mean, mul(variance, count / (count - 1) if count > 1 else float("nan")))
+        seen = (mean, mul(variance, _unbiased(count, variance.dtype)))
         for running, new in zip(statistics, seen, strict=True):
             old = cast(running, new.dtype)
             moved = add(mul(old, 1.0 - momentum), mul(new.detach(), momentum))

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from graphc.eager import dispatch
+from graphc.eager.epoch import flipped
 
 _ABSENT: Any = object()
 _SPAN = 1 << 40  # changes that may happen within one visit
@@ -19,16 +20,27 @@ _visits = itertools.count(-_SPAN, -_SPAN)
 
 
 class Watched(OrderedDict[Any, Any]):
-    """An ordered dict.  Every change counts up the epoch that compiled code compares, so user code may write to it directly."""
+    """An ordered dict.  Every change counts up the epoch that compiled code compares, so user code may write to it directly.
+
+    An entry under a number is a hook, and no other hook ever has that number: where the last one is taken out again, nothing has
+    changed since before it was put in.
+    """
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        if self.get(key, _ABSENT) is not value:
-            dispatch.epoch[0] += 1
+        before = self.get(key, _ABSENT)
         super().__setitem__(key, value)
+        if before is _ABSENT and type(key) is int:
+            flipped(self, key)
+        elif before is not value:
+            dispatch.epoch[0] += 1
 
     def __delitem__(self, key: Any) -> None:
+        is_last = type(key) is int and key in self and key == next(reversed(self))
         super().__delitem__(key)
-        dispatch.epoch[0] += 1
+        if is_last:
+            flipped(self, key)
+        else:
+            dispatch.epoch[0] += 1
 
     def clear(self) -> None:
         """Take every entry out."""

@@ -201,7 +201,7 @@ def _targets(name: str, input: Any, output_size: Any, n: int) -> tuple[Any, Ints
     x = tensor(name, "input", input)
     if n > 1 and isinstance(output_size, tuple | list) and x.ndim <= len(output_size):
         raise ValueError(f"{name}: input dimension should be at least {len(output_size) + 1}, got {of_type(x)}")
-    if x.ndim not in (n + 1, n + 2) or 0 in fixed(name, x.shape)[x.ndim - n :]:
+    if x.ndim not in (n + 1, n + 2) or 0 in fixed(name, x.shape[x.ndim - n :]):
         raise RuntimeError(f"{name}: expected a {n + 1}D or {n + 2}D input with non-empty spatial dims, got {of_type(x)}")
     given = tuple(output_size) if isinstance(output_size, tuple | list) else (output_size,) * n
     if len(given) != n:

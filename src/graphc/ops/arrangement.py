@@ -12,7 +12,7 @@ import numpy as np
 
 from graphc.dims import Size, product
 from graphc.dtypes import int64
-from graphc.ir.op import Bad, Host, Op, TensorType
+from graphc.ir.op import COUNT, Bad, Host, Op, TensorType
 from graphc.ops.arguments import constant, is_tensor, of_type, one_dim, one_size, rounded, tensor, tensors
 from graphc.ops.create import iota
 from graphc.ops.declare import EVERY, Shorthand, call, fill
@@ -93,7 +93,7 @@ repeated_places = Op(
     "repeated_places",
     doc="Each place as often as its count says.  integers [n] -> int64 [sum of counts].",
     signature="(repeats)",
-    infer=lambda repeats: TensorType(int64, (0,)),
+    infer=lambda repeats: TensorType(int64, (COUNT,)),
     reference=_repeated_reference,
     grad=None,
     lowering=Host(sized_by_data=True),

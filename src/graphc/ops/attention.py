@@ -28,6 +28,7 @@ from graphc.ops.activation import total
 from graphc.ops.arguments import (
     cast,
     constant,
+    gradient_in_compute_dtype,
     in_compute_dtype,
     is_zero,
     number,
@@ -150,7 +151,6 @@ def _causal(rows: Any, columns: Any) -> Any:
 
 
 def _weights(scores: Any) -> Any:
-    """softmax along the last dim; zeros for rows that are all -inf; nothing where there are no keys."""
     dim = scores.ndim - 1
     if is_zero(scores.shape[dim]):
         return scores
@@ -158,6 +158,37 @@ def _weights(scores: Any) -> Any:
     e = exp(sub(scores, where(eq(best, float("-inf")), constant(0, scores.dtype), best)))
     denominator = total(e, dim)
     return div(e, where(eq(denominator, 0), constant(1, scores.dtype), denominator))
+
+
+def _weights_grad(g: Any, out: Any, scores: Any) -> tuple[Any]:
+    if is_zero(scores.shape[-1]):
+        return (g,)
+    weighted = mul(g, out)
+    return (sub(weighted, mul(out, total(weighted, out.ndim - 1))),)
+
+
+def _weights_reference(xp: Any, scores: Any) -> Any:
+    best = scores.max(axis=-1, keepdims=True, initial=-xp.inf)
+    e = xp.exp(scores - xp.where(best == -xp.inf, scores.dtype.type(0), best))
+    denominator = e.sum(axis=-1, keepdims=True)
+    return e / xp.where(denominator == 0, scores.dtype.type(1), denominator)
+
+
+attention_weights = Op(
+    "attention_weights",
+    doc="softmax along the last dim; zeros for rows that are all -inf, and nothing where there are no keys.  [..., n] -> [..., n].",
+    signature="(scores)",
+    prepare=lambda scores: ((require_floating("attention_weights", "scores", scores),), {}),
+    infer=lambda scores: scores,
+    reference=rounded(_weights_reference),
+    grad=gradient_in_compute_dtype(_weights_grad),
+    lowering=Composite(in_compute_dtype(_weights)),
+    dtypes=FLOATING,
+    samples=(call(fill(3, 5)), call(fill(2, 3, 33)), call(fill(4, 1)), call(fill(2, 0)), call(fill(0, 3))),
+    bad=(Bad((fill(3, dtype=int64),), RuntimeError, "attention_weights: argument 'scores' must be floating"),),
+    methods=(),
+    functions=(),
+)
 
 
 def _scored(query: Any, key: Any, mask: Sequence[Any], is_causal: bool, scale: float) -> Any:
@@ -168,7 +199,7 @@ def _scored(query: Any, key: Any, mask: Sequence[Any], is_causal: bool, scale: f
         scores = where(_causal(query.shape[-2], key.shape[-2]), scores, lowest)
     for m in mask:
         scores = where(m, scores, lowest) if m.dtype is bool_ else add(scores, m)
-    return _weights(scores)
+    return attention_weights.run(scores)
 
 
 def _scores_back(g: Any, query: Any, key: Any, value: Any, mask: Sequence[Any], is_causal: bool, scale: float) -> tuple[Any, Any]:

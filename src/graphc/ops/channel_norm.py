@@ -23,7 +23,7 @@ from graphc.ops.movement import expand, reshape
 from graphc.ops.pooling import avg_pool
 from graphc.ops.reduce import element_count, fold, mean_of, reduce_sum
 from graphc.ops.transcendental import rsqrt
-from graphc.ops.windows import fixed
+from graphc.ops.windows import fixed_inside
 
 # ---- views of the input ------------------------------------------------------------------------------------------------
 
@@ -99,7 +99,7 @@ def _infer(x: TensorType, *parameters: TensorType, groups: Size, over_batch: boo
         if p.dtype not in (x.dtype, x.dtype.compute) or p.shape != (x.shape[1],):
             shown = ", ".join(map(str, (x, *parameters)))
             raise RuntimeError(f"channel_norm: weight and bias must be one {x.dtype.short} a channel: {shown}")
-    fixed("channel_norm", x.shape)
+    fixed_inside("channel_norm", x.shape)
     shape = (groups,) if over_batch else (x.shape[0], groups)
     return x, TensorType(x.dtype.compute, shape), TensorType(x.dtype.compute, shape)
 
@@ -216,7 +216,7 @@ def _norm_input_reference(xp: Any, g: Any, x: Any, *weight: Any, groups: int, ov
 def _norm_input_infer(g: TensorType, x: TensorType, *weight: TensorType, **_: Any) -> tuple[TensorType, ...]:
     if g.shape != x.shape:
         raise RuntimeError(f"channel_norm_input: expected a gradient of the shape of {x}, got {g}")
-    channel = TensorType(x.dtype.compute, fixed("channel_norm", x.shape)[1:2])
+    channel = TensorType(x.dtype.compute, fixed_inside("channel_norm", x.shape)[1:2])
     return TensorType(x.dtype.compute, x.shape), channel, channel
 
 

@@ -27,7 +27,7 @@ from graphc.ops.elementwise import Prepared
 from graphc.ops.joining import pad_constant
 from graphc.ops.movement import flip, permute, reshape, slice_, slice_scatter
 from graphc.ops.reduce import fold, reduce_sum
-from graphc.ops.windows import Ints, fixed, window_count, windows
+from graphc.ops.windows import Ints, fixed_inside, window_count, windows
 
 _ATTRS = ("stride", "before", "after", "dilation", "groups")
 
@@ -42,7 +42,7 @@ def _checked(name: str, x: TensorType, weight: TensorType, before: Ints, groups:
     """Raises RuntimeError unless input and weight fit each other and have fixed sizes."""
     same_dtype(name, (x, weight))
     n = len(before)
-    fixed(name, (*x.shape, *weight.shape))
+    fixed_inside(name, (*x.shape, *weight.shape))
     if x.rank != n + 2 or weight.rank != n + 2 or x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
         raise RuntimeError(f"{name}: input {x} and weight {weight} do not fit with groups={groups}")
 
@@ -285,7 +285,7 @@ def _by_flipped_weight(g: Any, weight: Any, shape: Ints, stride: Ints, before: I
 def _convolution_input_infer(g: TensorType, weight: TensorType, shape: Ints, **how: Any) -> TensorType:
     name, groups = "convolution_input", how["groups"]
     same_dtype(name, (g, weight))
-    fixed(name, (*g.shape, *weight.shape))
+    fixed_inside(name, (*g.shape, *weight.shape))
     places = output_sizes(shape, weight.shape[2:], how["stride"], how["before"], how["after"], how["dilation"])
     if g.rank != len(shape) + 2 or g.shape[1] != weight.shape[0] or g.shape[2:] != places:
         raise RuntimeError(f"{name}: {g} and weight {weight} do not come from sizes {list(shape)} with groups={groups}")
@@ -369,7 +369,7 @@ def _depthwise_weight(g: Any, view: Any, kernel: Ints, places: Ints, groups: int
 def _convolution_weight_infer(g: TensorType, x: TensorType, kernel: Ints, **how: Any) -> TensorType:
     name, groups = "convolution_weight", how["groups"]
     same_dtype(name, (g, x))
-    fixed(name, (*g.shape, *x.shape))
+    fixed_inside(name, (*g.shape, *x.shape[1:]))
     places = output_sizes(x.shape[2:], kernel, how["stride"], how["before"], how["after"], how["dilation"])
     if g.rank != x.rank or g.shape[0] != x.shape[0] or g.shape[2:] != places or g.shape[1] % groups or x.shape[1] % groups:
         raise RuntimeError(f"{name}: {g} is not of a convolution of {x} with a kernel of {list(kernel)} and groups={groups}")

@@ -33,8 +33,9 @@ from graphc.ops.expressions import constant as literal
 from graphc.ops.expressions import size as size_value
 from graphc.ops.joining import pad_constant
 from graphc.ops.movement import Index, flip, permute, reshape, slice_
+from graphc.ops.panels import panel_width
 from graphc.ops.reduce import reduce_sum
-from graphc.ops.windows import Ints, fixed
+from graphc.ops.windows import Ints, fixed, fixed_inside
 
 MOST_TAPS = 27  # elements of a kernel that are written out
 FEW_CHANNELS = 8  # fewer are padded in front of a weight's gradient, so that rows of the kernel are beside them in memory
@@ -47,7 +48,7 @@ def _interleave_infer(*parts: TensorType, shape: Ints, stride: Ints) -> TensorTy
     batch, channels = parts[0].shape[0], parts[0].shape[-1]
     for part, phase in zip(parts, tuples(*map(range, stride)), strict=True):
         counts = (-(-(size - i) // s) for size, i, s in zip(shape, phase, stride, strict=True))
-        if fixed("interleave", part.shape) != (batch, *(max(0, c) for c in counts), channels):
+        if fixed_inside("interleave", part.shape) != (batch, *(max(0, c) for c in counts), channels):
             raise RuntimeError(f"interleave: {part} is not phase {list(phase)} of sizes {list(shape)} with strides {list(stride)}")
     return TensorType(dtype, (batch, *shape, channels))
 
@@ -112,7 +113,7 @@ def _taps_infer(x: TensorType, shape: Ints, before: Ints, dilation: Ints) -> Ten
     n = len(shape)
     if x.rank != 2 * n + 2:
         raise RuntimeError(f"taps_added: {x} is not of places and kernel elements over {n} dims")
-    fixed("taps_added", x.shape)
+    fixed_inside("taps_added", x.shape)
     return TensorType(x.dtype, (x.shape[0], *shape, x.shape[-1]))
 
 
@@ -241,8 +242,11 @@ def _by_taps(g: Any, weight: Any, shape: Ints, before: Ints, dilation: Ints) -> 
     outer, inner, *kernel = weight.shape
     n = len(kernel)
     rows = reshape.run(g, shape=(math.prod(g.shape[:-1]), outer))
-    columns = permute.run(weight, dims=(0, *range(2, 2 + n), 1))
-    products = matmul.run(rows, reshape.run(columns, shape=(outer, math.prod(kernel) * inner)))
+    columns = row_major.run(permute.run(weight, dims=(0, *range(2, 2 + n), 1)))
+    count = math.prod(kernel) * inner
+    grown = -(-count // panel_width(g.dtype)) * panel_width(g.dtype)  # whole panels: their tiles store results where they belong
+    matrix = pad_constant.run(reshape.run(columns, shape=(outer, count)), starts=(0, 0), shape=(outer, grown), value=0)
+    products = slice_.run(matmul.run(rows, matrix), starts=(0, 0), stops=(rows.shape[0], count), steps=(1, 1))
     each = reshape.run(products, shape=(*g.shape[:-1], *kernel, inner))
     return taps_added.run(each, shape=shape, before=before, dilation=dilation)
 
@@ -258,8 +262,8 @@ def weight_gradient(g: Any, x: Any, kernel: Ints, stride: Ints, before: Ints, af
         sizes = tuple(s + b + max(0, a) for s, b, a in zip(x.shape[1:-1], before, after, strict=True))
         x = pad_constant.run(x, starts=(0, *before, 0), shape=(x.shape[0], *sizes, x.shape[-1]), value=0)
         before = (0,) * n
-    parts = parts_of(g, x, kernel)
+    parts, images = parts_of(g, x, kernel)
     how = {"kernel": kernel, "stride": stride, "before": before, "dilation": dilation}
-    sums = convolution_weight_sums.run(g, row_major.run(x), **how, parts=parts)
+    sums = convolution_weight_sums.run(g, row_major.run(x), **how, parts=parts, images=images)
     sums = reduce_sum.run(sums, dim=0) if parts > 1 else reshape.run(sums, shape=tuple(sums.shape[1:]))
     return row_major.run(permute.run(sums, dims=(n + 1, n, *range(n))))

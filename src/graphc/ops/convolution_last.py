@@ -23,7 +23,7 @@ from graphc.ops.elementwise import Prepared, elementwise
 from graphc.ops.joining import cat, pad_constant
 from graphc.ops.movement import permute, reshape, slice_
 from graphc.ops.panels import panel_width, panels
-from graphc.ops.windows import Ints, fixed, window_count, windows
+from graphc.ops.windows import Ints, fixed_inside, window_count, windows
 from graphc.ops.winograd import winograd, winograd_filters
 
 _ATTRS = ("stride", "before", "after", "dilation", "groups")
@@ -78,7 +78,7 @@ def by_winograd(kernel: Ints, places: Ints, stride: Ints, dilation: Ints, channe
 
 def _panels_infer(x: TensorType, p: TensorType, kernel: Ints, places: Ints, groups: int, columns: int, **how: Any) -> TensorType:
     dtype = same_dtype("convolution_panels", (x, p))
-    fixed("convolution_panels", (*x.shape, *p.shape))
+    fixed_inside("convolution_panels", (*x.shape, *p.shape))
     depth = math.prod(kernel) * (x.shape[-1] // groups)
     fits = p.rank == 4 and p.shape[0] == groups and p.shape[2] == depth and columns % groups == 0
     if x.rank != len(kernel) + 2 or not fits or -(-columns // groups // p.shape[3]) != p.shape[1]:
@@ -227,7 +227,7 @@ def _places_as_rows(x: Any, weight: Any, stride: Ints, before: Ints, after: Ints
 def _infer(x: TensorType, weight: TensorType, **how: Any) -> TensorType:
     same_dtype("convolution_last", (x, weight))
     n, groups = len(how["stride"]), how["groups"]
-    fixed("convolution_last", (*x.shape, *weight.shape))
+    fixed_inside("convolution_last", (*x.shape, *weight.shape))
     if x.rank != n + 2 or weight.rank != n + 2 or x.shape[-1] != weight.shape[n] * groups or weight.shape[-1] % groups:
         raise RuntimeError(f"convolution_last: input {x} and weight {weight} do not fit with groups={groups}")
     sizes = places_of(x.shape[1:-1], weight.shape[:n], how["stride"], how["before"], how["after"], how["dilation"])

@@ -29,7 +29,7 @@ def _operands(name: str, input: Any, weight: Any, bias: Any, n: int) -> tuple[An
         raise RuntimeError(f"{name}: expected a {n + 1}D (unbatched) or {n + 2}D input and a {n + 2}D weight, got {shown}")
     if any(s == 0 for s in weight.shape[2:]):
         raise RuntimeError(f"{name}: kernel sizes must be greater than zero: {shown}")
-    fixed(name, (*x.shape, *weight.shape))
+    fixed(name, (*x.shape[x.ndim - n - 1 :], *weight.shape))
     batched = x.ndim == n + 2
     return x if batched else unsqueeze.run(x, dim=0), batched
 

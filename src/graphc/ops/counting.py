@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from graphc.dtypes import bool_, float32, int32, int64
-from graphc.ir.op import LARGEST, Bad, Host, Op, TensorType
+from graphc.dtypes import bool_, float32, float64, int32, int64
+from graphc.ir.op import COUNT, LARGEST, Bad, Host, Op, TensorType
 from graphc.ops.arguments import cast, is_tensor, lifted, of_type, one_dim, ordered, promoted_dtype, same_dtype, tensor
 from graphc.ops.declare import EVERY, NUMERIC, Shorthand, call, fill
 from graphc.ops.elementwise import Prepared
@@ -39,21 +39,27 @@ def _unique_dim(name: str, x: Any, dim: Any) -> int | None:
 
 
 def _wanted(values: Any, places: Any, counted: Any, inverse: bool, counts: bool) -> Any:
-    """The results that were asked for: one, or a tuple."""
-    results = (values, *((places.astype(np.int64),) if inverse else ()), *((counted.astype(np.int64),) if counts else ()))
+    """The results that were asked for, or their types: one, or a tuple."""
+    results = (values, *((places,) if inverse else ()), *((counted,) if counts else ()))
     return results[0] if len(results) == 1 else results
+
+
+def _unique_infer(x: TensorType, dim: int | None, inverse: bool, counts: bool) -> Any:
+    shape = (COUNT,) if dim is None else (*x.shape[:dim], COUNT, *x.shape[dim + 1 :])
+    places = TensorType(int64, x.shape if dim is None else (x.shape[dim],))
+    return _wanted(TensorType(x.dtype, shape), places, TensorType(int64, (COUNT,)), inverse, counts)
 
 
 def _unique_reference(xp: Any, x: Any, dim: int | None, inverse: bool, counts: bool) -> Any:
     keys = comparable(x)
     if dim is not None and x.shape[dim] == 0:
-        return _wanted(x, np.zeros(0), np.zeros(0), inverse, counts)
+        return _wanted(x, np.zeros(0, np.int64), np.zeros(0, np.int64), inverse, counts)
     _, first, places, counted = np.unique(
         keys, return_index=True, return_inverse=True, return_counts=True, axis=dim, equal_nan=False
     )
     values = x.reshape(-1)[first] if dim is None else np.take(x, first, axis=dim)
     places = places.reshape(x.shape) if dim is None else places.reshape(-1)
-    return _wanted(values, places, counted, inverse, counts)
+    return _wanted(values, places.astype(np.int64), counted.astype(np.int64), inverse, counts)
 
 
 unique = Op(
@@ -62,7 +68,7 @@ unique = Op(
     "[count], int64 [...], int64 [count].",
     signature="(x, sorted=True, return_inverse=False, return_counts=False, dim=None)",
     prepare=_unique_prepare,
-    infer=lambda x, dim, inverse, counts: TensorType(x.dtype, x.shape),
+    infer=_unique_infer,
     reference=_unique_reference,
     grad=None,
     lowering=Host(sized_by_data=True),
@@ -90,8 +96,8 @@ def _consecutive_reference(xp: Any, x: Any, dim: int | None, inverse: bool, coun
     starts = np.flatnonzero(begins)
     places = np.cumsum(begins) - 1
     values = x.reshape(-1)[starts] if dim is None else np.take(x, starts, axis=dim)
-    counted = np.diff(starts, append=len(rows))
-    return _wanted(values, places.reshape(x.shape) if dim is None else places, counted, inverse, counts)
+    places = (places.reshape(x.shape) if dim is None else places).astype(np.int64)
+    return _wanted(values, places, np.diff(starts, append=len(rows)).astype(np.int64), inverse, counts)
 
 
 unique_consecutive = Op(
@@ -100,7 +106,7 @@ unique_consecutive = Op(
     "[...] -> [count], int64 [...], int64 [count].",
     signature="(x, return_inverse=False, return_counts=False, dim=None)",
     prepare=_consecutive_prepare,
-    infer=lambda x, dim, inverse, counts: TensorType(x.dtype, x.shape),
+    infer=_unique_infer,
     reference=_consecutive_reference,
     grad=None,
     lowering=Host(sized_by_data=True),
@@ -139,12 +145,17 @@ def _bincount_reference(xp: Any, x: Any, weights: Any = None, minlength: int = 0
     return result
 
 
+def _bincount_infer(x: TensorType, *weights: TensorType, minlength: int) -> TensorType:
+    dtype = int64 if not weights else float32 if weights[0].dtype is float32 else float64
+    return TensorType(dtype, (COUNT,))
+
+
 bincount = Op(
     "bincount",
     doc="How often each number from 0 on occurs, or the sum of its weights.  integers [n] , [n] -> [max + 1].",
     signature="(x, weights=None, minlength=0)",
     prepare=_bincount_prepare,
-    infer=lambda x, *weights, minlength: TensorType(int64, (minlength,)),
+    infer=_bincount_infer,
     reference=_bincount_reference,
     grad=None,
     lowering=Host(sized_by_data=True),

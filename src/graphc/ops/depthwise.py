@@ -18,7 +18,7 @@ import numpy as np
 from graphc.ir.op import Anchor, Bad, Op, TensorType
 from graphc.ops.arguments import rounded, same_dtype, tensor
 from graphc.ops.declare import FLOATING, call, fill
-from graphc.ops.windows import Ints, fixed
+from graphc.ops.windows import Ints, fixed_inside
 
 BLOCK_ELEMENTS = 1 << 13  # of an image's plane that are at hand at once
 MOST_ELEMENTS = 1 << 15  # of one row's windows
@@ -70,7 +70,7 @@ def _reference(xp: Any, x: Any, weight: Any, places: Ints, stride: Ints, before:
 
 def _infer(x: TensorType, weight: TensorType, places: Ints, **_: Any) -> TensorType:
     same_dtype("depthwise", (x, weight))
-    fixed("depthwise", (*x.shape, *weight.shape))
+    fixed_inside("depthwise", (*x.shape, *weight.shape))
     if x.rank != 4 or weight.rank != 3 or weight.shape[0] % x.shape[1]:
         raise RuntimeError(f"depthwise: input {x} and weight {weight} do not fit")
     return TensorType(x.dtype, (x.shape[0], weight.shape[0], *places))
@@ -86,7 +86,7 @@ def _last_reference(xp: Any, x: Any, weight: Any, places: Ints, stride: Ints, be
 
 def _last_infer(x: TensorType, weight: TensorType, places: Ints, **_: Any) -> TensorType:
     same_dtype("depthwise_last", (x, weight))
-    fixed("depthwise_last", (*x.shape, *weight.shape))
+    fixed_inside("depthwise_last", (*x.shape, *weight.shape))
     if x.rank != 4 or weight.rank != 3 or weight.shape[2] != x.shape[3]:
         raise RuntimeError(f"depthwise_last: input {x} and weight {weight} do not fit")
     return TensorType(x.dtype, (x.shape[0], *places, x.shape[3]))
@@ -106,7 +106,7 @@ def _input_reference(xp: Any, g: Any, weight: Any, shape: Ints, stride: Ints, be
 
 def _input_infer(g: TensorType, weight: TensorType, shape: Ints, **_: Any) -> TensorType:
     same_dtype("depthwise_input", (g, weight))
-    fixed("depthwise_input", (*g.shape, *weight.shape))
+    fixed_inside("depthwise_input", (*g.shape, *weight.shape))
     if g.rank != 4 or weight.rank != 3 or weight.shape[0] != g.shape[1]:
         raise RuntimeError(f"depthwise_input: gradient {g} and weight {weight} do not fit")
     return TensorType(g.dtype, (*g.shape[:2], *shape))
@@ -123,7 +123,7 @@ def _weight_reference(xp: Any, g: Any, x: Any, kernel: Ints, stride: Ints, befor
 
 def _weight_infer(g: TensorType, x: TensorType, kernel: Ints, **_: Any) -> TensorType:
     same_dtype("depthwise_weight", (g, x))
-    fixed("depthwise_weight", (*g.shape, *x.shape))
+    fixed_inside("depthwise_weight", (*g.shape, *x.shape[1:]))
     if g.rank != 4 or x.rank != 4 or g.shape[0] != x.shape[0] or g.shape[1] % x.shape[1]:
         raise RuntimeError(f"depthwise_weight: gradient {g} and input {x} do not fit")
     return TensorType(g.dtype, (g.shape[1], *kernel))

@@ -17,7 +17,7 @@ import numpy as np
 from graphc.dims import product
 from graphc.dtypes import bool_, int64, uint8
 from graphc.ir.loops import Expr
-from graphc.ir.op import Anchor, Bad, Element, Host, Op, Shape, TensorType, broadcast_shapes, shape_text
+from graphc.ir.op import COUNT, Anchor, Bad, Element, Host, Op, Shape, TensorType, broadcast_shapes, shape_text
 from graphc.ops.arguments import cast, constant, is_tensor, is_zero, of_type, one_size, rounded, same_dtype, tensor, zeros_like
 from graphc.ops.bounds import places
 from graphc.ops.comparison import where
@@ -312,7 +312,7 @@ nonzero_places = Op(
     "nonzero_places",
     doc="The positions of elements that are not zero, in row-major order.  [...] -> int64 [count, rank].",
     signature="(x)",
-    infer=lambda x: TensorType(int64, (0, x.rank)),
+    infer=lambda x: TensorType(int64, (COUNT, x.rank)),
     reference=_nonzero_reference,
     grad=None,
     lowering=Host(sized_by_data=True),

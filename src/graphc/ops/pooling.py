@@ -329,7 +329,7 @@ def _repeated(each: Any, sizes: Ints, kernel: Ints) -> Any:
 def _avg_input_infer(g: TensorType, sizes: Ints, **how: Any) -> TensorType:
     places = pooled_sizes(sizes, how["kernel"], how["stride"], how["padding"], (1,) * len(sizes), how["ceil"])
     lead = g.rank - len(sizes)
-    if fixed("avg_pool_input", g.shape)[lead:] != places:
+    if fixed("avg_pool_input", g.shape[lead:]) != places:
         raise RuntimeError(f"avg_pool_input: {g} is not of an average of sizes {list(sizes)}, which has {list(places)}")
     return TensorType(g.dtype, (*g.shape[:lead], *sizes))
 

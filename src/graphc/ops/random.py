@@ -72,16 +72,21 @@ def philox_words(xp: Any, seed: Any, counter: Any) -> tuple[Any, Any, Any, Any]:
     return c0, c1, c2, c3
 
 
+def block_words(load: Any, block: Size) -> list[Expr]:
+    """The words that the block of that number gives, of the state at operand 0."""
+    seed, offset = load.let(load(0, (0,))), load.let(load(0, (1,)))
+    key0 = load.let(converted(seed, uint32))
+    key1 = load.let(converted(fn("shr", seed, literal(32, uint64)), uint32))
+    counter = load.let(fn("add", offset, converted(size_value(block), uint64)))
+    return [Call("philox", (key0, key1, counter, literal(k, uint32)), uint32) for k in range(BLOCK_WORDS)]
+
+
 def _bits_rule(load: Any, index: tuple[Size, ...], in_types: Sequence[TensorType], out_type: TensorType, shape: Shape) -> Expr:
     linear: Size = 0
     for place, extent in zip(index, shape, strict=True):
         linear = linear * extent + place
-    seed, offset = load.let(load(0, (0,))), load.let(load(0, (1,)))
-    key0 = load.let(converted(seed, uint32))
-    key1 = load.let(converted(fn("shr", seed, literal(32, uint64)), uint32))
-    counter = load.let(fn("add", offset, converted(size_value(linear // 4), uint64)))
-    words = [Call("philox", (key0, key1, counter, literal(k, uint32)), uint32) for k in range(4)]
-    which = linear % 4
+    words = block_words(load, linear // BLOCK_WORDS)
+    which = linear % BLOCK_WORDS
     if isinstance(which, int):
         return words[which]
     result: Expr = words[3]

@@ -40,6 +40,11 @@ def fixed(name: str, sizes: Sequence[Size]) -> Ints:
     return known
 
 
+def fixed_inside(name: str, sizes: Sequence[Size]) -> tuple[Any, ...]:
+    """`fixed` of all sizes but the first, which is a batch's and may be symbolic."""
+    return *sizes[:1], *fixed(name, sizes[1:])
+
+
 def per_dim(name: str, argument: str, value: Any, count: int, least: int = 0) -> Ints:
     """One int for all, or one for each of `count` dims.  Raises TypeError or RuntimeError."""
     given = tuple(value) if isinstance(value, tuple | list) else (value,)

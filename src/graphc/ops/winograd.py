@@ -18,7 +18,7 @@ from graphc.ir.op import Anchor, Bad, Op, TensorType
 from graphc.ops.arguments import rounded, same_dtype, tensor
 from graphc.ops.declare import FLOATING, call, fill
 from graphc.ops.panels import panels
-from graphc.ops.windows import Ints, fixed
+from graphc.ops.windows import Ints, fixed, fixed_inside
 
 _DTYPES = tuple(dtype for dtype in FLOATING if dtype.compute is dtype)
 _TO_PATCH = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
@@ -68,7 +68,7 @@ winograd_filters = Op(
 
 def _infer(x: TensorType, filters: TensorType, before: Ints, places: Ints, groups: int, columns: int) -> TensorType:
     dtype = same_dtype("winograd", (x, filters))
-    fixed("winograd", (*x.shape, *filters.shape))
+    fixed_inside("winograd", (*x.shape, *filters.shape))
     fits = x.rank == 4 and filters.rank == 5 and filters.shape[:2] == (groups, 16) and x.shape[3] == filters.shape[3] * groups
     if not fits or -(-columns // groups // filters.shape[4]) != filters.shape[2]:
         raise RuntimeError(f"winograd: images {x} and filters {filters} of {columns} channels do not fit with groups={groups}")

@@ -264,7 +264,8 @@ def _depthwise(layout: _Layout, node: Node) -> bool:
     x, weight = node.inputs
     if not layout.native[x] or weight.shape[0] != x.shape[1]:
         return False
-    kernels = layout.permuted(layout.form(weight, False), (1, 2, 0))
+    turned = layout.permuted(layout.form(weight, False), (1, 2, 0))
+    (kernels,) = layout.builder.emit(Op.table["row_major"], (turned,), {})
     (made,) = layout.builder.emit(Op.table["depthwise_last"], (layout.form(x, True), kernels), node.attrs)
     return layout.keep(node.outputs[0], made, True)
 

@@ -11,7 +11,7 @@ Every element is made by the same operators from the same operands, so the bits 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from graphc.dims import Dim, product
@@ -23,35 +23,36 @@ from graphc.passes.movement import holds
 LARGEST_GROWTH = 2  # a result may be so many times as large as what it is made from; a mask made of two rows is larger
 LARGEST_PADDING = 16  # the same, of what is laid out for a nest: filters are transformed, and few columns fill up a panel
 LEAST_PACKED = 4096  # elements of a matrix from which on panels of it are worth a buffer of their own
+MOST_PANELS = 1 << 30  # bytes of matrices that a program has panels of: beyond that, a second copy costs more than it saves
 
 
 @dataclass(frozen=True)
 class Prepared:
     """main: inputs as the given graph's, then one for each of `constants`' outputs.
-    sources: which inputs of the given graph are the inputs of `constants`."""
+    sources: which inputs of the given graph are the inputs of `constants`.   panels: bytes of the matrices that have panels."""
 
     main: Graph
     constants: Graph
     sources: tuple[int, ...]
+    panels: int = 0
 
 
-def prepare(graph: Graph, fixed: Collection[int]) -> Prepared | None:
+def prepare(graph: Graph, fixed: Collection[int], most_panels: int = MOST_PANELS) -> Prepared | None:
     """Cut `graph` where only its inputs at positions `fixed` matter; None where nothing is worth it.
 
-    An input that the graph updates is not fixed, whatever is said.
+    An input that the graph updates is not fixed, whatever is said.   most_panels: bytes of matrices that may have panels.
     """
-    written = {state for state, _ in graph.updates}
-    origins: dict[Value, frozenset[Value]] = {v: frozenset([v]) for v in (graph.inputs[i] for i in fixed) if v not in written}
+    known = Known.of_inputs(graph, fixed)
+    origins = known.inputs
     if not origins:
         return None
-    known = Known(origins)
-    packed = _with_panels(graph, known)
+    packed, panels = _with_panels(graph, known, most_panels)
     chosen: dict[Value, None] = {}
     for node in packed.nodes:
         if not known(node):
             _choose((v for v in node.inputs if known(v.node) or v in origins), known, chosen)
     _choose((v for v in (*packed.outputs, *(new for _, new in packed.updates)) if known(v.node)), known, chosen)
-    return _cut(packed, list(chosen), origins) if chosen else None
+    return replace(_cut(packed, list(chosen), origins), panels=panels) if chosen else None
 
 
 def _has_symbols(node: Node) -> bool:
@@ -69,6 +70,12 @@ class Known:
     def __init__(self, origins: dict[Value, frozenset[Value]]) -> None:
         self.inputs = origins
         self._found: dict[Node, frozenset[Value] | None] = {}
+
+    @classmethod
+    def of_inputs(cls, graph: Graph, fixed: Collection[int]) -> Known:
+        """Of the inputs at positions `fixed`, but for those that the graph updates."""
+        written = {state for state, _ in graph.updates}
+        return cls({v: frozenset([v]) for v in (graph.inputs[i] for i in fixed) if v not in written})
 
     def of(self, node: Node) -> frozenset[Value] | None:
         """The fixed inputs that a node's results are made from; None where something else matters."""
@@ -98,17 +105,21 @@ class Known:
 # ---- panels ----------------------------------------------------------------------------------------------------------
 
 
-def _with_panels(graph: Graph, known: Known) -> Graph:
-    """``matmul(x, w)`` --> ``matmul_panels(x, panels(w))`` where w is fixed and the product is not."""
+def _with_panels(graph: Graph, known: Known, most: int) -> tuple[Graph, int]:
+    """``matmul(x, w)`` --> ``matmul_panels(x, panels(w))`` where w is fixed and the product is not, and the bytes of all w."""
+    in_panels: dict[Value, int] = {}
 
     def rule(builder: Builder, op: Op, inputs: tuple[Value, ...], attrs: dict[str, Any]) -> Sequence[Value] | None:
         x, w = inputs
         if known.value(x) is not None or not known.value(w) or not is_packable(w):
             return None
+        if w not in in_panels and sum(in_panels.values()) + _nbytes(w) > most:
+            return None
+        in_panels[w] = _nbytes(w)
         (packed,) = builder.emit(Op.table["panels"], (w,), {"width": panel_width(w.dtype, w.shape[-1])})
         return builder.emit(Op.table["matmul_panels"], (x, packed), {"columns": w.shape[-1]})
 
-    return rewrite(graph, {"matmul": (rule,)})
+    return rewrite(graph, {"matmul": (rule,)}), sum(in_panels.values())
 
 
 def is_packable(w: Value) -> bool:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from graphc.dims import evaluate, product
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.op import Movement, Scalar
+from graphc.ir.op import Composite, Host, Movement, Op, Scalar
+from graphc.passes.decompose import decompose
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,10 @@ def split_joint(
     late: set[Value] = set(gradients_of_results)
     early_nodes: list[Node] = []
     late_nodes: list[Node] = []
+    kept = (*graph.outputs[: gradients_at.start], *graph.outputs[gradients_at.stop :], *(new for _, new in graph.updates))
+    live = set(_needed_again(kept, set()))
     for node in graph.nodes:
-        if any(v in late for v in node.inputs):
+        if any(v in late for v in node.inputs) or (node not in live and _may_fail(node)):
             late.update(node.outputs)
             late_nodes.append(node)
         else:
@@ -58,6 +61,19 @@ def split_joint(
     inputs = [v for v in graph.inputs if v not in set(gradients_of_results)]
     forward = _pruned(graph.name, inputs, early_nodes, (*results, *saved), graph.updates)
     return _backward(graph, gradients, [*again, *late_nodes], saved, inputs, list(gradients_of_results), forward)
+
+
+_composites_that_fail: dict[Op, bool] = {}
+
+
+def _may_fail(node: Node) -> bool:
+    """Whether the host runs a part of it: what backward alone needs may raise in backward only."""
+    if not isinstance(node.lowering, Composite):
+        return isinstance(node.lowering, Host)
+    if node.op not in _composites_that_fail:
+        opened = decompose(Graph("opened", tuple(dict.fromkeys(node.inputs)), (node,), tuple(node.outputs)))
+        _composites_that_fail[node.op] = any(isinstance(part.lowering, Host) for part in opened.nodes)
+    return _composites_that_fail[node.op]
 
 
 def _backward(

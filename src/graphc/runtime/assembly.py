@@ -5,8 +5,10 @@ Enters: LLVM texts, one after the other.  Leaves: the objects of each, in one pi
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
+import time
 from types import TracebackType
 
 from graphc.runtime.link import assemble, joined
@@ -15,10 +17,12 @@ from graphc.runtime.link import assemble, joined
 class Assembly:
     """Threads that make objects: in ``with Assembly(n) as assembly`` at most n, the caller's included.
 
-    The last text waits for the caller, so that a single one needs no other thread.
+    The last text waits for the caller, so that a single one needs no other thread.  From `time_s` on (of `time.perf_counter`), what
+    is begun is made in haste.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, time_s: float = math.inf) -> None:
+        self._time_s = time_s
         self._most = threads - 1
         self._waiting: queue.SimpleQueue[Module | None] = queue.SimpleQueue()
         self._workers: list[threading.Thread] = []
@@ -54,19 +58,20 @@ class Assembly:
 
     def _work(self) -> None:
         while (module := self._waiting.get()) is not None:
-            module.make()
+            module.make(hasty=time.perf_counter() >= self._time_s)
 
 
 class Module:
-    """A text, then its object or why there is none."""
+    """A text, then its object or why there is none.   hasty: whether it was made in haste."""
 
     def __init__(self, text: str) -> None:
-        self._text = text
+        self._text, self.hasty = text, False
         self._made: bytes | BaseException = b""
 
-    def make(self) -> None:
+    def make(self, hasty: bool = False) -> None:
+        self.hasty = hasty
         try:
-            self._made = assemble(self._text)
+            self._made = assemble(self._text, hasty=hasty)
         except BaseException as error:  # raised where the object is asked for
             self._made = error
 

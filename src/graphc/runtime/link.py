@@ -1,6 +1,7 @@
 """LLVM text to relocatable objects, and objects to addresses in this process.
 
-Enters: LLVM IR as text, or object bytes.  Leaves: object bytes (fit for the disk cache), or addresses by symbol name.
+Enters: LLVM IR as text, or object bytes.  Leaves: object bytes (fit for the disk cache), or addresses by symbol name, which are
+good until the `Code` that has them is gone.
 Never here: what the text means, the cache, calling the code.  llvmlite is imported on first use.
 
 llvmlite lets one thread at a time into LLVM.  Nearly all the time goes into making machine code of a module, so that one function
@@ -14,10 +15,11 @@ import functools
 import itertools
 import os
 import struct
+import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graphc.errors import IRError
 from graphc.runtime import regions
@@ -31,18 +33,27 @@ _benches = [threading.Lock() for _ in range(8)]  # of threads that make objects
 _library_numbers = itertools.count()
 _apart: list[int] = []  # an address in each library whose memory is not merged yet
 _MERGED_TOGETHER = 64  # libraries
+_LIBRARIES = 64  # of one linker: a new one takes a millisecond
+_linkers: list[_Linker] = []  # the last one takes libraries
+_libraries: dict[int, _Library] = {}  # by number: a collector that finds a `Code` in a cycle must not find its library
+_unused: list[int] = []  # to be unloaded
+_for_good: list[Code] = []  # sleeping threads and handed-out addresses point into it
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_linkers))  # code runs until the process ends
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_libraries))
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_for_good))
 if hasattr(os, "register_at_fork"):
     for _each in (_lock, *_benches):
         os.register_at_fork(before=_each.acquire, after_in_parent=_each.release, after_in_child=_each.release)
 _SEVERAL = b"graphc objects\n"  # then their count, their lengths, and they themselves
 
 
-def assemble(text: str, *, optimise: int = 1, features: str | None = None, cpu: str | None = None) -> bytes:
+def assemble(text: str, *, optimise: int = 1, features: str | None = None, cpu: str | None = None, hasty: bool = False) -> bytes:
     """The relocatable object (position independent, small code model) of the LLVM module `text`.
 
     optimise: 0 no passes (hand-scheduled text), 1 sroa and simplifycfg, 2 the same and codegen level 2 instead of 1.
     features: LLVM feature string (``+avx2,+fma``); None means this machine's.
     cpu: LLVM CPU name; None means this machine's, or the baseline of its architecture where `features` is given.
+    hasty: codegen level 0: done in a quarter of the time, and slow code with the same results.
 
     Raises IRError for text that LLVM refuses (its message included).
     """
@@ -50,7 +61,7 @@ def assemble(text: str, *, optimise: int = 1, features: str | None = None, cpu: 
     if features is None and cpu is None:
         cpu, features = _host()
     with _bench() as bench:
-        machine = _target_machine(cpu or "", features or "", 2 if optimise >= 2 else 1, bench)
+        machine = _target_machine(cpu or "", features or "", 0 if hasty else 2 if optimise >= 2 else 1, bench)
         try:
             module = llvm.parse_assembly(text, llvm.create_context())
             module.verify()
@@ -86,27 +97,86 @@ def _objects(code: bytes) -> Iterator[bytes]:
         at += length
 
 
-def link(object: bytes, names: Sequence[str]) -> dict[str, int]:
-    """The addresses of the functions `names` of an object, or of several `joined`, linked for good.
+class Code:
+    """Linked functions.   addresses: by name; they are good as long as this object lives."""
+
+    __slots__ = ("_library", "addresses")
+
+    def __init__(self, addresses: dict[str, int], library: int) -> None:
+        self.addresses, self._library = addresses, library
+
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if is_finalizing():  # threads may still run
+            return
+        _unused.append(self._library)
+        if _lock.acquire(blocking=False):  # else by whoever links next: this may be a search for garbage inside of LLVM
+            try:
+                _unload()
+            finally:
+                _lock.release()
+
+
+class _Linker:
+    """One of LLVM's linkers, which keeps some 10 KiB of each of its libraries until it is closed.   count: of libraries it ever
+    had.   alive: of those that are not unloaded."""
+
+    def __init__(self) -> None:
+        # JITLink lays one library out in one block, so the small code model's 32-bit distances always reach.
+        self.jit = _llvm().create_lljit_compiler(_target_machine(*_host(), 1, -1), use_jit_link=True)
+        self.count = self.alive = 0
+
+
+class _Library(NamedTuple):
+    linker: _Linker
+    tracker: Any
+
+
+def linked(object: bytes, names: Sequence[str]) -> Code:
+    """The functions `names` of an object, or of several `joined`, until nobody has what this gives any more.
 
     Symbols that the objects lack are looked up in the process (libc, libm).
     Raises RuntimeError for a name or symbol that is nowhere.
     """
     with _lock:
+        _unload()
+        if not _linkers or _linkers[-1].count >= _LIBRARIES:
+            _linkers.append(_Linker())
+        linker = _linkers[-1]
         builder = _llvm().JITLibraryBuilder()
         for each in _objects(object):
             builder.add_object_img(each)
         builder.add_current_process()
         for name in names:
             builder.export_symbol(name)
-        tracker = builder.link(_linker(), f"graphc{next(_library_numbers)}")
+        number = next(_library_numbers)
+        tracker = builder.link(linker.jit, f"graphc{number}")
         addresses = {name: int(tracker[name]) for name in names}
-        tracker.detach()  # code is never unloaded: sleeping threads and handed-out addresses point into it
+        linker.count += 1
+        linker.alive += 1
         _apart.extend(list(addresses.values())[:1])
         if len(_apart) >= _MERGED_TOGETHER:
             regions.merge(_apart)
             _apart.clear()
-        return addresses
+        _libraries[number] = _Library(linker, tracker)
+        return Code(addresses, number)
+
+
+def link(object: bytes, names: Sequence[str]) -> dict[str, int]:
+    """The addresses of the functions `names`, linked for good.  Raises as `linked`."""
+    code = linked(object, names)
+    _for_good.append(code)
+    return code.addresses
+
+
+def _unload() -> None:
+    """Give back the memory of libraries that nobody uses, and the linkers that have no others."""
+    while _unused:
+        linker, tracker = _libraries.pop(_unused.pop())
+        tracker.close()
+        linker.alive -= 1
+        if not linker.alive and linker.count >= _LIBRARIES:
+            linker.jit.close()
+            _linkers.remove(linker)
 
 
 @functools.cache
@@ -183,14 +253,6 @@ def _emitted(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> bytes:
         return ctypes.string_at(ffi.lib.LLVMPY_GetBufferStart(buffer), ffi.lib.LLVMPY_GetBufferSize(buffer))
     finally:
         ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
-
-
-@functools.cache
-def _linker() -> llvm.LLJIT:
-    # JITLink lays one library out in one block, so the small code model's 32-bit distances always reach.
-    linker = _llvm().create_lljit_compiler(_target_machine(*_host(), 1, -1), use_jit_link=True)
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(linker))  # its code runs until the process ends
-    return linker
 
 
 def _run_lean_passes(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:

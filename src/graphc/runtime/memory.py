@@ -9,6 +9,8 @@ import contextlib
 import ctypes
 import math
 import mmap
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -78,6 +80,39 @@ def borrow_arena() -> Arena:
 def return_arena(arena: Arena) -> None:
     """The end of a borrowing."""
     _idle_arenas.append(arena)
+
+
+class Need:
+    """Someone needs an arena of so many bytes, as long as this object lives.  Larger ones than anybody needs are given back."""
+
+    __slots__ = ("nbytes",)
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+        _needed[nbytes] = _needed.get(nbytes, 0) + 1
+
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if is_finalizing():
+            return
+        left = _needed[self.nbytes] - 1
+        if left:
+            _needed[self.nbytes] = left
+            return
+        del _needed[self.nbytes]
+        most = largest_need()
+        if self.nbytes > most:
+            _idle_arenas[:] = [arena for arena in _idle_arenas if arena.nbytes <= most + HUGE_PAGE]
+            for tell in told:
+                tell(most)
+
+
+_needed: dict[int, int] = {}  # how many need an arena of so many bytes
+told: list[Callable[[int], None]] = []  # called with the most bytes that anybody needs when those are fewer than before
+
+
+def largest_need() -> int:
+    """The bytes of the largest arena that anybody may need."""
+    return max(list(_needed), default=0)
 
 
 # ---- output arrays ---------------------------------------------------------------------------------------------------

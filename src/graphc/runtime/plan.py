@@ -9,7 +9,7 @@ arena values, temporaries (addresses), and sizes (integers).  The last slot of a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from graphc import dims, dtypes
@@ -91,15 +91,21 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, strings and ints, which `from_json` reads."""
-        data = asdict(self)
-        data["inputs"] = [_written(s) for s in self.inputs]
-        data["outputs"] = [_written(s) for s in self.outputs]
-        data["temporaries"] = [str(t) for t in self.temporaries]
-        data["host_calls"] = [
+        calls = [
             [c.op, c.attributes, *([[slot, *_written(s)] for slot, s in side] for side in (c.inputs, c.outputs)), c.line]
             for c in self.host_calls
         ]
-        return data
+        return {
+            "inputs": [_written(s) for s in self.inputs],
+            "outputs": [_written(s) for s in self.outputs],
+            "arena_offsets": list(self.arena_offsets),
+            "arena_nbytes": self.arena_nbytes,
+            "temporaries": [str(t) for t in self.temporaries],
+            "sizes": list(self.sizes),
+            "written": list(self.written),
+            "messages": list(self.messages),
+            "host_calls": calls,
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Plan:

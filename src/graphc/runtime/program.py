@@ -14,10 +14,11 @@ import numpy as np
 
 from graphc import dims
 from graphc.errors import failed_check
-from graphc.ir.loops import FIRST_SLOT, HOST_FAILED, STATUS_SLOT, THREADS_SLOT
+from graphc.ir.loops import ENTRY, FIRST_SLOT, HOST_FAILED, STATUS_SLOT, THREADS_SLOT
 from graphc.runtime import threads
 from graphc.runtime.host import HostCalls, Resolve
-from graphc.runtime.memory import aligned_empty, borrow_arena, return_arena
+from graphc.runtime.link import Code
+from graphc.runtime.memory import Need, aligned_empty, borrow_arena, return_arena
 from graphc.runtime.plan import Plan
 
 _BYTE = np.dtype(np.uint8)
@@ -28,11 +29,13 @@ class Program:
     """Callable compiled code.  Safe to call from several threads (each concurrent call gets a table and an arena).
 
     idle: frames that no call is using; `new_frame()` makes another.   pool: the threads it runs on.
+    code: where the entry is; unloaded when the program is gone.
     resolve: finds what runs a host call; only a plan without any may go without.
     """
 
-    def __init__(self, plan: Plan, entry: int, resolve: Resolve | None = None) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, code: Code, resolve: Resolve | None = None) -> None:
+        self.plan, self.code = plan, code
+        entry = code.addresses[ENTRY]
         if plan.host_calls and resolve is None:
             raise ValueError(f"{plan.host_calls[0].op} runs on the host, and nothing was given that runs it")
         self._host = HostCalls(plan, resolve) if plan.host_calls and resolve is not None else None
@@ -41,6 +44,7 @@ class Program:
         self.idle: list[_Frame] = []
         self.pool = threads.pool()
         self._arena_nbytes = plan.arena_nbytes
+        self._need = Need(plan.arena_nbytes)
         self._buffers_end = FIRST_SLOT + len(plan.inputs) + len(plan.outputs)
 
     def new_frame(self) -> _Frame:

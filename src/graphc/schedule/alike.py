@@ -67,8 +67,8 @@ def _described(group: Group, streamed: Collection[Value]) -> tuple[Hashable, lis
     axes = tuple([(number(v), a) for v, a in group.value_axes.items()])
     operands = tuple([(number(v), a) for v, a in group.operand_axes.items()])
     order = tuple([numbers[n.outputs[0]] for n in group.members])
-    anchor = None if group.anchor is None else numbers[group.anchor.outputs[0]]
-    return (tuple(parts), tuple(group.axes), group.reduced, anchor, outputs, axes, operands, order), list(numbers)
+    anchors = tuple([numbers[g.anchor.outputs[0]] for g in (group, group.before) if g is not None and g.anchor is not None])
+    return (tuple(parts), tuple(group.axes), group.reduced, anchors, outputs, axes, operands, order), list(numbers)
 
 
 def _moved(launches: Sequence[Launch], values: dict[Value, Value], group: Group) -> list[Launch]:

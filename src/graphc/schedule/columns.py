@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphc.dims import Dim, minimum, product
+from graphc.dims import Dim, is_equal, known_less, maximum, minimum, product
 from graphc.dtypes import DType
 from graphc.ir.graph import Node, Value
 from graphc.ir.loops import BLOCK, LANES, Alloc, Call, Expr, For, Load, Size, Stmt, Store, identity
@@ -46,6 +46,7 @@ class Columns:
         self.axis_index[column] = start + self.at
         self.length = self.group.axes[self.group.reduced]  # type: ignore[index]
         self.lanes = max(1, min(LANES, self.length)) if isinstance(self.length, int) else LANES
+        self.reached: Size = self.lanes  # lanes that have a row
         self.body = Block(self.puller.names)
         self.allocs: list[Stmt] = []
         self.kept_rows: list[Value] = []  # outputs of the pass that later ones read back
@@ -148,18 +149,28 @@ class Columns:
         return loops
 
     def counted_rows(self, phase: int, accumulators: list[tuple[Node, str]], start: Size, length: Size, together: int) -> list[For]:
-        """A block of rows whose number is known at run time."""
+        """A block of rows whose number is known at run time: a first step, such that whole ones are left, those, and the rest."""
+        loops: list[For] = []
+        if not isinstance(self.length, int) and known_less(0, self.length):  # then there is one in every block
+            self.reached = minimum(LANES, length)
+            first = (maximum(1, length // LANES) - 1) % together
+            for rows in range(1, together + 1):
+                lanes = self.reached if rows == 1 else LANES
+                begun = self.lane_loop(phase, accumulators, start, 0, lanes, rows, fresh=True)
+                loops.append(For("f", is_equal(first, rows - 1), "serial", (begun,)))
+            start, length = start + (first + 1) * LANES, maximum(0, length - (first + 1) * LANES)
+        else:
+            loops = [self.fill(n, name, self.lanes) for n, name in accumulators]
         step = LANES * together
         groups = length // step
         g, left = Dim.symbol("g", 0, below=groups), length - groups * step
         row = Dim.symbol("r", 0, below=left)
-        loops = [self.fill(n, name, self.lanes) for n, name in accumulators]
         loops.append(For("g", groups, "serial", (self.lane_loop(phase, accumulators, start + g * step, 0, LANES, together),)))
         body = self.rows(phase, accumulators, [start + groups * step + row], row % LANES, False)
         return [*loops, For("r", left, "serial", body)]
 
     def lane_loop(
-        self, phase: int, accumulators: list[tuple[Node, str]], start: Size, low: int, high: int, rows: int, fresh: bool = False
+        self, phase: int, accumulators: list[tuple[Node, str]], start: Size, low: int, high: Size, rows: int, fresh: bool = False
     ) -> For:
         """Lanes low to high each take the next `rows` of their rows from `start`; fresh: their first ones."""
         lane = Dim.symbol("l", 0, below=high - low) + low
@@ -219,9 +230,9 @@ class Columns:
         statements: list[Stmt] = []
         half = LANES // 2
         while half:
-            pairs = min(half, self.lanes - half)
-            if pairs > 0:
-                lane = Dim.symbol("l", 0, high=pairs - 1)
+            pairs = maximum(0, minimum(half, self.reached - half))
+            if pairs != 0:
+                lane = Dim.symbol("l", 0, below=pairs)
                 here, there = lane * self.tile + self.at, (lane + half) * self.tile + self.at
                 value = Call(fn, (Load(name, here, dtype), Load(name, there, dtype)), dtype)
                 statements.append(For("l", pairs, "serial", (For("v", self.width, "vector", (Store(name, here, value),)),)))

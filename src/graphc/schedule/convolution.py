@@ -20,8 +20,8 @@ from graphc.dtypes import DType
 from graphc.ir.cost import is_cheap
 from graphc.ir.graph import Value
 from graphc.ir.loops import Alloc, Const, Expr, For, Let, Load, Size, Stmt, Store
-from graphc.ops.windows import fixed
-from graphc.schedule.lower import Context, Launch, finish
+from graphc.ops.windows import fixed, fixed_inside
+from graphc.schedule.lower import Context, Launch, assumed, finish
 from graphc.schedule.matmul import largest_tile
 from graphc.schedule.partition import Group
 from graphc.schedule.pull import Block, Position, Puller, cast, multiply_add
@@ -117,7 +117,11 @@ class Tiles:
         block.memo[self.out, index_of(self.out)] = block.let(cast(result, self.out.dtype))
         elements = [block.let(self.puller.pull(value, index_of(value), block)) for value in group.outputs]
         for value, element in zip(group.outputs, elements, strict=True):  # after every load: an output may lie over an input
-            block.add(Store(self.puller.buffer(value, "out"), self.puller.offset(value, index_of(value)), element))
+            block.add(self.put(value, index_of(value), element))
+
+    def put(self, value: Value, index: Position, element: Expr) -> Store:
+        """The store of an element of an output."""
+        return Store(self.puller.buffer(value, "out"), self.puller.offset(value, index), element)
 
     def loaded(self, value: Value, index: Position) -> tuple[str, Size] | None:
         """Where an element lies that is read as it is stored; None for one that is computed or of another dtype."""
@@ -198,26 +202,32 @@ class Tiles:
         count = max(0, min(across, wide - left) - start)
         y, x = low + Dim.symbol("y", 0, below=rows), start + Dim.symbol("x", 0, below=count)
         c = Dim.symbol("c", 0, below=channels)
-        statements: list[Stmt] = []
-
-        def zeros(many: Size, begin: Size, length: int) -> None:
-            if length and many != 0:
-                row, z = Dim.symbol("y", 0, below=many), Dim.symbol("z", 0, below=length)
-                clear = Store(name, row * (across * channels) + begin + z, self.zero)
-                statements.append(For("y", many, "serial", (For("z", length, "vector", (clear,)),)))
-
-        line = across * channels
-        zeros(low, 0, line)
-        zeros(down - low - rows, (low + rows) * line, line)
-        zeros(rows, low * line, start * channels)
-        zeros(rows, low * line + (start + count) * channels, (across - start - count) * channels)
+        statements = self.frame(name, box, (low, rows), (start, count))
         if count:
             extents: dict[str, Size] = {"y": rows, "x": count, "c": channels}
             there = (y * across + x) * channels + c
             statements.append(self.copied(source, (image, top + y, left + x, channel + c), (name, there), extents, "x", "c"))
         return statements
 
-    def finished(self, extent: int, body: Sequence[Stmt], work: float, note: str) -> Launch:
+    def frame(self, name: str, box: Triple, inside: tuple[Size, Size], within: tuple[int, int]) -> list[Stmt]:
+        """Zeros in a box [rows, columns, channels] of scratch, but for rows `inside` and columns `within`: (first, how many)."""
+        (down, across, channels), (low, rows), (start, count) = box, inside, within
+        line = across * channels
+        statements: list[Stmt] = []
+
+        def zeros(many: Size, begin: Size, length: int) -> None:
+            if length and many != 0:
+                row, z = Dim.symbol("y", 0, below=many), Dim.symbol("z", 0, below=length)
+                clear = Store(name, row * line + begin + z, self.zero)
+                statements.append(For("y", many, "serial", (For("z", length, "vector", (clear,)),)))
+
+        zeros(low, 0, line)
+        zeros(down - low - rows, (low + rows) * line, line)
+        zeros(rows, low * line, start * channels)
+        zeros(rows, low * line + (start + count) * channels, (across - start - count) * channels)
+        return statements
+
+    def finished(self, extent: Size, body: Sequence[Stmt], work: float, note: str) -> Launch:
         """The launch of a body over the units ``p``."""
         riding = len(self.group.members) - 1
         nest = For("p", extent, "parallel", (*self.allocs.values(), *body))
@@ -226,10 +236,12 @@ class Tiles:
 
 def convolution(group: Group, context: Context) -> list[Launch]:
     """[N, *sizes, C], panels [groups, P, kernel * C / groups, width] -> [N, *places, O]."""
-    return [_Convolution(group, context).lower()]
+    return [Convolution(group, context).lower()]
 
 
-class _Convolution(Tiles):
+class Convolution(Tiles):
+    """What a unit of a convolution on panels does."""
+
     def __init__(self, group: Group, context: Context) -> None:
         super().__init__(group, context)
         self.x, self.panels = self.node.inputs
@@ -237,12 +249,13 @@ class _Convolution(Tiles):
         self.groups: int = attrs["groups"]
         self.kernel, self.stride, self.dilation = (lifted(attrs[name], 1) for name in ("kernel", "stride", "dilation"))
         self.before = lifted(attrs["before"], 0)
-        batch, *sizes, channels = fixed("convolution", self.x.shape)
+        batch, *sizes, channels = fixed_inside("convolution", self.x.shape)
         self.sizes, self.channels, self.batch = lifted(sizes, 1), channels // self.groups, batch
-        _, *places, outer = fixed("convolution", self.out.shape)
+        _, *places, outer = fixed_inside("convolution", self.out.shape)
         self.places, self.outer = lifted(places, 1), outer // self.groups
         _, self.count, self.depth, self.width = fixed("convolution", self.panels.shape)
         self.rank = len(sizes)
+        self.high: Size = self.places[1]
         self.shape_tiles()
         self.shape_units()
 
@@ -288,16 +301,17 @@ class _Convolution(Tiles):
         self.bands = -(-high // self.rows)
         while alone and self.each > 1 and self.others * self.bands < least:
             self.share(min(self.each - 1, -(-self.count // (self.parts + 1))))
-        self.extent = self.others * self.bands
+        self.extent = self.batch * (self.groups * self.parts * self.places[0] * self.bands)
 
     def share(self, each: int) -> None:
         """Give a unit that many panels."""
         self.each, self.parts = each, -(-self.count // each)
-        self.others = self.groups * self.parts * self.batch * self.places[0]
+        self.others = self.groups * self.parts * assumed(self.batch) * self.places[0]
 
     # ---- the unit --------------------------------------------------------------------------------------------------
 
     def lower(self) -> Launch:
+        """The launch over all units."""
         p: Size = Dim.symbol("p", 0, below=self.extent)
         self.first: Size = (p % self.bands) * self.rows
         p = p // self.bands
@@ -307,14 +321,19 @@ class _Convolution(Tiles):
         p = p // self.batch
         self.panel: Size = (p % self.parts) * self.each
         self.block: Size = p // self.parts
+        self.high = self.rows if self.places[1] % self.rows == 0 else minimum(self.rows, self.places[1] - self.first)
+        body = self.results()
+        work = self.rows * self.places[2] * self.each * self.width * (self.depth + 8) / 8
+        return self.finished(self.extent, body, work, "convolution")
+
+    def results(self) -> list[Stmt]:
+        """All results of the unit: `high` rows from `first` on of one plane of an image, by the panels from `panel` on."""
         body = [] if self.reads_directly() else self.fill()
         self.direct = self.outer % self.width == 0 and self.depth <= SHORT and self.is_light()
         if not self.direct:
             self.alloc("result", self.span[0] * self.span[1] * self.columns)
         tiles = [made for column in range(0, self.width, self.columns) for made in self.band(column)]
-        body.extend(tiles if self.is_near() else self.over_panels(tiles))
-        work = self.rows * self.places[2] * self.each * self.width * (self.depth + 8) / 8
-        return self.finished(self.extent, body, work, "convolution")
+        return [*body, *(tiles if self.is_near() else self.over_panels(tiles))]
 
     def reads_directly(self) -> bool:
         """Whether places see single elements of the input, all of them inside, that lie as they are read."""
@@ -371,7 +390,7 @@ class _Convolution(Tiles):
     def band(self, column: int) -> list[Stmt]:
         """All places of the band by the columns of a panel from `column` on."""
         down, across = self.span
-        high = self.rows if self.places[1] % self.rows == 0 else minimum(self.rows, self.places[1] - self.first)
+        high = self.high
 
         def tiles(tall: int, wide: int, row: Size, x: Size) -> Sequence[Stmt]:
             made = self.piece(tall, wide, row, x, column)

@@ -17,15 +17,16 @@ from collections.abc import Callable
 from graphc.dims import Dim, maximum, minimum
 from graphc.ir.graph import Value
 from graphc.ir.loops import Call, Expr, For, Index, Let, Load, Size, Stmt, Store, Var
-from graphc.ops.convolution_weight_last import block_of, images_of_part
-from graphc.ops.windows import fixed
+from graphc.ops.convolution_weight_last import LEAST_OF_ONE, block_of
+from graphc.ops.windows import fixed_inside
 from graphc.schedule.convolution import Tiles
-from graphc.schedule.lower import Context, Launch
+from graphc.schedule.lower import Context, Launch, assumed
 from graphc.schedule.matmul import largest_tile, rows_of_tiles
 from graphc.schedule.partition import Group, is_stored
 from graphc.schedule.pull import Block, Position, free_symbols, multiply_add
 
 UNITS = 16  # so many are shared out evenly
+PIECES = 4  # of a part, where all of an open batch may be one part
 PANEL = 32  # columns of a tile where registers are wide
 
 
@@ -41,19 +42,23 @@ def _pair(sizes: tuple[int, ...], missing: int) -> tuple[int, int]:
 
 
 class _Weight(Tiles):
+    outer: int
+    channels: int
+
     def __init__(self, group: Group, context: Context) -> None:
         super().__init__(group, context)
         self.g, self.x = self.node.inputs
         attrs = self.node.attrs
         self.kernel, self.stride, self.dilation = (_pair(attrs[name], 1) for name in ("kernel", "stride", "dilation"))
         self.before = _pair(attrs["before"], 0)
-        self.batch, *places, self.outer = fixed("convolution_weight", self.g.shape)
-        _, *sizes, self.channels = fixed("convolution_weight", self.x.shape)
+        self.batch, *places, self.outer = fixed_inside("convolution_weight", self.g.shape)
+        _, *sizes, self.channels = fixed_inside("convolution_weight", self.x.shape)
         self.places, self.sizes, self.rank = _pair(tuple(places), 1), _pair(tuple(sizes), 1), len(sizes)
         reach = (self.places[1] - 1) * self.stride[1] + self.kernel[1] - self.before[1]
         self.joined = self.dilation[1] == 1 and not self.before[1] and reach <= self.sizes[1] and is_stored(self.x)
         self.parts: int = attrs["parts"]
-        self.part_images = images_of_part(self.batch, self.parts)
+        self.part_images: Size = attrs["images"]
+        self.open = not isinstance(self.batch, int)
         self.rows = self.channels * (self.kernel[1] if self.joined else 1)
         most = largest_tile(context.lanes, PANEL)
         self.width = min(most.columns, self.outer)
@@ -65,16 +70,17 @@ class _Weight(Tiles):
         self.taps = self.kernel[0] * (1 if self.joined else self.kernel[1])
         self.down, self.across = -(-self.rows // self.height), -(-self.outer // self.width)
         self.each_down, self.each_across = self.down, self.across
-        while self.parts == 1 and self.units() < UNITS and (self.each_down > 1 or self.each_across > 1):
+        self.apart = self.parts == 1 or (self.open and self.rows * self.taps * self.outer > LEAST_OF_ONE)
+        least = UNITS if self.parts == 1 else PIECES * self.parts
+        while self.apart and self.units() < least and (self.each_down > 1 or self.each_across > 1):
             if self.each_across > 1:
                 self.each_across = -(-self.each_across // 2)
             else:
                 self.each_down = -(-self.each_down // 2)
 
     def units(self) -> int:
-        if self.parts > 1:
-            return self.parts
-        return self.taps * -(-self.down // self.each_down) * -(-self.across // self.each_across)
+        pieces = -(-self.down // self.each_down) * -(-self.across // self.each_across)
+        return pieces * (self.parts if self.parts > 1 else self.taps)
 
     # ---- the unit --------------------------------------------------------------------------------------------------
 
@@ -82,19 +88,20 @@ class _Weight(Tiles):
         extent = self.units()
         p = Dim.symbol("p", 0, below=extent)
         strips, groups = -(-self.across // self.each_across), -(-self.down // self.each_down)
-        self.part: Size = p if self.parts > 1 else 0
+        self.part: Size = p // (strips * groups) if self.parts > 1 else 0
         tap: Size = Dim.symbol("t", 0, below=self.taps)
         self.first_column: Size = 0
         self.first_row: Size = 0
-        if self.parts == 1:
+        if self.apart:
             self.first_column = (p % strips) * (self.each_across * self.width)
             self.first_row = ((p // strips) % groups) * (self.each_down * self.height)
+        if self.parts == 1:
             tap = p // (strips * groups)
         self.tap: tuple[Size, Size] = (tap, 0) if self.joined else (tap // self.kernel[1], tap % self.kernel[1])
         body = [self.clear_result(), self.over_places()]
         if self.parts > 1:
             body[0] = For("t", self.taps, "serial", (body[0],))
-        places = self.part_images * self.places[0] * self.places[1] * (self.taps if self.parts > 1 else 1)
+        places = assumed(self.part_images) * self.places[0] * self.places[1] * (self.taps if self.parts > 1 else 1)
         work = places * self.each_down * self.height * self.each_across * self.width / 8
         return self.finished(extent, body, work, "convolution, its weight")
 
@@ -103,10 +110,12 @@ class _Weight(Tiles):
         images, high = block_of(self.part_images, *self.places)
         end = self.batch if self.parts == 1 else minimum(self.batch, (self.part + 1) * self.part_images)
         rest = end - self.part * self.part_images
+        if not self.fills_parts():
+            rest = maximum(0, rest)
         blocks = (rest + images - 1) // images
         n, band = Dim.symbol("n", 0, below=blocks), Dim.symbol("b", 0, below=-(-self.places[0] // high))
         self.first_image: Size = self.part * self.part_images + n * images
-        whole = self.batch % self.part_images == 0 and self.part_images % images == 0
+        whole = not self.open and self.batch % self.part_images == 0 and self.part_images % images == 0
         self.images: Size = images if whole else minimum(images, end - self.first_image)
         self.first_place, self.high = low, most = self.met(0)
         if self.places[0] > high:
@@ -118,6 +127,12 @@ class _Weight(Tiles):
         if self.places[0] > high:
             body = (For("b", -(-self.places[0] // high), "serial", body),)
         return For("n", blocks, "serial", body)
+
+    def fills_parts(self) -> bool:
+        """Whether every part is known to have an image."""
+        if self.open:
+            return self.parts == 1
+        return isinstance(self.part_images, int) and (self.parts - 1) * self.part_images < self.batch
 
     def met(self, dim: int) -> tuple[Size, Size]:
         """The first place at which the unit's element of the kernel meets the input along a dim, and how many there are."""

@@ -15,14 +15,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product as pairs
+from typing import Any
 
 from graphc.dims import Dim, maximum, minimum
 from graphc.dtypes import DType
 from graphc.ir.graph import Value
 from graphc.ir.loops import Acc, Alloc, Call, Const, Expr, For, Load, Size, Stmt, Store, Update, Var
 from graphc.ops.depthwise import rows_of_block
-from graphc.ops.windows import fixed
-from graphc.schedule.lower import Context, Launch, finish
+from graphc.ops.windows import fixed, fixed_inside
+from graphc.schedule.lower import Context, Launch, assumed, finish
 from graphc.schedule.partition import Group
 from graphc.schedule.pull import Block, Puller, multiply_add
 
@@ -32,6 +33,11 @@ Pair = tuple[int, int]
 def _fixed(shape: tuple[Size, ...]) -> tuple[int, ...]:
     """Sizes, none of which is symbolic."""
     return fixed("depthwise", shape)
+
+
+def _of_batch(shape: tuple[Size, ...]) -> tuple[Any, ...]:
+    """Sizes of which the first may be symbolic."""
+    return fixed_inside("depthwise", shape)
 
 
 def _pair(shape: tuple[Size, ...]) -> Pair:
@@ -115,7 +121,7 @@ def depthwise(group: Group, context: Context) -> list[Launch]:
     nest = _Nest(group, context)
     x, weight = nest.node.inputs
     stride, before, dilation = (nest.node.attrs[name] for name in ("stride", "before", "dilation"))
-    batch, outer, height, width = _fixed(nest.out.shape)
+    batch, outer, height, width = _of_batch(nest.out.shape)
     kernel = _pair(weight.shape[1:])
     each = rows_of_block(height, width, kernel, stride, dilation)
     blocks = -(-height // each)
@@ -125,7 +131,7 @@ def depthwise(group: Group, context: Context) -> list[Launch]:
     channel, image = (p // blocks) % outer, p // blocks // outer
     body = Block(nest.puller.names)
     weights = nest.weights(weight, channel, body)
-    many = outer // _fixed(x.shape)[1]
+    many = outer // _of_batch(x.shape)[1]
     for statement in nest.filled(plane, x, (image, channel // many), first * stride[0] - before[0]):
         body.add(statement)
     inner = Block(nest.puller.names)
@@ -151,7 +157,7 @@ def depthwise_input(group: Group, context: Context) -> list[Launch]:
     nest = _Nest(group, context)
     g, weight = nest.node.inputs
     stride, before, dilation = (nest.node.attrs[name] for name in ("stride", "before", "dilation"))
-    batch, channels, height, width = _fixed(nest.out.shape)
+    batch, channels, height, width = _of_batch(nest.out.shape)
     kernel = _pair(weight.shape[1:])
     # of each dim and phase of results: (element of the kernel, how far the place that it meets lies after the result's)
     met = [
@@ -193,7 +199,7 @@ def depthwise_weight(group: Group, context: Context) -> list[Launch]:
     g, x = nest.node.inputs
     stride, before, dilation = (nest.node.attrs[name] for name in ("stride", "before", "dilation"))
     (outer,), kernel = _fixed(nest.out.shape[:1]), _pair(nest.out.shape[1:])
-    batch, _, height, width = _fixed(g.shape)
+    batch, _, height, width = _of_batch(g.shape)
     each = rows_of_block(height, width, kernel, stride, dilation)
     blocks = -(-height // each)
     plane = _windowed("plane", each, width, kernel, stride, dilation, before[1])
@@ -202,7 +208,7 @@ def depthwise_weight(group: Group, context: Context) -> list[Launch]:
     image, first = Dim.symbol("n", 0, below=batch), Dim.symbol("q", 0, below=blocks) * each
     nest.allocs.append(Alloc("total", nest.dtype, kernel[0] * kernel[1]))
     inner: list[Stmt] = [
-        *nest.filled(plane, x, (image, channel // (outer // _fixed(x.shape)[1])), first * stride[0] - before[0]),
+        *nest.filled(plane, x, (image, channel // (outer // _of_batch(x.shape)[1])), first * stride[0] - before[0]),
         *nest.filled(gradients, g, (image, channel), first),
     ]
     r = Dim.symbol("r", 0, below=(each - 1) * plane.pitch + width)
@@ -226,5 +232,5 @@ def depthwise_weight(group: Group, context: Context) -> list[Launch]:
         For("n", batch, "serial", (For("q", blocks, "serial", tuple(inner)),)),
         For("z", count, "vector", (store,)),
     ]
-    work = batch * height * plane.pitch * count / 4
+    work = assumed(batch) * height * plane.pitch * count / 4
     return nest.finished(outer, body, work, "depthwise convolution, its weight")

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 from graphc.dims import Dim, maximum, minimum
 from graphc.ir.loops import Expr, For, Load, Size, Stmt, Store
-from graphc.ops.windows import fixed
+from graphc.ops.windows import fixed, fixed_inside
 from graphc.schedule.convolution import Tiles
-from graphc.schedule.lower import Context, Launch
+from graphc.schedule.lower import Context, Launch, assumed
 from graphc.schedule.partition import Group
 from graphc.schedule.pull import Block, multiply_add
 
@@ -28,20 +28,28 @@ LEAST_WORK = 1 << 13  # of a unit, in operations
 
 def depthwise_last(group: Group, context: Context) -> list[Launch]:
     """[N, H, W, C], [*kernel, C] -> [N, *places, C]."""
-    return [_Depthwise(group, context).lower()]
+    if group.before is not None:
+        from graphc.schedule.expansion import Expanded
+
+        return [Expanded(group, context).lower()]
+    return [Depthwise(group, context).lower()]
 
 
-class _Depthwise(Tiles):
+class Depthwise(Tiles):
+    """What a unit of a depthwise convolution does."""
+
+    channels: int
+    places: list[int]
+
     def __init__(self, group: Group, context: Context) -> None:
         super().__init__(group, context)
         self.x, self.weight = self.node.inputs
         self.stride, self.before, self.dilation = (self.node.attrs[name] for name in ("stride", "before", "dilation"))
-        self.batch, *self.sizes, self.channels = fixed("depthwise_last", self.x.shape)
-        _, *self.places, _ = fixed("depthwise_last", self.out.shape)
+        self.batch, *self.sizes, self.channels = fixed_inside("depthwise_last", self.x.shape)
+        _, *self.places, _ = fixed_inside("depthwise_last", self.out.shape)
         *self.kernel, _ = fixed("depthwise_last", self.weight.shape)
         self.vector = min(self.channels, MOST_CHANNELS, max(self.lanes, 4))
         self.most = WIDE if self.lanes >= MOST_CHANNELS else NARROW
-        self.kernel_first: Size = 0  # of the channels whose kernels are at hand
 
     @property
     def work(self) -> float:
@@ -50,12 +58,13 @@ class _Depthwise(Tiles):
 
     def parts(self, whole: int) -> int:
         """Into how many parts `whole` of them are cut: an even number of equal ones, if that is not far from as many as can be."""
-        most = int(max(1, min(whole, MOST_UNITS / self.batch, self.work // LEAST_WORK)))
+        most = int(max(1, min(whole, MOST_UNITS / assumed(self.batch), self.work // LEAST_WORK)))
         equal = [n for n in range(most, most // 3, -1) if whole % n == 0]
         even = [n for n in equal if n % 2 == 0]
         return (even or equal or [-(-whole // -(-whole // most))])[0]
 
     def lower(self) -> Launch:
+        """The launch over all units."""
         blocks, high = self.channels // self.vector, self.places[0]
         narrow = self.places[1] <= self.most and self.channels % self.vector == 0
         parts = self.parts(blocks) if narrow else 0
@@ -68,7 +77,7 @@ class _Depthwise(Tiles):
         rows: Size = each if high % each == 0 else minimum(each, high - first)
         self.row = first + Dim.symbol("y", 0, below=rows)
         self.top = self.row * self.stride[0] - self.before[0]
-        return self.shared(parts, [*self.weights(0, self.channels), For("y", rows, "serial", tuple(self.line()))])
+        return self.shared(parts, For("y", rows, "serial", tuple(self.line())))
 
     def by_channels(self, parts: int, each: int) -> Launch:
         """A unit is so many vectors of channels of one image."""
@@ -77,27 +86,11 @@ class _Depthwise(Tiles):
         self.row = Dim.symbol("y", 0, below=self.places[0])
         self.top = self.row * self.stride[0] - self.before[0]
         channel = (first + Dim.symbol("c", 0, below=each)) * self.vector
-        body = self.weights(first * self.vector, each * self.vector)
         tile = self.tile_of(self.places[1], self.vector, 0, channel, 0)
-        body.append(For("c", each, "serial", (For("y", self.places[0], "serial", tuple(tile)),)))
-        return self.shared(parts, body)
+        return self.shared(parts, For("c", each, "serial", (For("y", self.places[0], "serial", tuple(tile)),)))
 
-    def shared(self, parts: int, body: Sequence[Stmt]) -> Launch:
-        return self.finished(self.batch * parts, body, self.work / parts, "depthwise convolution, channels last")
-
-    def weights(self, first: Size, count: int) -> list[Stmt]:
-        """A copy of so many channels' kernels in scratch, where they do not lie as they are read."""
-        k, m, c = Dim.symbol("k"), Dim.symbol("m"), Dim.symbol("c")
-        place = self.loaded(self.weight, (k, m, c))
-        if place is not None and place[1] == (k * self.kernel[1] + m) * self.channels + c:
-            self.kernels, self.kernel_first, self.kernel_step = place[0], 0, self.channels
-            return []
-        self.kernels = self.alloc("kernels", self.kernel[0] * self.kernel[1] * count)
-        self.kernel_first, self.kernel_step = first, count
-        extents: dict[str, Size] = {"k": self.kernel[0], "m": self.kernel[1], "c": count}
-        k, m, c = (Dim.symbol(var, 0, below=n) for var, n in extents.items())
-        there = (k * self.kernel[1] + m) * count + c
-        return [self.copied(self.weight, (k, m, first + c), ("kernels", there), extents, "m", "c")]
+    def shared(self, parts: int, body: Stmt) -> Launch:
+        return self.finished(self.batch * parts, [body], self.work / parts, "depthwise convolution, channels last")
 
     def line(self) -> list[Stmt]:
         """A row of places: those where the kernel is inside the image in a loop over tiles, the few beside them apart."""
@@ -141,12 +134,8 @@ class _Depthwise(Tiles):
     def tile_of(self, wide: int, channels: int, column: Size, channel: Size, start: int) -> list[Stmt]:
         """A tile of places by neighbouring channels: the rows above the image, those inside, those below."""
         sums = self.alloc(f"sums{wide}x{channels}", wide * channels, registers=True)
-        gap, high = self.dilation[0], self.kernel[0]
-        low = maximum(0, minimum(high, (gap - 1 - self.top) // gap)) if self.before[0] else 0
-        reach = (self.places[0] - 1) * self.stride[0] - self.before[0] + gap * (high - 1)
-        end: Size = high
-        if reach >= self.sizes[0]:
-            end = maximum(low, minimum(high, (self.sizes[0] - 1 - self.top) // gap + 1))
+        high = self.kernel[0]
+        low, end = self.rows_inside()
         v = Dim.symbol("v", 0, high=channels - 1)
         statements: list[Stmt] = []
         clear = Store(sums, v, self.zero)
@@ -170,11 +159,22 @@ class _Depthwise(Tiles):
         statements.append(For("i", wide, "unroll", (For("v", channels, "tile", tuple(block.statements)),)))
         return statements
 
+    def rows_inside(self) -> tuple[Size, Size]:
+        """The first row of the kernel that meets the image, and the first below it."""
+        gap, high = self.dilation[0], self.kernel[0]
+        low = maximum(0, minimum(high, (gap - 1 - self.top) // gap)) if self.before[0] else 0
+        reach = (self.places[0] - 1) * self.stride[0] - self.before[0] + gap * (high - 1)
+        if reach < self.sizes[0]:
+            return low, high
+        return low, maximum(low, minimum(high, (self.sizes[0] - 1 - self.top) // gap + 1))
+
+    def under(self, row: Size, column: Size, channel: Size, block: Block) -> Expr:
+        """An element of the image; row: from `top` on."""
+        return block.let(self.puller.pull(self.x, (self.image, self.top + row, column, channel), block))
+
     def link(self, sums: str, at: Size, element: Expr, block: Block, where: tuple[Size, Size, Size]) -> None:
         """One link of the chain of the sum at `at` with the weight at (k, m, channel)."""
-        k, m, channel = where
-        here = (k * self.kernel[1] + m) * self.kernel_step + channel - self.kernel_first
-        weight = block.let(Load(self.kernels, here, self.dtype))
+        weight = self.puller.pull(self.weight, where, block)
         block.add(Store(sums, at, multiply_add(element, weight, Load(sums, at, self.dtype))))
 
     def row_of_zeros(self, sums: str, wide: int, channels: int, channel: Size, k: Size) -> Stmt:
@@ -197,8 +197,7 @@ class _Depthwise(Tiles):
                 element: Expr = self.zero
                 if (i, m) not in zeros:
                     across = (column + i) * self.stride[1] + m * self.dilation[1] - self.before[1]
-                    position = (self.image, self.top + k * self.dilation[0], across, channel + v)
-                    element = block.let(self.puller.pull(self.x, position, block))
+                    element = self.under(k * self.dilation[0], across, channel + v, block)
                 self.link(sums, i * channels + v, element, block, (k, m, channel + v))
                 statements.append(For("v", channels, "tile", tuple(block.statements)))
         return statements

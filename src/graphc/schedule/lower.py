@@ -46,6 +46,7 @@ SPILL_LIMIT = 16384  # elements of a row kept in scratch rather than computed tw
 WORTH_KEEPING = 4.0  # cost (in simple operations) above which a value is kept rather than computed again
 GRAIN_WORK = 16_000  # element operations that are worth waking a thread for
 HEAVY = 8.0
+ASSUMED = 4
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ class Context:
         if found is None:
             found = self.sources[value] = resolve(value)
         return found
+
+
+def assumed(size: Size) -> int:
+    """The number that units are cut for: where a size is open, one of which there are units enough for a few threads."""
+    return size if isinstance(size, int) else ASSUMED
 
 
 def finish(puller: Puller, body: Stmt, extent: Size, work: float, group: Group, note: str) -> Launch:
@@ -147,7 +153,7 @@ class Region:
         self.reduces: list[tuple[Node, int]] = []
         self.cost: dict[Value, float] = {}
         self.last_use: dict[Value, int] = {}
-        self.parked: set[Value] = set()  # outputs whose buffers hold another value until they are stored
+        self.parked: dict[Value, Value] = {}  # the value that an output's buffer holds until the output is stored
         self.later: list[tuple[Value, Callable[[Position], Expr]]] = []  # what is to be read back from the next pass on
         self.analyse()
 
@@ -238,15 +244,16 @@ class Region:
 
     def pointwise(self, votes: dict[int, int]) -> Launch:
         """A group without a reduced axis."""
+        from graphc.schedule import draws
+
         group = self.group
         count_axes = [a for a in range(len(group.axes)) if group.axes[a] != 1]
         if self.is_flat(count_axes):
             total = product(group.axes)
+            if any(map(draws.is_draw, group.members)):
+                return draws.drawn_first(self, total)
             flat, loops = self.chunked(total)
-            index = dict(enumerate(delinear(flat, tuple(group.axes))))
-            if count_axes and self.places_do_not_show():  # then offsets need not be put together again from their parts
-                index = {**dict.fromkeys(index, 0), count_axes[-1]: flat}
-            return self.store_all(index, loops, "pointwise")
+            return self.store_all(self.flat_index(flat), loops, "pointwise")
         inner = max(count_axes, key=lambda a: (votes.get(a, 0), a), default=None)
         if inner is None:
             return self.store_all(dict.fromkeys(range(len(group.axes)), 0), [("p", 1), ("v", 1)], "pointwise")
@@ -267,6 +274,15 @@ class Region:
         axis_index = dict(zip(outer, delinear(p if chunks == 1 else p // chunks, outer_sizes), strict=True))
         axis_index[inner] = block * CHUNK + Dim.symbol("v", 0, below=extent)
         return self.store_all(axis_index, [("p", rows * chunks), ("v", extent)], "pointwise")
+
+    def flat_index(self, flat: Size) -> dict[int, Size]:
+        """The place of every axis, of an element of a group whose buffers are walked in one order."""
+        axes = self.group.axes
+        index = dict(enumerate(delinear(flat, tuple(axes))))
+        longer = [a for a in index if axes[a] != 1]
+        if longer and self.places_do_not_show():  # then offsets need not be put together again from their parts
+            index = {**dict.fromkeys(index, 0), longer[-1]: flat}
+        return index
 
     def places_do_not_show(self) -> bool:
         """Whether no element is made from its index."""
@@ -293,9 +309,14 @@ class Region:
 
     def is_flat(self, axes: list[int]) -> bool:
         """Does every buffer hold one element per iteration in the same order (or one element in all)?"""
+        from graphc.schedule.draws import is_draw
+
         wanted = tuple(axes)
         layouts = [tuple(a for a in self.axes(v) if a is not None) for v in self.group.outputs]
         for node in self.group.members:
+            if is_draw(node):
+                layouts.append(tuple(a for a in self.axes(node.outputs[0]) if a in axes))
+                continue
             if not isinstance(node.lowering, Scalar):
                 return False
             template = self.axes(node.outputs[0])
@@ -398,6 +419,8 @@ class Region:
             if at != phase or not self.is_full(value):
                 continue
             if value in self.outputs:
+                if value in self.parked:  # this pass may read the row after the output is stored over it
+                    inner.let(self.puller.pull(self.parked[value], self.index_of(self.parked[value], axis_index), inner))
                 self.store(value, axis_index, inner)
                 if self.worth_keeping(value, phase):
                     kept.append((value, ""))
@@ -433,16 +456,19 @@ class Region:
         return name
 
     def park(self, value: Value, phase: int, axis_index: dict[int, Size], inner: Block) -> None:
-        """Keep a row of no known size where an output of later passes will be, if there is one (its buffer is nobody's input)."""
+        """Keep a row of no known size where an output will be that is stored when nobody reads the row any more, if there is one.
+
+        (Its buffer is nobody's input.)
+        """
         fits = (
             v for v in self.group.outputs
-            if self.phase_of.get(v, 0) > phase and v.type == value.type and self.axes(v) == self.axes(value)
+            if self.phase_of.get(v, 0) >= self.last_use[value] and v.type == value.type and self.axes(v) == self.axes(value)
             and v not in self.parked
         )  # fmt: skip
         place = next(fits, None)
         if place is None:
             return
-        self.parked.add(place)
+        self.parked[place] = value
         index = self.index_of(value, axis_index)
         element = inner.let(self.puller.pull(value, index, inner))
         inner.add(Store(self.puller.buffer(place, "out"), self.puller.offset(place, index), element))

@@ -19,10 +19,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from graphc.dims import Dim, coefficient, maximum, minimum, product, substitute
+from graphc.dims import Dim, coefficient, free, is_equal, maximum, minimum, product, substitute
 from graphc.dtypes import DType
 from graphc.ir.graph import Value
-from graphc.ir.loops import K_BLOCK, Alloc, Call, Const, Expr, For, Load, Prefetch, Size, Stmt, Store
+from graphc.ir.loops import K_BLOCK, Alloc, Call, Const, Expr, For, Let, Load, Prefetch, Size, Stmt, Store
 from graphc.ir.op import Anchor, TensorType
 from graphc.ops.panels import panel_width
 from graphc.schedule.lower import Context, Launch, finish
@@ -31,8 +31,9 @@ from graphc.schedule.partition import Group
 from graphc.schedule.pull import Block, Position, Puller, cast, delinear, multiply_add
 
 OPEN_ROWS = 12  # of tiles, where a program serves any number of rows; what is left has tiles of ever fewer
-LOWER_TILES = (4, 2, 1)
-ROW_BLOCK = 240  # rows of A that stay in the second cache while panels go by
+LOWER_TILE = 6  # the highest of tiles for what is left: of so few rows none may wait for the one before it
+MOST_ROWS = 1024  # of a unit that copies its panel of B, for which it should have much use, or reads B where it lies
+CACHED_ROWS = 240  # of one that reads panels: rows of A stay in the second cache while they go by; also of an unknown number
 PACK_ROWS = 48  # from this many rows on, copying a contiguous but wide B pays for itself: its rows would fall into few cache sets
 PACK_COLUMNS = 256
 PACK_AHEAD = 3  # so many blocks of rows that read a panel pay for a launch that makes all panels
@@ -40,9 +41,13 @@ PACK_ELEMENTS = 1 << 19  # of B, from which on they do: it no longer stays in th
 PACKED_ELEMENTS = 1 << 21  # of A, from which on panels of it pay
 STRIP_AHEAD = 256  # elements of a column by which reading a strip is ahead
 STRIP = 128  # rows of a strip: what is copied is still in the nearest cache when it is read
+LOW_STRIP = 16  # where one row of A reads B, and the panel after this one is asked for meanwhile, in the order of memory
+LOW_STRIP_NBYTES = 1 << 17  # of such a panel: two of them stay in the second cache
 PREFETCH_ROWS = 64  # up to this many rows, panels come from memory faster than they are asked for unless asked for early
 ROWS_AHEAD = 24  # by which reading wide rows as they lie is ahead
-LEAST_UNITS = 8  # so many are shared out evenly
+LEAST_UNITS = 8
+EVEN_UNITS = 32  # below, units of many rows are cut, and those of a number that is no multiple of 4
+LEAST_ROWS = 240  # of units that are cut for that
 FEW_COLUMNS = 4
 LINE_NBYTES = 64
 LEFT_ROWS = 12  # of a panel of A
@@ -146,14 +151,20 @@ class _Matmul:
         if self._row_blocks_reading() >= PACK_AHEAD and _is_at_least(PACK_ELEMENTS, self.k, n):
             self._make_panels()
             return "panels"
-        return "strips" if m <= most and place is not None and place.along_columns else "scratch"
+        if m <= most and place is not None and place.along_columns:
+            between, nbytes = coefficient(place.offset, "j"), product((self.columns, self.k)) * place.dtype.itemsize
+            one_stream = m == 1 and between == self.k and isinstance(nbytes, int) and nbytes <= LOW_STRIP_NBYTES
+            self.strip = LOW_STRIP if one_stream else STRIP
+            return "strips"
+        return "scratch"
 
     def _row_blocks_reading(self) -> int:
         """How many blocks of rows read each panel of B."""
         rows, matrices, kept = self.m, product(self.batch_shape), product(self.right.shape[:-2])
         if not (isinstance(rows, int) and isinstance(matrices, int) and isinstance(kept, int)):
             return 1
-        return matrices // max(1, kept) * -(-rows // ROW_BLOCK)
+        block = CACHED_ROWS if _is_at_least(PACKED_ELEMENTS, self.m, self.k) else MOST_ROWS
+        return matrices // max(1, kept) * -(-rows // block)
 
     def _make_panels(self) -> None:
         """Panels of B before the product."""
@@ -209,15 +220,17 @@ class _Matmul:
         self.direct = self.whole_panels and self.k_blocks == 1
 
     def _row_block(self, others: Size) -> Size:
-        """Rows of a unit: whole tiles, at most ROW_BLOCK, fewer where there would be few units."""
+        """Rows of a unit: whole tiles, fewer where there would be few units."""
         tile = self.tile_rows
         if not isinstance(self.m, int):
-            return ROW_BLOCK
-        most = max(1, ROW_BLOCK // tile)
+            return CACHED_ROWS
+        cached = self.reading == "panels" or self.left_panels is not None
+        most = max(1, (CACHED_ROWS if cached else MOST_ROWS) // tile)
         tiles = -(-self.m // tile)
         wanted = -(-tiles // most)
-        if isinstance(others, int) and others * wanted < LEAST_UNITS:
-            wanted = min(tiles, -(-LEAST_UNITS // max(1, others)))
+        if isinstance(others, int):
+            while wanted < tiles and _should_be_more(max(1, others) * wanted, self.m // wanted):
+                wanted += 1
         return self.m if wanted <= 1 else -(-tiles // wanted) * tile
 
     # ---- launches --------------------------------------------------------------------------------------------------
@@ -251,9 +264,9 @@ class _Matmul:
             depth = self.k if self.k_blocks == 1 else K_BLOCK
             self.allocs.append(Alloc("panel", self.dtype, max(1, depth if isinstance(depth, int) else K_BLOCK) * self.width_limit))
         elif self.reading == "strips":
-            self.allocs.append(Alloc("panel", self.dtype, STRIP * self.columns))
+            self.allocs.append(Alloc("panel", self.dtype, self.strip * self.columns))
         if not self.direct:
-            rows = self.row_block if isinstance(self.row_block, int) else ROW_BLOCK
+            rows = self.row_block if isinstance(self.row_block, int) else CACHED_ROWS
             self.allocs.append(Alloc("partial", self.dtype, max(1, rows) * self.width_limit))
             if self.k_blocks != 1:
                 body.append(self.clear_partial())
@@ -262,7 +275,7 @@ class _Matmul:
         if not self.direct:
             body.append(self.epilogue_from_scratch())
         nest = For("p", self.extent, "parallel", (*self.allocs, *body))
-        rows_static = self.rows if isinstance(self.rows, int) else ROW_BLOCK // 2
+        rows_static = self.rows if isinstance(self.rows, int) else CACHED_ROWS // 2
         depth_static = self.k if isinstance(self.k, int) else 256
         work = rows_static * depth_static * self.width_limit / 16
         note = "matmul" + _NOTES[self.reading]
@@ -299,13 +312,13 @@ class _Matmul:
             return self._right_element(start + k, column if last is None else minimum(column, last), block)
 
         step = self.columns if self.reading == "strips" else self.width_limit
-        ahead = STRIP_AHEAD if self.reading == "strips" else 0
+        ahead = STRIP_AHEAD if self.reading == "strips" and self.strip == STRIP else 0
         return copied(self.puller, element, ("panel", 0, step), rows, width, self.dtype, ahead)
 
     # ---- register tiles --------------------------------------------------------------------------------------------
 
     def tiles(self) -> list[Stmt]:
-        """Full tiles, then what is left: in one tile where it is known how many rows that can be, else in ever lower ones."""
+        """Full tiles, then what is left: in one tile where it is known how many rows that can be, else in one or two."""
         statements: list[Stmt] = []
         height = self.tile_rows
         full = self.rows // height
@@ -320,10 +333,16 @@ class _Matmul:
                 statements.extend(last if blocks == 1 else [For("ir", blocks, "serial", last)])
         else:
             base, rest = full * height, self.rows % height
-            for lower in (h for h in (LOWER_TILES if self.open else (1,)) if h < height):
-                place = base + Dim.symbol("ir", 0, below=rest // lower) * lower
-                statements.append(For("ir", rest // lower, "serial", tuple(self.tile(lower, place, 0, f"rest{lower}"))))
-                base, rest = base + rest // lower * lower, rest % lower
+            if not self.open:
+                row = base + Dim.symbol("ir", 0, below=rest)
+                return [*statements, For("ir", rest, "serial", tuple(self.tile(1, row, 0, "rest1")))]
+            second: Size = rest // 2 * minimum(1, rest // (LOWER_TILE + 1)) if height > LOWER_TILE + 1 else 0
+            first = rest - second
+            for lower in range(min(LOWER_TILE, height - 1), 0, -1):
+                here = is_equal(first, lower)
+                count = here + (is_equal(second, lower) if second != 0 else 0)
+                row = base + (1 - here) * first + Dim.symbol("ir", 0, below=count) * lower
+                statements.append(For("ir", count, "serial", tuple(self.tile(lower, row, 0, f"rest{lower}"))))
         return statements
 
     def tile(self, rows: int, base: Size, number: Size, name: str) -> list[Stmt]:
@@ -334,7 +353,7 @@ class _Matmul:
         i, j = Dim.symbol("i", 0, high=rows - 1), Dim.symbol("j", 0, high=self.columns - 1)
         at = i * self.columns + j
         zero = Const(0.0 if self.dtype.kind == "f" else 0, self.dtype)
-        clear = self.over_tile(rows, (Store(name, at, zero),))
+        clear = For("i", rows, "unroll", (*self.early(rows, base, first), For("j", self.columns, "tile", (Store(name, at, zero),))))
         statements = [clear, *self.chain(rows, base, number, first, name, at), self.flush(rows, base, first, name, at)]
         return statements if parts == 1 else [For("s", parts, "serial", tuple(statements))]
 
@@ -342,12 +361,23 @@ class _Matmul:
         """One step of every sum for each k of the block, in order."""
         if self.reading != "strips":
             return [self.steps(rows, base, number, first, name, at, 0, self.k_length)]
-        strips: Size = (self.k_length + STRIP - 1) // STRIP
-        start = Dim.symbol("u", 0, below=strips) * STRIP
-        length = clipped(self.k_length, STRIP, Dim.symbol("u", 0))
+        strips: Size = (self.k_length + self.strip - 1) // self.strip
+        start = Dim.symbol("u", 0, below=strips) * self.strip
+        length = clipped(self.k_length, self.strip, Dim.symbol("u", 0))
         width: Size = self.columns if self.whole_panels else maximum(0, minimum(self.columns, self.width - first))
         copy = self.pack(self.k_start + start, length, first, width)
+        if self.strip == LOW_STRIP:
+            copy += self.next_panel(start)
         return [For("u", strips, "serial", (*copy, self.steps(rows, base, number, first, name, at, start, length)))]
+
+    def next_panel(self, start: Size) -> list[Stmt]:
+        """Ask for as much of the panel after this one as a strip is: what reads ahead by itself follows one stream, not 32."""
+        place = self._right_place()
+        assert place is not None
+        line = LINE_NBYTES // place.dtype.itemsize
+        panel = substitute(place.offset, {"k": 0, "j": 0}) + (self.panel + 1) * self.columns * self.k
+        at = panel + (self.k_start + start) * self.columns
+        return [Prefetch(place.buffer, at + offset, place.dtype) for offset in range(0, self.strip * self.columns, line)]
 
     def steps(self, rows: int, base: Size, number: Size, first: Size, name: str, at: Size, start: Size, length: Size) -> Stmt:
         i, j = Dim.symbol("i", 0, high=rows - 1), Dim.symbol("j", 0, high=self.columns - 1)
@@ -398,6 +428,23 @@ class _Matmul:
         lines = range(0, self.columns, LINE_NBYTES // place.dtype.itemsize)
         return [Prefetch(place.buffer, far + line, place.dtype) for line in lines]
 
+    def early(self, rows: int, base: Size, first: Size) -> list[Stmt]:
+        """Ask for what the epilogue of a tile's row ``i`` reads and writes: it comes while the sums are made."""
+        if self.k_blocks != 1 or self.open:
+            return []
+        trial, zero = Block(self.puller.names), Const(0.0 if self.dtype.kind == "f" else 0, self.dtype)
+        i, j = Dim.symbol("i", 0, high=rows - 1), Dim.symbol("j", 0, high=self.columns - 1)
+        self.epilogue(zero, self.first_row + base + i, self.first_column + first + j, trial)
+        dtypes = {name: value.dtype for (value, _), name in self.puller.buffers.items()}
+        found: list[Stmt] = []
+        for statement in trial.statements:
+            match statement:
+                case Let(_, Load(buffer, offset, _)) | Store(buffer, offset, _):
+                    if "i" in free(offset) and coefficient(offset, "j") == 1:
+                        lines = range(0, self.columns, LINE_NBYTES // dtypes[buffer].itemsize)
+                        found += [Prefetch(buffer, substitute(offset, {"j": column}), dtypes[buffer]) for column in lines]
+        return found
+
     def over_tile(self, rows: int, body: tuple[Stmt, ...]) -> Stmt:
         return For("i", rows, "unroll", (For("j", self.columns, "tile", body),))
 
@@ -440,6 +487,13 @@ class _Matmul:
         elements = [block.let(self.puller.pull(value, index_of(value), block)) for value in group.outputs]
         for value, element in zip(group.outputs, elements, strict=True):  # after every load: an output may lie over an input
             block.add(Store(self.puller.buffer(value, "out"), self.puller.offset(value, index_of(value)), element))
+
+
+def _should_be_more(units: int, rows: int) -> bool:
+    """Whether so many units of so many rows would leave a few threads with unequal shares."""
+    if units < LEAST_UNITS:
+        return True
+    return units < EVEN_UNITS and (rows >= 2 * LEAST_ROWS or (units % 4 != 0 and rows >= LEAST_ROWS))
 
 
 def _is_at_least(least: int, *sizes: Size) -> bool:

@@ -5,8 +5,8 @@ for every producer-consumer edge that was not fused.  Never here: loops, indices
 
 A group has axes (sizes) and at most one of them reduced.  A value in it covers all axes (full) or all but the reduced one
 (kept), so one pass over the reduced axis serves every member.  Movement and constants belong to no group: whoever reads them pulls
-through them.  Nodes join the latest group they can without making a cycle.  A host node is a group of its own, and what it reads is
-stored.
+through them.  Nodes join the latest group they can without making a cycle.  A host node or a region is a group of its own, and what
+it reads is stored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from graphc.dims import Dim, coefficient
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.loops import Size
-from graphc.ir.op import Anchor, Element, Host, Movement, Reduce, Scalar
+from graphc.ir.op import Anchor, Element, Host, Movement, Reduce, Region, Scalar
 
 # A value's dims as axes of its group; None for a dim of size 1.
 Axes = tuple[int | None, ...]
@@ -30,8 +30,11 @@ MINIMUM_ROWS = 8
 
 @dataclass(eq=False)
 class Group:
-    """Nodes that become one kernel, or one host node (its `anchor`).  `outputs`: its values that others read, in node order.
-    `operand_axes`: the axes that operands of its elementwise members walk."""
+    """Nodes that become one kernel, or one host node or region (its `anchor`).
+
+    `outputs`: its values that others read, in node order.
+    `operand_axes`: the axes that operands of its elementwise members walk.
+    `before`: the convolution whose results the anchor takes from scratch; its members are among this group's too."""
 
     axes: list[Size]
     reduced: int | None = None
@@ -41,6 +44,7 @@ class Group:
     operand_axes: dict[Value, Axes] = field(default_factory=dict)
     outputs: list[Value] = field(default_factory=list)
     reads: set[Value] = field(default_factory=set)
+    before: Group | None = None
     order: int = 0
 
     def kept(self) -> list[int]:
@@ -74,6 +78,7 @@ def is_inline(node: Node) -> bool:
     return isinstance(lowering, Movement) or (isinstance(lowering, Element) and not node.inputs)
 
 
+_OWN = {Host: "the host runs it", Region: "its graphs are scheduled by themselves"}
 _WITH_EPILOGUE = frozenset({"matmul", "matmul_panels", "convolution", "depthwise_last", "winograd"})
 
 
@@ -216,7 +221,7 @@ class _Partitioner:
             group = Group(list(shape), reduced=dim)
             group.value_axes[out] = tuple(None if shape[i] == 1 else i for i in range(len(shape)) if i != dim)
         else:
-            group = Group(list(out.shape), anchor=node if isinstance(lowering, Anchor | Host) else None)
+            group = Group(list(out.shape), anchor=node if isinstance(lowering, Anchor | Host | Region) else None)
             group.value_axes[out] = tuple(None if d == 1 else i for i, d in enumerate(out.shape))
         self.groups.append(group)
         self.add_member(group, node)
@@ -404,7 +409,7 @@ class _Partitioner:
             base = self.source(value).base
             producer = self.group_of.get(base)
             if producer is not None and producer is not group:
-                own = "the host runs it" if isinstance(node.lowering, Host) else "it starts a kernel of its own"
+                own = _OWN.get(type(node.lowering), "it starts a kernel of its own")
                 self.unfused.append(Unfused(base, node.op.name, reasons.get(value, own)))
 
     # ---- reachability ----------------------------------------------------------------------------------------------
@@ -458,16 +463,38 @@ class _Partitioner:
             elif value.node is not None:
                 wanted.add(value)
         for group in list(self.groups):
-            if group.anchor is not None and isinstance(group.anchor.lowering, Host):
+            if group.anchor is not None and isinstance(group.anchor.lowering, Host | Region):
                 group.reads = set(group.anchor.inputs)
                 for value in group.anchor.inputs:
                     if not is_stored(value):
                         self.copy_group(value)
         compute_again(self.graph, self.groups, wanted, lambda value: self.source(value).base)
+        self.join_convolutions(wanted)
         for group in self.groups:
             wanted |= group.reads
         for group in self.groups:
             group.outputs = [v for n in group.members for v in n.outputs if v in wanted] or group.outputs
+
+    def join_convolutions(self, wanted: set[Value]) -> None:
+        """A convolution of one by one of which only a depthwise one reads anything becomes part of that one's kernel."""
+        from graphc.schedule.expansion import bands_of
+
+        for group in [g for g in self.groups if g.anchor is not None and g.anchor.op.name == "depthwise_last"]:
+            assert group.anchor is not None
+            between = group.anchor.inputs[0]
+            before = self.group_of.get(between)
+            if before is None or before.anchor is None or before.anchor.op.name != "convolution_panels":
+                continue
+            made = before.value_axes.keys()
+            readers = [n for g in self.groups for n in g.members if any(self.source(v).base is between for v in n.inputs)]
+            alone = {*before.members, group.anchor}.issuperset(readers) and not made & wanted and made & group.reads == {between}
+            if alone and all(g is group or not made & g.reads for g in self.groups) and bands_of(before.anchor, group.anchor):
+                before.outputs, group.before = [between], before
+                group.members = [*before.members, *group.members]
+                group.reads = (group.reads | before.reads) - {between}
+                self.groups.remove(before)
+                self.group_of.update(dict.fromkeys(made, group))
+                self.unfused = [edge for edge in self.unfused if edge.value is not between]
 
     def find_reshaped(self) -> None:
         """Outputs that are a result in another shape need no copy: the result has no place of its own to be in."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import count
 
-from graphc.dims import Dim, minimum
+from graphc.dims import Dim, is_equal, minimum
 from graphc.dtypes import DType, bool_
 from graphc.ir.graph import Node, Value
 from graphc.ir.loops import Alloc, Call, Const, Expr, For, Index, Load, Size, Stmt, Store
@@ -22,6 +22,7 @@ from graphc.ops.expressions import select
 from graphc.ops.recurrent import Operands, cell_of
 from graphc.ops.recurrent_cells import ELEMENTS
 from graphc.schedule.lower import Context, Launch, finish
+from graphc.schedule.panels import Element, panels_launch
 from graphc.schedule.partition import Group
 from graphc.schedule.pull import Block, Puller, cast
 
@@ -118,23 +119,18 @@ class _Steps:
     # ---- products ----------------------------------------------------------------------------------------------------
 
     def panels(self, weight: Value, transposed: bool) -> Value:
-        """A copy of a matrix [depth, columns], or of its transpose, as [panels, depth, width]; behind its columns, the last one."""
+        """A copy of a matrix [depth, columns], or of its transpose, as [panels, depth, width], zeros beyond the last column."""
         depth, columns = weight.shape[::-1] if transposed else weight.shape
         shape = ((columns + self.width - 1) // self.width, depth, self.width)
         target = Value(TensorType(weight.dtype, shape), None, f"panels of {weight.name}")
-        puller = Puller(self.context.checks, lambda _: False)
-        extent = shape[0]
-        p, k = Dim.symbol("p", 0, below=extent), Dim.symbol("k", 0, below=depth)
-        j = Dim.symbol("j", 0, below=self.width)
-        column = p * self.width + j
-        inside = minimum(column, columns - 1)
-        block = Block(puller.names)
-        value = block.let(puller.pull(weight, (inside, k) if transposed else (k, inside), block))
-        block.add(Store(puller.buffer(target, "out"), (p * depth + k) * self.width + j, value))
-        body = (For("k", depth, "serial", (For("j", self.width, "tile", tuple(block.statements)),)),)
-        nest = For("p", extent, "parallel", body)
-        work = (depth if isinstance(depth, int) else 64) * 16.0
-        self.packed.append(finish(puller, nest, extent, work, Group(list(shape)), "weights in panels"))
+
+        def source(puller: Puller) -> Callable[[Place], Element]:
+            def element(row: Size, column: Size, block: Block) -> Expr:
+                return block.let(puller.pull(weight, (column, row) if transposed else (row, column), block))
+
+            return lambda _: element
+
+        self.packed.append(panels_launch(self.context, Group(list(shape)), target, columns, source))
         return target
 
     def product(
@@ -174,9 +170,9 @@ class _Steps:
         if isinstance(self.rows, int):
             body.extend(tile(self.rows, 0, "a"))
         else:
-            full, left_over = self.rows // self.block, self.rows % self.block
-            body.append(For("it", full, "serial", tile(self.block, 0, "a")))
-            body.append(For("ir", left_over, "serial", tile(1, Dim.symbol("ir", 0, below=left_over), "b")))
+            for rows in range(self.block, 0, -1):  # each by itself: of few rows none may wait for the one before it
+                name_of_rows = "a" if rows == self.block else f"b{rows}"
+                body.append(For("it", is_equal(self.rows, rows), "serial", tile(rows, 0, name_of_rows)))
         if not whole:
             body.append(self.from_scratch(f"{name}p", q, columns, done))
         return For("q", panels.shape[0], "serial", tuple(body))

@@ -5,22 +5,26 @@ Enters: a decomposed Graph.  Leaves: a `Schedule`.  Never here: code, addresses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from graphc.dims import Dim, Size, known_less, product
-from graphc.ir.graph import Graph, Value
-from graphc.ir.op import Host, Scalar
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.loops import Kernel
+from graphc.ir.op import Host, Region, Scalar
 from graphc.schedule.alike import Alike
+from graphc.schedule.control import lower_control
 from graphc.schedule.host import HostLaunch, copy_on_host, lower_host
 from graphc.schedule.lower import Context, Launch, lower_region, may_overwrite, store_copy
 from graphc.schedule.memory import Interval, assign_offsets
 from graphc.schedule.nest import lower_anchor
 from graphc.schedule.partition import Group, Partition, Unfused, partition
-from graphc.schedule.together import results_last, stages, together
+from graphc.schedule.pull import Checks
+from graphc.schedule.together import Step, results_last, stages, together
 from graphc.schedule.transposed import transposed_copy
 
+Found = Callable[[Kernel], None]
 STREAM_NBYTES = 1 << 24  # about half of a last-level cache: an output of that size is gone from it before it is read
 
 
@@ -38,7 +42,7 @@ class Schedule:
     `joined`: launches that run while the one before them does."""
 
     graph: Graph
-    launches: list[Launch | HostLaunch]
+    launches: list[Step]
     places: dict[Value, Place]
     arena_nbytes: int
     temporaries: list[Size]
@@ -49,26 +53,35 @@ class Schedule:
     joined: frozenset[int] = frozenset()
 
 
-def schedule(graph: Graph, lanes: int = 32) -> Schedule:
+def schedule(
+    graph: Graph, lanes: int = 32, checks: Checks | None = None, passed: Collection[Value] = (), found: Found | None = None
+) -> Schedule:
     """Partition, lower and place.  `lanes`: the vector width that register tiles are made for; it shows in no bit.
+    checks: those of the graph around this one, where it is a region's or a call's.   passed: outputs that later calls read.
+    found: told of every kernel, before there is a schedule.
 
     Updates are written over their state where nothing can read the old value any more, and copied at the very end otherwise,
     so that a failed check leaves every state as it was.
     """
     parts = partition(graph)
     context = Context(graph, lanes)
-    context.streamed = _streamed(graph, parts)
-    launches: list[Launch | HostLaunch] = []
+    context.checks = checks or context.checks
+    context.streamed = _streamed(graph, parts, passed)
+    launches: list[Step] = []
     alike = Alike(context.streamed)
     for group in parts.groups:
         if group.outputs and all(0 in value.shape for value in group.outputs):
             continue  # nothing to compute, and sizes of 0 would be divided by
-        launches.extend(_lowered(group, context, alike))
+        made = _lowered(group, context, alike)
+        launches.extend(made)
+        for launch in made if found is not None else ():
+            if isinstance(launch, Launch):
+                found(launch.kernel)  # type: ignore[misc]
     places: dict[Value, Place] = {v: Place("input", i) for i, v in enumerate(graph.inputs)}
-    in_place = _in_place(graph, parts, launches, context)
+    in_place = _in_place(graph, parts, launches, context, inside=checks is not None)
     written = []
-    copies: list[Launch | HostLaunch] = []
-    kept: list[Launch | HostLaunch] = []
+    copies: list[Step] = []
+    kept: list[Step] = []
     states = {state for state, new in graph.updates if new is not state}
     taken: set[Value] = set()
     for state, new in graph.updates:
@@ -98,18 +111,27 @@ def schedule(graph: Graph, lanes: int = 32) -> Schedule:
     return Schedule(graph, launches, places, arena, temporaries, overwritten, messages, parts.unfused, parts.groups, joined)
 
 
-def _streamed(graph: Graph, parts: Partition) -> set[Value]:
-    """Outputs that would push everything else out of the caches, where nothing here reads them."""
-    stored = {parts.reshaped.get(value, value) for value in graph.outputs} - {new for _, new in graph.updates}
+def _streamed(graph: Graph, parts: Partition, passed: Collection[Value]) -> set[Value]:
+    """Outputs that would push everything else out of the caches, where nothing reads them."""
+    given = [value for value in graph.outputs if value not in passed]
+    stored = {parts.reshaped.get(value, value) for value in given} - {new for _, new in graph.updates}
     read = set().union(*(group.reads for group in parts.groups))
     sizes = {value: product(value.shape) * value.dtype.itemsize for value in stored - read}
     return {value for value, nbytes in sizes.items() if isinstance(nbytes, int) and nbytes >= STREAM_NBYTES}
 
 
-def _lowered(group: Group, context: Context, alike: Alike) -> Sequence[Launch | HostLaunch]:
+def _lowered(group: Group, context: Context, alike: Alike) -> Sequence[Step]:
     if group.anchor is not None and isinstance(group.anchor.lowering, Host):
         return [lower_host(group.anchor, context)]
+    if group.anchor is not None and isinstance(group.anchor.lowering, Region):
+        return _control(group.anchor, context)
     return alike.launches(group, lambda g: lower_anchor(g, context) if g.anchor is not None else [_region(g, context)])
+
+
+def _control(node: Node, context: Context) -> list[Step]:
+    """A region: of a loop, first copies of what it carries into the buffers that it goes through its rounds in."""
+    launch = lower_control(node, lambda graph: schedule(graph, context.lanes, context.checks))
+    return [*(_copy(old, new, context) for old, new in launch.starts), launch]
 
 
 def _region(group: Group, context: Context) -> Launch:
@@ -121,11 +143,12 @@ def _copy(value: Value, target: Value, context: Context) -> Launch | HostLaunch:
     return copy_on_host(value, target, context) if value.dtype.kind == "c" else store_copy(value, target, context)
 
 
-def _in_place(graph: Graph, parts: Partition, launches: list[Launch | HostLaunch], context: Context) -> set[Value]:
-    """States whose new value may be written straight over the old one."""
+def _in_place(graph: Graph, parts: Partition, launches: list[Step], context: Context, inside: bool) -> set[Value]:
+    """States whose new value may be written straight over the old one.   inside: of a region, where a failure leaves nothing."""
     group_of = {v: g for g in parts.groups for v in g.outputs}
     position = {g: i for i, g in enumerate(parts.groups)}
-    last_check = max((i for i, g in enumerate(parts.groups) if any(launch.checks for launch in _of(g, launches))), default=-1)
+    checking = () if inside else (i for i, g in enumerate(parts.groups) if any(launch.checks for launch in _of(g, launches)))
+    last_check = max(checking, default=-1)
     wanted: dict[Value, int] = {}
     for _, new in graph.updates:
         wanted[new] = wanted.get(new, 0) + 1
@@ -143,7 +166,7 @@ def _in_place(graph: Graph, parts: Partition, launches: list[Launch | HostLaunch
     return found
 
 
-def _of(group: Group, launches: list[Launch | HostLaunch]) -> list[Launch | HostLaunch]:
+def _of(group: Group, launches: list[Step]) -> list[Step]:
     members = tuple(group.members)
     return [launch for launch in launches if launch.members == members]
 
@@ -158,7 +181,7 @@ def _reads_in_step(group: Group, state: Value, new: Value, context: Context) -> 
             source = context.source(value)
             if source.base is not state:
                 continue
-            if not isinstance(node.lowering, Scalar) or not source.regular:
+            if not isinstance(node.lowering, Scalar) or not source.regular or node.outputs[0] not in group.value_axes:
                 return False
             template = group.value_axes[node.outputs[0]]
             walked = {b: template[d + len(template) - len(source.dims)] for d, b in enumerate(source.dims) if b is not None}
@@ -167,7 +190,7 @@ def _reads_in_step(group: Group, state: Value, new: Value, context: Context) -> 
     return all(value.node is not None for value in group.outputs)
 
 
-def _place_rest(launches: list[Launch | HostLaunch], places: dict[Value, Place], stages: list[int]) -> tuple[int, list[Size]]:
+def _place_rest(launches: list[Step], places: dict[Value, Place], stages: list[int]) -> tuple[int, list[Size]]:
     """Give every other buffer an arena offset (static size) or a temporary that is free then and large enough (symbolic size).
 
     stages: when each launch runs.
@@ -179,6 +202,13 @@ def _place_rest(launches: list[Launch | HostLaunch], places: dict[Value, Place],
             if value not in places:
                 first.setdefault(value, step)
                 last[value] = step
+    return place_rest(first, last, places)
+
+
+def place_rest(
+    first: dict[Value, int], last: dict[Value, int], places: dict[Value, Place], start: int = 0
+) -> tuple[int, list[Size]]:
+    """Places for values that are needed from one step to another; those in the arena lie from byte `start` on."""
     intervals, static = [], []
     temporaries: list[Size] = []
     busy: dict[int, int] = {}  # until when somebody needs a temporary
@@ -196,5 +226,5 @@ def _place_rest(launches: list[Launch | HostLaunch], places: dict[Value, Place],
             intervals.append(Interval(nbytes, first[value], last[value]))
     offsets, total = assign_offsets(intervals)
     for value, offset in zip(static, offsets, strict=True):
-        places[value] = Place("arena", offset)
-    return total, temporaries
+        places[value] = Place("arena", start + offset)
+    return start + total, temporaries

@@ -13,20 +13,22 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from graphc.ir.graph import Value
+from graphc.schedule.control import ControlLaunch
 from graphc.schedule.host import HostLaunch
 from graphc.schedule.lower import Launch
 
+Step = Launch | HostLaunch | ControlLaunch
 MOST_TOGETHER = 128
 MOST_GRAINS = 64  # a launch with more work than so many threads are worth waking for has nothing to gain
 
 
-def results_last(launches: Sequence[Launch | HostLaunch], places: Mapping[Value, Hashable]) -> list[Launch | HostLaunch]:
+def results_last(launches: Sequence[Step], places: Mapping[Value, Hashable]) -> list[Step]:
     """The launches with the small ones that nothing waits for at the end, where they are neighbours."""
     touched = [_touched(launch, places) for launch in launches]
     last_read = {place: i for i, (reads, _) in enumerate(touched) for place in reads}
     last_written = {place: i for i, (_, writes) in enumerate(touched) for place in writes}
-    first: list[Launch | HostLaunch] = []
-    last: list[Launch | HostLaunch] = []
+    first: list[Step] = []
+    last: list[Step] = []
     for i, (launch, (reads, writes)) in enumerate(zip(launches, touched, strict=True)):
         waited = any(last_read.get(w, i) > i or last_written[w] > i for w in writes)
         changed = any(last_written.get(r, i) > i for r in reads)
@@ -34,7 +36,7 @@ def results_last(launches: Sequence[Launch | HostLaunch], places: Mapping[Value,
     return first + last
 
 
-def together(launches: Sequence[Launch | HostLaunch], places: Mapping[Value, Hashable]) -> frozenset[int]:
+def together(launches: Sequence[Step], places: Mapping[Value, Hashable]) -> frozenset[int]:
     """The positions of the launches that may run while the one before them does, and all those that this one joined."""
     joined: set[int] = set()
     read: set[Any] = set()
@@ -61,16 +63,16 @@ def stages(count: int, joined: frozenset[int]) -> list[int]:
     return numbers
 
 
-def _is_small(launch: Launch | HostLaunch) -> bool:
+def _is_small(launch: Step) -> bool:
     """A launch of known and little work that cannot fail (after a failed check nothing may be written)."""
     if not isinstance(launch, Launch) or launch.checks or not isinstance(launch.extent, int):
         return False
     return launch.extent <= MOST_GRAINS * max(launch.kernel.grain, 1)
 
 
-def _touched(launch: Launch | HostLaunch, places: Mapping[Value, Hashable]) -> tuple[set[Any], set[Any]]:
+def _touched(launch: Step, places: Mapping[Value, Hashable]) -> tuple[set[Any], set[Any]]:
     """What a launch reads, and what it writes: places, or values that have none yet."""
-    if isinstance(launch, HostLaunch):
+    if not isinstance(launch, Launch):
         return {places.get(v, v) for v in launch.inputs}, {places.get(v, v) for v in launch.outputs}
     reads: set[Any] = set()
     writes: set[Any] = set()

@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 
 from graphc.dims import Dim, maximum, minimum
 from graphc.ir.loops import Call, Const, Expr, For, Load, Prefetch, Size, Stmt, Store
-from graphc.ops.windows import fixed
+from graphc.ops.windows import fixed, fixed_inside
 from graphc.schedule.convolution import Tiles
-from graphc.schedule.lower import Context, Launch
+from graphc.schedule.lower import Context, Launch, assumed
 from graphc.schedule.matmul import LINE_NBYTES, largest_tile, rows_of_tiles
 from graphc.schedule.partition import Group
-from graphc.schedule.pull import Block, Position, cast
+from graphc.schedule.pull import Block, cast
 
 POINTS = 16  # products of a patch
 MOST_PATCHES = 32  # of a unit
@@ -29,8 +29,6 @@ WHOLE_PATCHES = 56  # of a unit that is a whole image
 BLOCK_NBYTES = 5 << 16  # of transformed patches
 CHUNK = 64  # channels that are transformed while their patches are in the nearest cache
 MOST_PANELS = 4  # of a unit: the patches are transformed again for others
-FEW_PATCHES = 16
-AHEAD = 48  # rows of a panel that are asked for early
 LEAST_UNITS = 14  # so many are shared out evenly
 
 Line = list[Expr]
@@ -113,8 +111,8 @@ class _Winograd(_Transforms):
         super().__init__(group, context)
         self.x, self.filters = self.node.inputs
         self.before, self.groups = self.node.attrs["before"], self.node.attrs["groups"]
-        self.batch, *self.sizes, channels = fixed("winograd", self.x.shape)
-        _, *self.places, outer = fixed("winograd", self.out.shape)
+        self.batch, *self.sizes, channels = fixed_inside("winograd", self.x.shape)
+        _, *self.places, outer = fixed_inside("winograd", self.out.shape)
         self.channels, self.outer = channels // self.groups, outer // self.groups
         _, _, self.count, _, self.width = fixed("winograd", self.filters.shape)
         self.shape_units()
@@ -124,7 +122,9 @@ class _Winograd(_Transforms):
     def shape_units(self) -> None:
         """Patches, channels and panels of a unit, such that what it goes over again and again stays in the second cache."""
         down, self.across = (-(-size // 2) for size in self.places)
-        self.images = max(1, min(self.batch, MOST_PATCHES // (down * self.across)))
+        self.images = max(1, MOST_PATCHES // (down * self.across))
+        if isinstance(self.batch, int):
+            self.images = max(1, min(self.batch, self.images))
         most = max(1, MOST_PATCHES // self.across)
         rows = min(range(min(most, down), most // 2, -1), key=lambda many: -(-down // many) * many, default=down)
         whole = down * self.across <= WHOLE_PATCHES and down % rows != 0  # else the last band would be of patches outside
@@ -137,9 +137,10 @@ class _Winograd(_Transforms):
         most = max(1, BLOCK_NBYTES // (POINTS * self.patches * self.chunk * self.dtype.itemsize))
         self.chunks = next(k for k in range(min(most, chunks), 0, -1) if chunks % k == 0)
         self.depth = self.chunks * self.chunk
-        self.blocks = -(-self.batch // self.images) * self.bands
+        self.blocks: Size = (self.batch + self.images - 1) // self.images * self.bands
+        blocks = -(-assumed(self.batch) // self.images) * self.bands
         self.each = min(self.count, MOST_PANELS if self.patches <= MOST_PATCHES else MOST_PANELS // 2)
-        while self.each > 2 and self.blocks * self.groups * -(-self.count // self.each) < LEAST_UNITS:
+        while self.each > 2 and blocks * self.groups * -(-self.count // self.each) < LEAST_UNITS:
             self.each = -(-self.each // 2)
         self.parts = -(-self.count // self.each)
         most_tile = largest_tile(self.lanes, self.width)
@@ -160,7 +161,7 @@ class _Winograd(_Transforms):
         self.alloc("products", POINTS * self.patches * self.each * self.width)
         down = 2 * self.rows + 2
         self.alloc("under", down * (2 * self.across + 2) * self.chunk)
-        whole = self.batch % self.images == 0
+        whole = self.images == 1 or (isinstance(self.batch, int) and self.batch % self.images == 0)
         self.many: Size = self.images if whole else minimum(self.images, self.batch - self.first_image)
         body = [*self.transforms(), *self.multiply()]
         if self.depth < self.channels:
@@ -205,9 +206,12 @@ class _Winograd(_Transforms):
         panels = self.panels()
         outer = self.each * self.width
         inner: list[Stmt] = []
-        full, rest = divmod(self.patches, self.tall)
+        whole, rest = divmod(self.patches, self.tall)
+        full: Size = whole
+        if not isinstance(self.batch, int):  # of few images, few patches
+            full = minimum(whole, (self.many * self.rows * self.across + self.tall - 1) // self.tall)
         for column in range(0, self.width, self.columns):
-            for tall, count, start in ((self.tall, full, 0), (rest, 1, full * self.tall)):
+            for tall, count, start in ((self.tall, full, 0), (rest, 1, whole * self.tall)):
                 if tall == 0 or count == 0:
                     continue
                 i, j = Dim.symbol("i", 0, high=tall - 1), column + Dim.symbol("j", 0, high=self.columns - 1)
@@ -227,19 +231,25 @@ class _Winograd(_Transforms):
                     [("k", self.depth)],
                     kept,
                     ("products", to) if self.depth < self.channels else None,
-                    self.ahead((*at, column)),
+                    self.ahead(column, whole) if start == 0 else (),
                 )
                 inner.append(For("w", count, "serial", tuple(made)))
         return [For("h", POINTS, "serial", (For("q", panels, "serial", tuple(inner)),))]
 
-    def ahead(self, at: Position) -> list[Stmt]:
-        """Filters that few patches use come from memory faster if they are asked for early."""
-        place = self.loaded(self.filters, at)
-        if self.patches > FEW_PATCHES or place is None:
+    def ahead(self, column: int, many: int) -> list[Stmt]:
+        """The filters of the next product, asked for while this one is made: they come from memory.   many: tiles of a column."""
+        point, q = Dim.symbol("h", 0, below=POINTS), Dim.symbol("q", 0, below=self.each) + 1
+        first = Dim.symbol("b", 0, below=self.channels // self.depth) * self.depth if self.depth < self.channels else 0
+        place = self.loaded(self.filters, (self.block, point + q // self.each, self.panel + q % self.each, first, 0))
+        if place is None:
             return []
-        buffer, offset = place
         line = LINE_NBYTES // self.dtype.itemsize
-        return [Prefetch(buffer, offset + AHEAD * self.width + k, self.dtype) for k in range(0, self.columns, line)]
+        steps = many * (self.width // self.columns)  # over a panel, each of as many links as it has rows
+        each = -(-self.width // (line * steps))
+        w, k = Dim.symbol("w", 0, below=many), Dim.symbol("k", 0, below=self.depth)
+        link = ((column // self.columns * many + w) * self.depth + k) * each
+        lines = [(link + i) * self.width // (line * steps * each) for i in range(each)]
+        return [Prefetch(place[0], place[1] + number * line, self.dtype) for number in lines]
 
     def panels(self) -> Size:
         return self.each if self.count % self.each == 0 else minimum(self.each, self.count - self.panel)

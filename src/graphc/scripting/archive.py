@@ -29,7 +29,7 @@ from graphc.scripting.public import Namespace, name_of, named
 
 WEIGHTS = "weights.safetensors"
 _HELD = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"}
-_SCRIPT_ONLY = {"original_name", "_methods", "_compiled", "_library"}
+_SCRIPT_ONLY = {"original_name", "_methods", "_ignored", "_programs", "_library"}
 
 
 def save(script: ScriptFunction | ScriptModule, path: str | os.PathLike[str]) -> None:
@@ -117,6 +117,9 @@ class _Writer:
             if not scripted and not (is_library(module) and getattr(nn, type(module).__name__, None) is type(module)):
                 raise TypeError(f"save: a {type(module).__name__} is not a module of graphc.nn or a script")
             held = {place: {n: self.value(v) for n, v in own[place].items()} for place in ("_parameters", "_buffers", "_modules")}
+            if scripted and module._ignored:
+                name = next(iter(module._ignored))
+                raise TypeError(f"save: '{name}' of {module.original_name} is Python code (graphc.jit.ignore or unused)")
             plain = {n: v for n, v in own.items() if n not in _HELD | _SCRIPT_ONLY and not n.endswith("_hooks")}
             self.modules[number] = {
                 "class": module.original_name if scripted else type(module).__name__,

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import inspect
 import types
+from collections.abc import Callable
 from typing import Any
 
 from graphc.dtypes import DType
@@ -84,7 +86,7 @@ class _Conversion:
         if public is not None:
             return Namespace(public) if isinstance(value, types.ModuleType) else value
         if isinstance(value, types.FunctionType) and not value.__module__.startswith("graphc."):
-            return self.function(value)
+            return outside(value) or self.function(value)
         if isinstance(value, ScriptFunction | ScriptModule):
             return value
         if isinstance(value, Module):
@@ -139,7 +141,11 @@ class _Conversion:
         while wanted:
             name = wanted.pop()
             function = inspect.getattr_static(kind, name, None)
-            if name in made._methods or not isinstance(function, types.FunctionType) or hasattr(Module, name) and name != "forward":
+            is_known = name in (*made._methods, *made._ignored) or hasattr(Module, name) and name != "forward"
+            if is_known or not isinstance(function, types.FunctionType):
+                continue
+            if (method := outside(function)) is not None:
+                made.__dict__["_ignored"][name] = functools.partial(method, module)
                 continue
             code = made._methods[name] = self.code(function)
             for node in code.attributes_of(code.parameters[0]):
@@ -152,6 +158,17 @@ class _Conversion:
 
 
 _ABSENT: Any = object()
+
+
+def outside(function: types.FunctionType) -> Callable[..., Any] | None:
+    """What a script has in place of a function that `graphc.jit` marks as none of its own; None for another function."""
+    if getattr(function, "_graphc_unused", False):
+        return functools.partial(_unused, function.__name__)
+    return function if getattr(function, "_graphc_ignored", False) else None
+
+
+def _unused(name: str, *_: Any, **__: Any) -> Any:
+    raise RuntimeError(f"{name} is marked as unused, so no script can call it")
 
 
 def is_library(module: Module) -> bool:

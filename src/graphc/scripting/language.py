@@ -37,6 +37,8 @@ class Code:
     """One checked function.
 
     source: its text, from ``def`` on.   names: what its global names stand for.   defaults: values of parameters with one.
+    no_regions: what is compiled path by path (in a grad mode), and why.   loops: those to be tried as regions though Python could
+    go round.   straight: loops without jumps (`scripting.flow`).
     """
 
     name: str
@@ -45,6 +47,9 @@ class Code:
     line: int
     names: dict[str, Any] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
+    no_regions: dict[tuple[ast.AST, bool], str] = field(default_factory=dict)
+    loops: set[tuple[ast.AST, bool]] = field(default_factory=set)
+    straight: dict[tuple[ast.AST, int], Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.definition = self._checked()

@@ -12,8 +12,11 @@ from typing import Any
 
 from graphc.compiled import Compiled, compile
 from graphc.eager.modes import modes
+from graphc.errors import at_user_line
+from graphc.ir.graph import Graph
 from graphc.nn.module import Module
 from graphc.scripting.language import Code
+from graphc.scripting.numbers import plain
 from graphc.scripting.run import call
 
 
@@ -29,12 +32,26 @@ class ScriptFunction:
 
     _compiled: Compiled | None
 
+    @property
+    def graph(self) -> Graph:
+        """The graph of the last call, with a region where a tensor decides.  Raises RuntimeError before the first."""
+        return graph_of(self._compiled)
+
+    def explain(self, **options: Any) -> str:
+        """What the last call became, as of what `graphc.compile` gives."""
+        return explained(self._compiled, options)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if modes.tracer is not None:
-            return call(self._code, args, kwargs)
+            return _run(self._code, *args, **kwargs)
         if self._compiled is None:
             self._compiled = compile(_named(self.__name__, functools.partial(_run, self._code)))
         return self._compiled(*args, **kwargs)
+
+    @property
+    def script(self) -> tuple[Any, ...]:
+        """The checked code, and what comes before a caller's arguments."""
+        return (self._code,)
 
     @property
     def code(self) -> str:
@@ -58,10 +75,15 @@ class ScriptModule(Module):
     Attributes that are numbers, strings, lists, dicts and the like are kept; methods that the code calls are scripted too.
     """
 
+    _methods: dict[str, Code]
+    _ignored: dict[str, Callable[..., Any]]  # that are Python's
+    _programs: dict[str, Compiled]  # by method
+
     def __init__(self, original_name: str, methods: dict[str, Code], library: Module | None = None) -> None:
         super().__init__()
         own = self.__dict__
-        own["original_name"], own["_methods"], own["_compiled"], own["_library"] = original_name, methods, None, library
+        own["original_name"], own["_methods"], own["_library"] = original_name, methods, library
+        own["_ignored"], own["_programs"] = {}, {}
         if library is not None:  # one of graphc.nn: its own forward runs, on what this module holds
             held = ("training", "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
             own.update({name: library.__dict__[name] for name in held})
@@ -73,23 +95,42 @@ class ScriptModule(Module):
             return self._library.forward(*args, **kwargs)
         if "forward" not in self._methods:
             raise NotImplementedError(f"{self.original_name} has no forward")
-        return call(self._methods["forward"], (self, *args), kwargs)
+        return plain(call(self._methods["forward"], (self, *args), kwargs))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if modes.tracer is not None:
             return super().__call__(*args, **kwargs)
-        if self._compiled is None:
-            self.__dict__["_compiled"] = compile(_named(self.original_name, functools.partial(Module.__call__, self)))
-        return self._compiled(*args, **kwargs)
+        return self._program("forward", functools.partial(Module.__call__, self))(*args, **kwargs)
+
+    def _program(self, name: str, function: Callable[..., Any]) -> Compiled:
+        """What runs a method."""
+        found = self._programs.get(name)
+        if found is None:
+            called = self.original_name if name == "forward" else f"{self.original_name}.{name}"
+            found = self._programs[name] = compile(_named(called, function))
+        return found
+
+    @property
+    def graph(self) -> Graph:
+        """The graph of the last call, with a region where a tensor decides.  Raises RuntimeError before the first."""
+        return graph_of(self._programs.get("forward"))
+
+    def explain(self, **options: Any) -> str:
+        """What the last call became, as of what `graphc.compile` gives."""
+        return explained(self._programs.get("forward"), options)
 
     def __getattr__(self, name: str) -> Any:
         methods: dict[str, Code] = self.__dict__.get("_methods", {})
         if name in methods:
-            return functools.partial(_run_method, methods[name], self)
+            method = functools.partial(_run_method, methods[name], self)
+            method.script = (methods[name], self)  # type: ignore[attr-defined]  # of one that a script calls
+            return method if modes.tracer is not None or name == "forward" else self._program(name, method)
+        if name in self.__dict__.get("_ignored", ()):
+            return self._ignored[name]
         return super().__getattr__(name)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_compiled": None}
+        return {**self.__dict__, "_programs": {}}
 
     @property
     def code(self) -> str:
@@ -106,12 +147,27 @@ class ScriptModule(Module):
         return self.original_name
 
 
+def graph_of(compiled: Compiled | None) -> Graph:
+    """The graph of a compiled function's last call.  Raises RuntimeError before the first."""
+    variant = None if compiled is None else compiled._last_variant()
+    if variant is None:
+        raise RuntimeError(at_user_line("graph: graphs are made for the arguments of a call; call it first"))
+    return variant.built.graph
+
+
+def explained(compiled: Compiled | None, options: dict[str, Any]) -> str:
+    """As `graph_of`, in words."""
+    if compiled is None:
+        raise RuntimeError(at_user_line("explain: nothing is compiled before the first call"))
+    return compiled.explain(**options)
+
+
 def _run(code: Code, *args: Any, **kwargs: Any) -> Any:
-    return call(code, args, kwargs)
+    return plain(call(code, args, kwargs))
 
 
 def _run_method(code: Code, owner: ScriptModule, *args: Any, **kwargs: Any) -> Any:
-    return call(code, (owner, *args), kwargs)
+    return plain(call(code, (owner, *args), kwargs))
 
 
 def _named(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,20 +2,24 @@
 
 Enters: a `Code` and values.  Leaves: its result.  Never here: Python's own `exec` and `eval`; an attribute that `public` withholds.
 
-Operators run on whatever runs operators now, so a script is traced and compiled like any other code.
+Operators run on whatever runs operators now, so a script is traced and compiled like any other code.  While it is traced, what
+depends on a tensor's element becomes a region where it can (`scripting.regions`), and is compiled path by path where not.
 """
 
 from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc.eager.tensor import Tensor
 from graphc.errors import ScriptError, TraceError
+from graphc.scripting import numbers
+from graphc.scripting.flow import Broken, Continued, Flow, Returned
 from graphc.scripting.language import Code
 from graphc.scripting.public import BUILTINS, attribute
+from graphc.scripting.regions import Lost, NoRegion, asked, tracer
 
 BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
@@ -40,27 +44,9 @@ COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 POWER_LIMIT = 4096  # bits: a whole number raised beyond this is a mistake or an attack
 
 
-class _Return(Exception):
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
-class _Break(Exception):
-    pass
-
-
-class _Continue(Exception):
-    pass
-
-
 def call(code: Code, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Run a function.  Raises what its operators raise, with its line; ScriptError for names and attributes it may not use."""
-    frame = Frame(code, _bound(code, args, kwargs))
-    try:
-        frame.block(code.definition.body)
-    except _Return as result:
-        return result.value
-    return None
+    return Frame(code, _bound(code, args, kwargs)).result(code.definition.body)
 
 
 def _bound(code: Code, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -80,20 +66,20 @@ def _bound(code: Code, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str,
     return values
 
 
-class Frame:
+class Frame(Flow):
     """One call: local names over the names that the code was given."""
-
-    def __init__(self, code: Code, values: dict[str, Any]) -> None:
-        self.code, self.values = code, values
 
     # ---- statements
 
-    def block(self, statements: Iterable[ast.stmt]) -> None:
-        """Run statements in order."""
-        for statement in statements:
+    def block(self, statements: Sequence[ast.stmt], ends: bool = False) -> None:
+        """Run statements in order.   ends: they are the last of the function."""
+        for i, statement in enumerate(statements):
             try:
-                getattr(self, f"_do_{type(statement).__name__}")(statement)
-            except (_Return, _Break, _Continue, TraceError, ScriptError):
+                if ends and isinstance(statement, ast.If):
+                    self.branch(statement, statements[i + 1 :])
+                else:
+                    getattr(self, f"_do_{type(statement).__name__}")(statement)
+            except (Returned, Broken, Continued, TraceError, ScriptError, NoRegion):
                 raise
             except Exception as error:
                 if not getattr(error, "_scripted", False) and error.args and isinstance(error.args[0], str):
@@ -118,45 +104,19 @@ class Frame:
 
     def _do_AugAssign(self, node: ast.AugAssign) -> None:
         old = self.value(ast.copy_location(_loading(node.target), node.target))
-        self.assign(node.target, IN_PLACE[type(node.op)](old, self.value(node.value)))
-
-    def _do_If(self, node: ast.If) -> None:
-        self.block(node.body if self.value(node.test) else node.orelse)
-
-    def _do_While(self, node: ast.While) -> None:
-        try:
-            while self.value(node.test):
-                self._body(node.body)
-        except _Break:
-            return
-        self.block(node.orelse)
-
-    def _do_For(self, node: ast.For) -> None:
-        try:
-            for item in self.value(node.iter):
-                self.assign(node.target, item)
-                self._body(node.body)
-        except _Break:
-            return
-        self.block(node.orelse)
-
-    def _body(self, statements: list[ast.stmt]) -> None:
-        try:
-            self.block(statements)
-        except _Continue:
-            return
+        self.assign(node.target, _combined(node.op, old, self.value(node.value), IN_PLACE[type(node.op)]))
 
     def _do_Break(self, node: ast.Break) -> None:
-        raise _Break
+        raise Broken
 
     def _do_Continue(self, node: ast.Continue) -> None:
-        raise _Continue
+        raise Continued
 
     def _do_Return(self, node: ast.Return) -> None:
-        raise _Return(None if node.value is None else self.value(node.value))
+        raise Returned(None if node.value is None else self.value(node.value))
 
     def _do_Assert(self, node: ast.Assert) -> None:
-        if not self.value(node.test):
+        if not numbers.plain(self.test(node.test)):
             raise AssertionError("assertion failed" if node.msg is None else self.value(node.msg))
 
     def _do_Raise(self, node: ast.Raise) -> None:
@@ -179,11 +139,11 @@ class Frame:
         elif isinstance(target, ast.Tuple | ast.List):
             self._unpack(target.elts, list(value))
         elif isinstance(target, ast.Subscript):
-            self.value(target.value)[self.value(target.slice)] = value
+            self.value(target.value)[numbers.index(self.value(target.slice))] = numbers.plain(value)
         elif isinstance(target, ast.Attribute):
             owner = self.value(target.value)
             attribute(owner, target.attr)  # it must be there, and public
-            setattr(owner, target.attr, value)
+            setattr(owner, target.attr, numbers.plain(value))
         else:
             raise self.code.refusal(target, "this target of an assignment")
 
@@ -211,7 +171,10 @@ class Frame:
         name = node.id
         for place in (self.values, self.code.names, BUILTINS):
             if name in place:
-                return place[name]
+                found = place[name]
+                if type(found) is Lost:
+                    raise found.refuse()
+                return found
         raise ScriptError(f"{self.code.name}: name '{name}' is not one that the script has\n{self.code.place(node)}")
 
     def _of_Attribute(self, node: ast.Attribute) -> Any:
@@ -234,24 +197,42 @@ class Frame:
                 kwargs.update(self.value(keyword.value))
             else:
                 kwargs[keyword.arg] = self.value(keyword.value)
-        return function(*args, **kwargs)
+        return self._called(function, args, kwargs)
+
+    def _called(self, function: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """A call; of a script with the numbers that tensors hold, of anything else with plain ones."""
+        if tracer() is not None:
+            script = getattr(function, "script", None)
+            if script is not None:
+                return call(script[0], (*script[1:], *args), kwargs)
+            number = _converted(function, args) if not kwargs else None
+            if number is not None:
+                return number
+        return function(*numbers.plain(args), **numbers.plain(kwargs))
 
     def _of_BinOp(self, node: ast.BinOp) -> Any:
         left, right = self.value(node.left), self.value(node.right)
         if isinstance(node.op, ast.Pow) and isinstance(left, int) and isinstance(right, int):
             if left.bit_length() * right > POWER_LIMIT:
                 raise OverflowError(f"{left} ** {right} is too large")
-        return BINARY[type(node.op)](left, right)
+        return _combined(node.op, left, right, BINARY[type(node.op)])
 
     def _of_UnaryOp(self, node: ast.UnaryOp) -> Any:
-        return UNARY[type(node.op)](self.value(node.operand))
+        if isinstance(node.op, ast.Not):
+            inner = self.test(node.operand)
+            pred = asked(inner)
+            return operator.not_(inner) if pred is None else numbers.inverse(pred)
+        value = self.value(node.operand)
+        if numbers.is_number(value):
+            return numbers.negated(value) if isinstance(node.op, ast.USub) else UNARY[type(node.op)](value.plain())
+        return UNARY[type(node.op)](value)
 
     def _of_BoolOp(self, node: ast.BoolOp) -> Any:
         wanted = isinstance(node.op, ast.Or)
         result: Any = None
         for part in node.values:
             result = self.value(part)
-            if bool(result) is wanted:
+            if bool(numbers.plain(result)) is wanted:
                 return result
         return result
 
@@ -260,17 +241,21 @@ class Frame:
         result: Any = True
         for op, right_node in zip(node.ops, node.comparators, strict=True):
             right = self.value(right_node)
-            result = COMPARISONS[type(op)](left, right)
-            if len(node.ops) > 1 and not result:
+            result = self._compared(op, left, right)
+            if len(node.ops) > 1 and not numbers.plain(result):
                 return result
             left = right
         return result
 
-    def _of_IfExp(self, node: ast.IfExp) -> Any:
-        return self.value(node.body if self.value(node.test) else node.orelse)
+    @staticmethod
+    def _compared(op: ast.cmpop, left: Any, right: Any) -> Any:
+        function = COMPARISONS[type(op)]
+        if numbers.is_number(left) or numbers.is_number(right):
+            return numbers.compare(op, left, right, function)
+        return function(left, right)
 
     def _of_Subscript(self, node: ast.Subscript) -> Any:
-        return self.value(node.value)[self.value(node.slice)]
+        return self.value(node.value)[numbers.index(self.value(node.slice))]
 
     def _of_Slice(self, node: ast.Slice) -> slice:
         return slice(*(None if part is None else self.value(part) for part in (node.lower, node.upper, node.step)))
@@ -312,18 +297,38 @@ class Frame:
         generator = node.generators[depth]
         for item in self.value(generator.iter):
             self.assign(generator.target, item)
-            if all(self.value(test) for test in generator.ifs):
+            if all(numbers.plain(self.value(test)) for test in generator.ifs):
                 self._comprehend(node, depth + 1, found)
 
     def _of_JoinedStr(self, node: ast.JoinedStr) -> str:
         return "".join(str(self.value(part)) for part in node.values)
 
     def _of_FormattedValue(self, node: ast.FormattedValue) -> str:
-        value = self.value(node.value)
+        value = numbers.plain(self.value(node.value))
         if node.conversion == ord("r"):
             value = repr(value)
         spec = "" if node.format_spec is None else self.value(node.format_spec)
         return format(value.item() if isinstance(value, Tensor) and spec else value, spec)
+
+
+def _combined(op: ast.operator, left: Any, right: Any, function: Callable[[Any, Any], Any]) -> Any:
+    if numbers.is_number(left) or numbers.is_number(right):
+        return numbers.binary(op, left, right, function)
+    return function(left, right)
+
+
+def _converted(function: Any, args: list[Any]) -> Any:
+    """``int(x)``, ``float(x)``, ``bool(x)`` and ``x.item()`` of a tensor, or of a number in one, as such a number; or None."""
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, Tensor) and function.__name__ == "item" and not args:
+        return numbers.element(owner)
+    if len(args) != 1 or type(function) is not type or function not in (int, float, bool):
+        return None
+    if function is bool:
+        pred = asked(args[0])
+        return None if pred is None else numbers.Number(bool, pred)
+    held = args[0].tensor if numbers.is_number(args[0]) else args[0]
+    return numbers.element(held, function) if isinstance(held, Tensor) else None
 
 
 def _loading(target: ast.AST) -> ast.AST:

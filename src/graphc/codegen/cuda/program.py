@@ -1,6 +1,6 @@
 """A whole program for the device: one source and the launches that run it, as data.
 
-Enters: launches as (kernel name, table slot of each parameter), the kernels they name.  Leaves: `Program`.
+Enters: launches (kernel name, table slot of each parameter), the kernels they name.  Leaves: `Program`.
 Never here: addresses, a driver, who owns the buffers.
 
 The table is that of the CPU program: slot 0 the status word's address, slot 1 nothing, then buffer addresses and sizes.
@@ -17,7 +17,7 @@ from graphc.codegen.cuda.prelude import PRELUDE
 from graphc.codegen.cuda.render import render
 from graphc.codegen.mathlib import expand
 from graphc.dims import Size, evaluate
-from graphc.ir.loops import Check, HostStep, Kernel, walk
+from graphc.ir.loops import Check, ControlStep, HostStep, Kernel, KernelStep, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Program:
         return "\n".join([PRELUDE, *self.functions.values()])
 
 
-def render_program(steps: Sequence[tuple[str, tuple[int, ...]] | HostStep], kernels: Table[str, Kernel]) -> Program:
+def render_program(steps: Sequence[KernelStep | HostStep | ControlStep], kernels: Table[str, Kernel]) -> Program:
     """The program of `steps`, each kernel that is launched written once.
 
     Raises IRError and NotImplementedError as `render.render`; NotImplementedError for an operator that the host runs.
@@ -63,11 +63,13 @@ def render_program(steps: Sequence[tuple[str, tuple[int, ...]] | HostStep], kern
     for step in steps:
         if isinstance(step, HostStep):
             raise NotImplementedError(f"{step.op} runs on the host, and a CUDA program holds only kernels")
+        if isinstance(step, ControlStep):
+            raise NotImplementedError("a CUDA program launches kernels in order: it has no branches and no loops")
         launches.append(step)
-    opened = {name: expand(kernels[name]) for name, _ in launches}
+    opened = {step.kernel: expand(kernels[step.kernel]) for step in launches}
     functions = {name: render(kernel) for name, kernel in opened.items()}
     found = {name: (parallel_extent(kernel), map_kernel(kernel), _checks(kernel)) for name, kernel in opened.items()}
-    return Program(functions, tuple(Launch(name, slots, *found[name]) for name, slots in launches))
+    return Program(functions, tuple(Launch(step.kernel, step.slots, *found[step.kernel]) for step in launches))
 
 
 def _checks(kernel: Kernel) -> bool:

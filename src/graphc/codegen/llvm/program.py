@@ -15,13 +15,13 @@ from typing import Any
 
 from graphc.codegen.llvm.access import STREAMED, Access
 from graphc.codegen.llvm.emit import Emitter, Value, integer
-from graphc.codegen.llvm.records import FILL, RECORDS, RECORDS_TOGETHER, TOGETHER_WORDS, constant, record
+from graphc.codegen.llvm.records import FILL, RECORDS, TOGETHER_WORDS, constant, record
 from graphc.codegen.llvm.render import render
 from graphc.codegen.llvm.width import width
 from graphc.dims import Size, substitute
 from graphc.dtypes import int64
 from graphc.errors import IRError
-from graphc.ir.loops import ENTRY, STATUS_SLOT, THREADS_SLOT, Check, For, HostStep, Kernel, walk
+from graphc.ir.loops import ENTRY, STATUS_SLOT, THREADS_SLOT, Check, ControlStep, For, HostStep, Kernel, walk
 
 CHUNKS_PER_THREAD = 4
 SINGLES_PER_THREAD = 16  # so few iterations are a chunk each: an uneven share of them would show
@@ -54,6 +54,8 @@ class Launch:
         """The grain of this launch."""
         return max(1, kernel.grain if self.grain is None else self.grain)
 
+
+Step = Launch | HostStep | ControlStep
 
 # One launch: directly where one chunk is enough, else over the pool in a few chunks a thread, as many for each.
 _RUNTIME = f"""
@@ -175,7 +177,6 @@ start:
 
 # What may be called from the entry or from those before it.
 _HELPERS = {
-    "graphc_run_together": RECORDS_TOGETHER,
     "graphc_run": RECORDS,
     "graphc_fill": FILL,
     "graphc_launch_several": _TOGETHER,
@@ -184,7 +185,7 @@ _HELPERS = {
 
 
 def render_program(
-    launches: Sequence[Launch | HostStep],
+    launches: Sequence[Step],
     kernels: Mapping[str, Kernel],
     lanes: int,
     callback: Slot | None = None,
@@ -200,7 +201,7 @@ def render_program(
 
 
 def render_modules(
-    launches: Sequence[Launch | HostStep],
+    launches: Sequence[Step],
     kernels: Mapping[str, Kernel],
     lanes: int,
     callback: Slot | None = None,
@@ -208,22 +209,43 @@ def render_modules(
     most: int | None = MODULE_CHARACTERS,
 ) -> Iterator[str]:
     """`render_program` as several modules that refer to each other, of at least `most` characters each but for the last."""
-    used = dict.fromkeys(launch.kernel for launch in launches if isinstance(launch, Launch))
-    main = _main(launches, kernels, callback)
-    elsewhere: list[str] = []
-    here: dict[str, str] = {}
-    for name in used:
-        if most is not None and sum(map(len, here.values())) >= most:
-            yield "\n".join([*[text.replace("define internal", "define", 1) for text in here.values()], _METADATA])
-            elsewhere.extend(here)
-            here.clear()
-        here[name] = render(kernels[name].renamed(name), width(kernels[name], lanes), scales)
-    declared = [f"declare void @{name}(ptr, i64, i64)" for name in elsewhere]
-    helpers = ""
-    for name, text in _HELPERS.items():
-        if f"@{name}(" in main + helpers:
-            helpers += text
-    yield "\n".join([*here.values(), *declared, helpers, main, _METADATA])
+    modules = Modules(lanes, scales, most)
+    for name in dict.fromkeys(launch.kernel for launch in launches if isinstance(launch, Launch)):
+        yield from modules.add(kernels[name].renamed(name))
+    yield modules.last(launches, kernels, callback)
+
+
+class Modules:
+    """The modules of a program, while its kernels are found: `add` each, then write the `last` module.
+
+    lanes, scales, most: as in `render_modules`.
+    """
+
+    def __init__(self, lanes: int, scales: bool = False, most: int | None = MODULE_CHARACTERS) -> None:
+        self.lanes, self.scales, self.most = lanes, scales, most
+        self._here: dict[str, str] = {}
+        self._elsewhere: list[str] = []
+
+    def add(self, kernel: Kernel) -> Iterator[str]:
+        """Write a kernel, if it is new; gives the module before it, where that is full."""
+        if kernel.name in self._here or kernel.name in self._elsewhere:
+            return
+        if self.most is not None and sum(map(len, self._here.values())) >= self.most:
+            texts = [text.replace("define internal", "define", 1) for text in self._here.values()]
+            self._elsewhere.extend(self._here)
+            self._here.clear()
+            yield "\n".join([*texts, _METADATA])
+        self._here[kernel.name] = render(kernel, width(kernel, self.lanes), self.scales)
+
+    def last(self, launches: Sequence[Step], kernels: Mapping[str, Kernel], callback: Slot | None = None) -> str:
+        """The module with the entry."""
+        main = _main(launches, kernels, callback)
+        declared = [f"declare void @{name}(ptr, i64, i64)" for name in self._elsewhere]
+        helpers = ""
+        for name, text in _HELPERS.items():
+            if f"@{name}(" in main + helpers:
+                helpers += text
+        return "\n".join([*self._here.values(), *declared, helpers, main, _METADATA])
 
 
 def parallel_extent(kernel: Kernel) -> Size:
@@ -233,21 +255,24 @@ def parallel_extent(kernel: Kernel) -> Size:
     return 1
 
 
-def _main(launches: Sequence[Launch | HostStep], kernels: Mapping[str, Kernel], callback: Slot | None) -> str:
+def _main(launches: Sequence[Step], kernels: Mapping[str, Kernel], callback: Slot | None) -> str:
     emit = Emitter()
     runs = _together(launches, kernels)
     slots = max((sum(_words(launch) for launch in run) for run in runs), default=1)
     most = max(map(len, runs), default=1)
     checked = False
     constants: list[str] = []
+    control = _Control(emit)
     for number, run in enumerate(_in_a_row(runs, kernels)):
         first = run[0]
         if isinstance(first, _Row):
             name = f"records{number}"
-            constants.append(constant(name, [_record(launch, kernels) for launch in first.launches]))
-            together = f"_together(ptr %table, ptr @{name}, i64 {len(first.launches)}, ptr %args, ptr %entries"
-            alone = f"(ptr %table, ptr @{name}, i64 {len(first.launches)}, ptr %args"
-            emit.here(f"call void @graphc_run{together if first.together else alone}, ptr %pool_run, ptr %pool)")
+            constants.append(constant(name, [[_record(launch, kernels) for launch in each] for each in first.runs]))
+            given = f"ptr %table, ptr @{name}, i64 {len(first.runs)}, ptr %args, ptr %entries, ptr %pool_run, ptr %pool"
+            emit.here(f"call void @graphc_run({given})")
+            may_fail = False
+        elif isinstance(first, ControlStep):
+            control(first)
             may_fail = False
         elif isinstance(first, HostStep):
             assert callback is not None
@@ -279,30 +304,69 @@ def _main(launches: Sequence[Launch | HostStep], kernels: Mapping[str, Kernel], 
     return "\n".join([*constants, head, *lines, "}", ""])
 
 
+class _Control:
+    """Writes the branches and loops of the entry."""
+
+    def __init__(self, emit: Emitter) -> None:
+        self.emit = emit
+        self.open: list[str] = []  # labels begin with these
+        self.count = 0
+
+    def __call__(self, step: ControlStep) -> None:
+        """Write one step."""
+        emit = self.emit
+        if step.kind in ("if", "loop"):
+            self.count += 1
+            self.open.append(f"region{self.count}")
+        label = self.open[-1]
+        if step.kind in ("if", "while"):
+            taken, other = (f"{label}.true", f"{label}.false") if step.kind == "if" else (f"{label}.body", f"{label}.end")
+            emit.here(f"br i1 {_truth(emit, step.slot)}, label %{taken}, label %{other}")
+            emit.block(taken)
+        elif step.kind == "else":
+            emit.here(f"br label %{label}.end")
+            emit.block(f"{label}.false")
+        elif step.kind == "loop":
+            emit.here(f"br label %{label}.again")
+            emit.block(f"{label}.again")
+        else:
+            emit.here(f"br label %{label}.{'end' if step.kind == 'end if' else 'again'}")
+            emit.block(f"{label}.end")
+            self.open.pop()
+        emit.scopes[0].cache.clear()  # what was loaded before may not have been loaded on the way here
+
+
+def _truth(emit: Emitter, slot: int) -> str:
+    """The name of an i1: the bool in the buffer of a slot."""
+    address = _slot(emit, slot, "ptr")
+    name = emit.fresh("%truth")
+    emit.here(f"{name}.byte = load i8, ptr {address.text}, align 1")
+    emit.here(f"{name} = icmp ne i8 {name}.byte, 0")
+    return name
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """Launches that are written down as records, to run one after the other or together."""
+    """Runs that are written down as records."""
 
-    launches: Sequence[Launch]
-    together: bool
+    runs: Sequence[Sequence[Launch]]
 
 
 def _in_a_row(runs: Sequence[list[Any]], kernels: Mapping[str, Kernel]) -> Iterator[list[Any]]:
-    """The runs, with a row in the place of many single launches, or of a run of many."""
-    row: list[Launch] = []
+    """The runs, with a row in the place of many launches one after the other."""
+    row: list[list[Any]] = []
 
     def ended() -> Iterator[list[Any]]:
-        yield from [[_Row(tuple(row), False)]] if len(row) >= LEAST_RECORDS else [[launch] for launch in row]
+        yield from [[_Row(tuple(row))]] if sum(map(len, row)) >= LEAST_RECORDS else row
         row.clear()
 
     checking = {name for name, kernel in kernels.items() if any(isinstance(s, Check) for s in walk(kernel.body))}
     for run in runs:
-        first = run[0]
-        if len(run) == 1 and isinstance(first, Launch) and first.kernel not in checking and _is_known(first, kernels):
-            row.append(first)
-            continue
-        yield from ended()
-        yield [_Row(run, True)] if len(run) >= LEAST_RECORDS else run
+        if all(isinstance(each, Launch) and each.kernel not in checking and _is_known(each, kernels) for each in run):
+            row.append(run)
+        else:
+            yield from ended()
+            yield run
     yield from ended()
 
 
@@ -332,12 +396,12 @@ def _arguments(kernel: Kernel, launch: Launch) -> list[Slot | int]:
     return [*launch.arguments, Slot(STATUS_SLOT)]
 
 
-def _words(launch: Launch | HostStep) -> int:
+def _words(launch: Step) -> int:
     """How many argument slots a launch needs: its parameters, and the status word's address."""
-    return 1 if isinstance(launch, HostStep) else 1 + len(launch.arguments)
+    return 1 + len(launch.arguments) if isinstance(launch, Launch) else 1
 
 
-def _together(launches: Sequence[Launch | HostStep], kernels: Mapping[str, Kernel]) -> list[list[Any]]:
+def _together(launches: Sequence[Step], kernels: Mapping[str, Kernel]) -> list[list[Any]]:
     """Launches that run at once; alone where all of them are too little work for two threads."""
     runs: list[list[Any]] = []
     for launch in launches:

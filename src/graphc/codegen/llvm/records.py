@@ -3,7 +3,7 @@
 Enters: launches of known extents.  Leaves: constants, and the functions that run what is in them.  Never here: kernels.
 
 A record is the kernel's address, the extent, the grain, the count of arguments and the arguments, eight bytes each: the number of a
-slot of the table, or ``-1 - n`` for a number n.
+slot of the table, or ``-1 - n`` for a number n.  Before the records of launches that run together stands their count.
 """
 
 from __future__ import annotations
@@ -43,8 +43,25 @@ done:
 }
 """
 
-# of the record at %at
-_FIELDS = """  %extentp = getelementptr i64, ptr %at, i64 1
+RECORDS = f"""
+define internal void @graphc_run(ptr %table, ptr %records, i64 %count, ptr %args, ptr %entries,
+                                 ptr %pool_run, ptr %pool) nounwind {{
+entry:
+  %threadsp = getelementptr i64, ptr %table, i64 {THREADS_SLOT}
+  %threads = load i64, ptr %threadsp
+  br label %group
+group:
+  %g = phi i64 [ 0, %entry ], [ %g.more, %ran ]
+  %from = phi ptr [ %records, %entry ], [ %after, %ran ]
+  %members = load i64, ptr %from
+  %start = getelementptr i64, ptr %from, i64 1
+  br label %next
+next:
+  %i = phi i64 [ 0, %group ], [ %i.more, %next ]
+  %at = phi ptr [ %start, %group ], [ %after, %next ]
+  %to = phi ptr [ %entries, %group ], [ %to.more, %next ]
+  %mine = phi ptr [ %args, %group ], [ %mine.more, %next ]
+  %extentp = getelementptr i64, ptr %at, i64 1
   %grainp = getelementptr i64, ptr %at, i64 2
   %wordsp = getelementptr i64, ptr %at, i64 3
   %first = getelementptr i64, ptr %at, i64 4
@@ -52,41 +69,7 @@ _FIELDS = """  %extentp = getelementptr i64, ptr %at, i64 1
   %extent = load i64, ptr %extentp
   %grain = load i64, ptr %grainp
   %words = load i64, ptr %wordsp
-"""
-
-RECORDS = f"""
-define internal void @graphc_run(ptr %table, ptr %records, i64 %count, ptr %args, ptr %pool_run, ptr %pool) nounwind {{
-entry:
-  %threadsp = getelementptr i64, ptr %table, i64 {THREADS_SLOT}
-  %threads = load i64, ptr %threadsp
-  br label %next
-next:
-  %i = phi i64 [ 0, %entry ], [ %i.more, %next ]
-  %at = phi ptr [ %records, %entry ], [ %after, %next ]
-{_FIELDS}  call void @graphc_fill(ptr %table, ptr %first, i64 %words, ptr %args)
-  call void @graphc_launch(ptr %kernel, ptr %args, i64 %extent, i64 %grain, i64 %threads, ptr %pool_run, ptr %pool)
-  %after = getelementptr i64, ptr %first, i64 %words
-  %i.more = add i64 %i, 1
-  %more = icmp slt i64 %i.more, %count
-  br i1 %more, label %next, label %done
-done:
-  ret void
-}}
-"""
-
-RECORDS_TOGETHER = f"""
-define internal void @graphc_run_together(ptr %table, ptr %records, i64 %count, ptr %args, ptr %entries,
-                                          ptr %pool_run, ptr %pool) nounwind {{
-entry:
-  %threadsp = getelementptr i64, ptr %table, i64 {THREADS_SLOT}
-  %threads = load i64, ptr %threadsp
-  br label %next
-next:
-  %i = phi i64 [ 0, %entry ], [ %i.more, %next ]
-  %at = phi ptr [ %records, %entry ], [ %after, %next ]
-  %to = phi ptr [ %entries, %entry ], [ %to.more, %next ]
-  %mine = phi ptr [ %args, %entry ], [ %mine.more, %next ]
-{_FIELDS}  call void @graphc_fill(ptr %table, ptr %first, i64 %words, ptr %mine)
+  call void @graphc_fill(ptr %table, ptr %first, i64 %words, ptr %mine)
   %to.args = getelementptr i64, ptr %to, i64 1
   %to.extent = getelementptr i64, ptr %to, i64 2
   %to.grain = getelementptr i64, ptr %to, i64 3
@@ -98,10 +81,22 @@ next:
   %mine.more = getelementptr i64, ptr %mine, i64 %words
   %to.more = getelementptr i64, ptr %to, i64 {TOGETHER_WORDS}
   %i.more = add i64 %i, 1
-  %more = icmp slt i64 %i.more, %count
-  br i1 %more, label %next, label %start
-start:
-  call void @graphc_launch_several(ptr %entries, i64 %count, i64 %threads, ptr %pool_run, ptr %pool)
+  %more = icmp slt i64 %i.more, %members
+  br i1 %more, label %next, label %filled
+filled:
+  %alone = icmp eq i64 %members, 1
+  br i1 %alone, label %single, label %several
+single:
+  call void @graphc_launch(ptr %kernel, ptr %args, i64 %extent, i64 %grain, i64 %threads, ptr %pool_run, ptr %pool)
+  br label %ran
+several:
+  call void @graphc_launch_several(ptr %entries, i64 %members, i64 %threads, ptr %pool_run, ptr %pool)
+  br label %ran
+ran:
+  %g.more = add i64 %g, 1
+  %again = icmp slt i64 %g.more, %count
+  br i1 %again, label %group, label %done
+done:
   ret void
 }}
 """
@@ -112,8 +107,8 @@ def record(kernel: str, extent: int, grain: int, arguments: Sequence[int]) -> li
     return [f"ptr @{kernel}", *(f"i64 {n}" for n in (extent, grain, len(arguments), *arguments))]
 
 
-def constant(name: str, records: Iterable[Sequence[str]]) -> str:
-    """A global of that name that holds records."""
-    words = [word for each in records for word in each]
+def constant(name: str, runs: Iterable[Sequence[Sequence[str]]]) -> str:
+    """A global of that name that holds the records of runs of launches."""
+    words = [word for run in runs for word in (f"i64 {len(run)}", *(word for each in run for word in each))]
     types = ", ".join([word.split()[0] for word in words])
     return f"@{name} = internal constant {{ {types} }} {{ {', '.join(words)} }}, align 8"

@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterator
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from graphc.capture.guards import named_values
+from graphc.capture.guards import ON_HEAP, is_own, named_values
 from graphc.dim_answers import is_answered
 from graphc.dims import Dim
 from graphc.eager.tensor import Tensor
 from graphc.errors import TracedAgain, TraceError, at_user_line
 
 MOST_OBJECTS = 10_000  # that are looked at
-_ON_HEAP = 1 << 9  # of a class: that it is written in Python
 _CONTAINERS = (list, dict, set, deque)
 _OPAQUE = (type, ModuleType, BuiltinFunctionType, Tensor, str, bytes, int, float, complex, bool, type(None))
 
@@ -55,7 +54,7 @@ class Effects:
         if isinstance(value, MethodType):
             yield from (value.__self__, value.__func__)
         elif isinstance(value, FunctionType):
-            if not _is_own(value):
+            if not is_own(value):
                 for owner, name, found in named_values(value):
                     self.names.append((owner, name, found))
                     yield found
@@ -63,16 +62,16 @@ class Effects:
                 yield getattr(value, "__wrapped__", None)
         elif isinstance(value, tuple | frozenset):
             yield from value
-        elif isinstance(value, _CONTAINERS) and not _is_own(type(value)):
+        elif isinstance(value, _CONTAINERS) and not is_own(type(value)):
             self.before.append((value, _copied(value)))
             yield from value.values() if isinstance(value, dict) else value
         elif isinstance(held, dict) and "_modules" in held:  # a module, whose attributes are traced
             yield from held["_modules"].values()
             yield from (found for name, found in held.items() if not name.startswith("_"))
-        elif isinstance(held, dict) and not _is_own(type(value)):
+        elif isinstance(held, dict) and not is_own(type(value)):
             self.before.append((held, dict(held)))
             yield from held.values()
-        yield from (f for kind in type(value).__mro__ if not _is_own(kind) for f in _functions(kind))
+        yield from (f for kind in type(value).__mro__ if not is_own(kind) for f in _functions(kind))
 
     def traced(self, trace: Callable[[], Any]) -> Any:
         """What `trace` gives.  Raises TraceError where the code reads elements and changes objects, which are put back."""
@@ -123,7 +122,7 @@ class Effects:
 
 
 def _functions(kind: type) -> Iterator[FunctionType]:
-    return (f for f in vars(kind).values() if isinstance(f, FunctionType)) if kind.__flags__ & _ON_HEAP else iter(())
+    return (f for f in vars(kind).values() if isinstance(f, FunctionType)) if kind.__flags__ & ON_HEAP else iter(())
 
 
 def _copied(value: Any) -> Any:
@@ -139,8 +138,3 @@ def _same(value: Any, copy: Any) -> bool:
     if isinstance(value, set):
         return bool(value == copy)
     return all(a is b for a, b in zip(value, copy, strict=True))
-
-
-def _is_own(thing: Any) -> bool:
-    """Whether a function or class is graphc's."""
-    return (getattr(thing, "__module__", None) or "").partition(".")[0] == "graphc"

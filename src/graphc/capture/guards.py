@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 _PLAIN = (bool, int, float, str, type(None))
 _LASTING = (type, ModuleType, BuiltinFunctionType)  # nobody makes those names mean something else
-_ON_HEAP = 1 << 9  # of a class: that it is written in Python
+ON_HEAP = 1 << 9  # of a class: that it is written in Python
 _READING = {
     "LOAD_GLOBAL": "GLOBAL", "LOAD_NAME": "GLOBAL", "LOAD_ATTR": "ATTR", "LOAD_METHOD": "ATTR", "LOAD_SUPER_ATTR": "ATTR",
     "LOAD_DEREF": "DEREF", "LOAD_CLASSDEREF": "DEREF", "LOAD_FROM_DICT_OR_DEREF": "DEREF",
@@ -63,7 +63,7 @@ def reached(target: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
     """What `target` is and what its own code names: (name, value), nothing for its own name."""
     yield "", target
     function = _function_of(target)
-    if function is not None and not _is_own(function):
+    if function is not None and not is_own(function):
         for _, name, value in named_values(function):
             yield name, value
 
@@ -101,7 +101,7 @@ class _Reached:
         elif isinstance(value, list | tuple | dict):
             if len(value) <= _MOST_ITEMS:
                 self._stack += dict.values(value) if isinstance(value, dict) else value
-        elif type(value).__flags__ & _ON_HEAP:
+        elif type(value).__flags__ & ON_HEAP:
             self._take_class(type(value))
             held = getattr(value, "__dict__", None)
             if isinstance(held, dict):
@@ -111,7 +111,7 @@ class _Reached:
         inner = _unwrapped(function)
         if inner is not function:
             self._stack.append(inner)
-        if _is_own(function):
+        if is_own(function):
             self._stack += [value for cell, _, value in named_values(function) if isinstance(cell, CellType)]
             return
         self.functions.append(function)
@@ -124,7 +124,7 @@ class _Reached:
 
     def _take_class(self, kind: type) -> None:
         for base in kind.__mro__:
-            if base in self._classes or _is_own(base) or not base.__flags__ & _ON_HEAP:
+            if base in self._classes or is_own(base) or not base.__flags__ & ON_HEAP:
                 continue
             self._classes.add(base)
             for name, value in vars(base).items():
@@ -148,7 +148,8 @@ def _unwrapped(function: FunctionType) -> FunctionType:
     return function
 
 
-def _is_own(thing: Any) -> bool:
+def is_own(thing: Any) -> bool:
+    """Whether a function or class is graphc's."""
     return (getattr(thing, "__module__", None) or "").partition(".")[0] == "graphc"
 
 

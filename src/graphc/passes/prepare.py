@@ -23,7 +23,7 @@ from graphc.passes.movement import holds
 LARGEST_GROWTH = 2  # a result may be so many times as large as what it is made from; a mask made of two rows is larger
 LARGEST_PADDING = 16  # the same, of what is laid out for a nest: filters are transformed, and few columns fill up a panel
 LEAST_PACKED = 4096  # elements of a matrix from which on panels of it are worth a buffer of their own
-MOST_PANELS = 1 << 30  # bytes of matrices that a program has panels of: beyond that, a second copy costs more than it saves
+MOST_PANELS = 1 << 30  # bytes of matrices that a program has panels of: there may be no room for a second copy of more
 
 
 @dataclass(frozen=True)

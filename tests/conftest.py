@@ -8,6 +8,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Several processes run tests: further threads of NumPy's and PyTorch's would spin on the cores that the others need.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
 settings.register_profile(
     "graphc",
     deadline=None,

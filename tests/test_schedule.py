@@ -262,6 +262,24 @@ def test_one_place_of_a_row_that_is_kept_in_scratch() -> None:
     }""")
 
 
+@pytest.mark.parametrize("dim", [0, 1, 2])
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("made", ["%x", "%y"], ids=["stored", "computed"])
+def test_one_place_of_a_dim_is_read_where_it_lies(dim: int, place: int, made: str) -> None:
+    """As in ``x[:, 0] * 2`` and, of a value that the program makes, ``y = exp(x); y, y[:, 0] * 2``."""
+    starts = tuple(place if d == dim else 0 for d in range(3))
+    stops = tuple(place + 1 if d == dim else size for d, size in enumerate((4, 2, 5)))
+    kept = [b - a for a, b in zip(starts, stops, strict=True)]
+    left = ", ".join(map(str, kept[:dim] + kept[dim + 1 :]))
+    check(f"""graph @f(%x: f32[4, 2, 5]) {{
+      %y = exp(%x) : f32[4, 2, 5]
+      %0 = slice({made}, starts={starts}, stops={stops}, steps=(1, 1, 1)) : f32{kept}
+      %1 = squeeze(%0, dims=({dim},)) : f32[{left}]
+      %2 = add(%1, %1) : f32[{left}]
+      return %2, %y
+    }}""")
+
+
 LAYERS = """graph @layers(%x: f32[8, 16], state %a: f32[16, 16], state %b: f32[16, 16], %c: f32[8, 16], %i: i64[8, 16]) {
   %0 = matmul(%x, %a) : f32[8, 16]
   %1 = relu(%0) : f32[8, 16]

@@ -129,7 +129,7 @@ def resolve(value: Value) -> Source:
             if dims[at] is not None or value.shape[at] != base.shape[base_dim]:
                 regular = False
             dims[at] = base_dim
-        elif expression != 0:
+        elif expression != 0 or base.shape[base_dim] != 1:
             regular = False
     if regular:
         return Source(base, tuple(dims), True, tuple(d for d, at in enumerate(dims) if at == len(base.shape) - 1))

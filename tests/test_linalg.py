@@ -90,6 +90,11 @@ def test_info_instead_of_an_error() -> None:
     inverse, info = graphc.linalg.inv_ex(both)
     assert info.tolist() == [0, 2]
     close(inverse[0], graphc.eye(2))
+    solution, info = graphc.linalg.solve_ex(both, graphc.tensor([[2.0], [3.0]]))
+    assert info.tolist() == [0, 2] and solution[1].isnan().all()
+    close(solution[0], graphc.tensor([[2.0], [3.0]]))
+    with pytest.raises(graphc.linalg.LinAlgError, match="Batch element 1"):
+        graphc.linalg.solve_ex(both, graphc.ones(2, 1), check_errors=True)
     assert graphc.linalg.cholesky_ex(-both).info.tolist() == [1, 1]
 
 

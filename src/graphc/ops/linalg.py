@@ -19,7 +19,7 @@ from graphc.ops.elementwise import Prepared
 from graphc.ops.factors import DTYPES, bad_matrices, cholesky_ex, eig, eigh, lu_factor, permutation, qr, svd
 from graphc.ops.matrices import adjoint, expanded, identity, least, lower, matrices, part, same_dtype, scaled, times, upper
 from graphc.ops.movement import squeeze, summed_to, unsqueeze
-from graphc.ops.solvers import inv, inv_ex, least_squares, pinv, plain_svdvals, rank, slogdet, solve, solve_triangular
+from graphc.ops.solvers import inv, inv_ex, least_squares, pinv, plain_svdvals, rank, slogdet, solve, solve_ex, solve_triangular
 
 _ONE = (call(fill(3, 3)), call(fill(2, 3, 3)))
 _APART = (call(fill(3, 3, grad=False)), call(fill(2, 3, 3, grad=False)))
@@ -348,20 +348,31 @@ def _vectors(A: Any, B: Any) -> bool:
 
 
 def _solve(A: Any, B: Any, *, left: bool = True) -> Any:
-    A, B = matrices("linalg.solve", "A", A, True), tensor("linalg.solve", "B", B)
-    same_dtype("linalg.solve", A, B)
-    if not B.ndim:
-        raise RuntimeError(f"linalg.solve: The input tensor B must have at least 1 dimension, got {of_type(B)}")
-    if _vectors(A, B):
-        if not left:
-            raise RuntimeError("linalg.solve: Vector broadcasting of the left hand side is not supported for left=False")
-        return squeeze.run(solve.run(A, unsqueeze.run(B, dim=B.ndim)), dims=(max(A.ndim - 2, B.ndim - 1) + 1,))
-    return solve.run(A, B) if left else swapped(solve.run(swapped(A), swapped(B)))
+    return _solved("linalg.solve", solve.run, A, B, left)
 
 
 def _solve_ex(A: Any, B: Any, *, left: bool = True, check_errors: bool = False) -> tuple[Any, Any]:
-    _, _, info = lu_factor.run(matrices("linalg.solve_ex", "A", A, True), pivot=True, check=False)
-    return _solve(A, B, left=left), info
+    info: list[Any] = []
+
+    def solution(A: Any, B: Any) -> Any:
+        result, found = solve_ex.run(A, B)
+        info.append(found)
+        return solve.run(A, B) if check_errors else result
+
+    return _solved("linalg.solve_ex", solution, A, B, left), info[0]
+
+
+def _solved(name: str, solve: Callable[[Any, Any], Any], A: Any, B: Any, left: bool) -> Any:
+    """X of A X = B, or X A = B, by what solves the first for matrices."""
+    A, B = matrices(name, "A", A, True), tensor(name, "B", B)
+    same_dtype(name, A, B)
+    if not B.ndim:
+        raise RuntimeError(f"{name}: The input tensor B must have at least 1 dimension, got {of_type(B)}")
+    if _vectors(A, B):
+        if not left:
+            raise RuntimeError(f"{name}: Vector broadcasting of the left hand side is not supported for left=False")
+        return squeeze.run(solve(A, unsqueeze.run(B, dim=B.ndim)), dims=(max(A.ndim - 2, B.ndim - 1) + 1,))
+    return solve(A, B) if left else swapped(solve(swapped(A), swapped(B)))
 
 
 def _inv_ex(A: Any, *, check_errors: bool = False) -> tuple[Any, Any]:
@@ -422,7 +433,7 @@ shorthand(
 )
 shorthand(
     "linalg_solve_ex",
-    "solve, and 0 or the number of a pivot that is 0.  [..., n, n], [..., n, k] -> [..., n, k], int32 [...].",
+    "solve, and 0 or the number of a pivot that is 0 (X is then NaN).  [..., n, n], [..., n, k] -> [..., n, k], int32 [...].",
     _solve_ex,
     _PAIR,
     _NO_MATRIX,

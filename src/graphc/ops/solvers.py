@@ -178,6 +178,43 @@ solve: Op = Op(
 )
 
 
+def _solution_reference(xp: Any, a: Array, b: Array) -> tuple[Array, Array]:
+    try:
+        return np.linalg.solve(a, b), np.zeros(a.shape[:-2], np.int32)
+    except np.linalg.LinAlgError:
+        _, _, info = Op.table["lu_factors"].reference(np, a, pivot=True)
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    works, left, right = (np.broadcast_to(x, (*batch, *x.shape[len(x.shape) - k :])) for x, k in ((info == 0, 0), (a, 2), (b, 2)))
+    result = np.full(right.shape, np.nan, a.dtype)
+    result[works] = np.linalg.solve(left[works], right[works])
+    return result, info
+
+
+def _solution_grad(g: Any, out: Any, a: Any, b: Any) -> tuple[Any, Any]:
+    if g[0] is None:
+        return None, None
+    gb = solve_ex.run(swapped(a), g[0])[0]
+    return summed_to(scaled(times(gb, swapped(out[0])), -1), tuple(a.shape)), summed_to(gb, tuple(b.shape))
+
+
+solve_ex: Op = Op(
+    "solution",
+    doc="X of A X = B for matrices B, and 0 or the number of the pivot that is 0 (X is then NaN).  [..., n, n], [..., n, k] -> "
+    "[..., n, k], int32 [...].",
+    signature="(A, B)",
+    prepare=_pair("linalg.solve_ex"),
+    infer=lambda a, b: (_solution_infer("linalg.solve_ex")(a, b), TensorType(int32, a.shape[:-2])),
+    reference=_solution_reference,
+    grad=_solution_grad,
+    lowering=Host(),
+    dtypes=DTYPES,
+    samples=(call(fill(3, 3), fill(3, 2)), call(fill(2, 3, 3), fill(3, 1)), call(fill(0, 0), fill(0, 2))),
+    bad=(Bad((fill(3, 3), 1.0), TypeError, "argument 'B' must be a Tensor"),),
+    methods=(),
+    functions=(),
+)
+
+
 def _triangle_of(x: Any, is_upper: bool, unit: bool) -> Any:
     return (upper if is_upper else lower)(x, (1 if is_upper else -1) if unit else 0)
 

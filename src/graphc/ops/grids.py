@@ -238,12 +238,13 @@ def _sample_reference(xp: Any, x: Any, grid: Any, mode: str, padding: str, align
     for corner in itertools.product(*dims):
         inside, weight, index = True, 1, []
         for (place, w), size in zip(corner, x.shape[2:], strict=True):
-            inside = inside & (place >= 0) & (place <= size - 1)
+            here = (place >= 0) & (place <= size - 1)
+            inside = inside & here
             weight = weight * w
-            index.append(xp.clip(place, 0, size - 1).astype(xp.int64))
+            index.append(xp.where(here, place, 0).astype(xp.int64))
         members = xp.arange(x.shape[0]).reshape(-1, *(1,) * n)
         values = xp.moveaxis(x[(members, slice(None), *index)], -1, 1)
-        out = out + xp.where(inside, weight, 0)[:, None] * values
+        out = out + weight[:, None] * xp.where(inside[:, None], values, 0)
     return out.astype(x.dtype)
 
 

@@ -35,11 +35,14 @@ def cases(t: Any) -> dict[str, Case]:
         "sum_over_batch": (lambda x: x.sum(0), lambda n: (n, 1000)),
         "sum_of_rows": (lambda x: x.sum(1), lambda n: (n, 1000)),
         "softmax": (lambda x: t.nn.functional.softmax(x, -1), lambda n: (n, 1000)),
+        "sum_of_open_rows": (lambda x: x.sum(1), lambda n: (1000, n)),
+        "softmax_of_open_rows": (lambda x: t.nn.functional.softmax(x, -1), lambda n: (1000, n)),
         "mlp_small": (perceptron(t, (20, 32, 10)).eval(), lambda n: (n, 20)),
         "mlp": (normed.eval(), lambda n: (n, 256)),
         "convolutions": (convolutions.eval(), lambda n: (n, 3, 32, 32)),
         "lstm": (lstm(t).eval(), lambda n: (n, 16, 128)),
         "resnet18_32": (resnet18(t, 10, small=True).eval(), lambda n: (n, 3, 32, 32)),
+        "resnet18_64": (resnet18(t).eval(), lambda n: (n, 3, 64, 64)),
         "mobilenet_v2_96": (mobilenet_v2(t).eval(), lambda n: (n, 3, 96, 96)),
     }
 

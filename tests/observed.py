@@ -34,24 +34,12 @@ class Near:
 
 
 class Observer:
-    """Turns values into what is compared.  Tensors are numbered in the order they are met, and so is the memory they lie in.
+    """Turns values into what is compared.  Tensors are numbered in the order they are met, and so is the memory they lie in."""
 
-    Not looked at, since compiled code promises nothing of it: strides; which memory results lie in that gradients flow through; and
-    whether gradients would flow through what a step gives that ran backward itself (`detached`).
-    """
-
-    def __init__(self, detached: bool = False) -> None:
-        self.detached, self.among_results = detached, False
+    def __init__(self) -> None:
         self.tensors: dict[int, int] = {}
         self.storages: dict[int, int] = {}
         self.kept: list[Any] = []  # what is known by id
-
-    def results(self, value: Any) -> Shown:
-        """What a call returned; to be shown after its arguments and what lies outside."""
-        self.among_results = True
-        shown = self.show(value)
-        self.among_results = False
-        return shown
 
     def show(self, value: Any) -> Shown:
         """A value of any kind that programs return."""
@@ -72,21 +60,25 @@ class Observer:
         if isinstance(value, list | tuple):
             return type(value).__name__, *map(self.show, value)
         if isinstance(value, BaseException):
-            return "raised", type(value).__name__
+            text = "" if isinstance(value, IndexError) else str(value)  # eager `x[i]` names the element that is wrong
+            return "raised", type(value).__name__, text
         return type(value).__name__, repr(value)
 
     def tensor(self, x: graphc.Tensor) -> Shown:
         """Type, place among the other tensors, gradient, elements."""
-        shown = x.dtype.name, tuple(x.shape), bits(x.numpy_view()).copy()
-        if (x.requires_grad and not x.is_leaf) or (self.among_results and (x.requires_grad or self.detached)):
-            return "result", x.requires_grad and not self.detached, *shown
+        shown = type(x).__name__, x.dtype.name, tuple(x.shape), self.place(x), bits(x.numpy_view()).copy()
         number = self.tensors.get(id(x))
         if number is not None:
             return "tensor", number
         number = self.tensors[id(x)] = len(self.tensors)
         self.kept += [x, x._storage]
         memory = self.storages.setdefault(id(x._storage), len(self.storages))
-        return "tensor", number, memory, "leaf" if x.requires_grad else "constant", self.show(x.grad) if x.is_leaf else None, *shown
+        history = "leaf" if x.is_leaf else "result", x.requires_grad
+        return "tensor", number, memory, *history, self.show(x.grad) if x.is_leaf else None, *shown
+
+    def place(self, x):
+        strides = tuple(s for s, n in zip(x.stride(), x.shape, strict=True) if n > 1) if x.numel() else ()
+        return "at", x.storage_offset(), strides
 
     def module(self, module: nn.Module) -> Shown:
         """Class, modes and attributes, parameters, buffers and members."""

@@ -122,10 +122,18 @@ class Growing:
 
     def pick(self, fits: Callable[[graphc.Tensor], bool] = lambda x: True) -> str:
         """A variable, more often a recent one.  Raises LookupError where none fits."""
-        found = [v for v in self.scope.variables if isinstance(self.scope.names.get(v), graphc.Tensor) and fits(self.value(v))]
+        found = self.fitting(fits)
         if not found:
             raise LookupError
-        return found[-min(int(self.rng.geometric(0.4)), len(found))]
+        return self.recent(found)
+
+    def fitting(self, fits: Callable[[graphc.Tensor], bool]) -> list[str]:
+        """The variables that fit."""
+        return [v for v in self.scope.variables if isinstance(self.scope.names.get(v), graphc.Tensor) and fits(self.value(v))]
+
+    def recent(self, names: list[str]) -> str:
+        """One of some variables, more often a recent one."""
+        return names[-min(int(self.rng.geometric(0.4)), len(names))]
 
     def value(self, name: str) -> Any:
         """What a variable holds now."""
@@ -274,11 +282,9 @@ class Growing:
         wanted = dtype if fill.dtype is None else fill.dtype.name
         if getattr(graphc, wanted).kind == "f" and self.chance(REUSED):
             bounded = fill.low > -2.0 or fill.high < 2.0
-            if not bounded:
-                try:
-                    return self.pick(lambda x: tuple(x.shape) == fill.shape and x.dtype.name == wanted)
-                except LookupError:
-                    pass
+            same = self.fitting(lambda x: tuple(x.shape) == fill.shape and x.dtype.name == wanted)
+            if same and not bounded:
+                return self.recent(same)
             x = self.pick(lambda x: x.dtype.name == wanted and x.numel() > 0)
             return f"fitted({x}, {fill.shape}, {fill.low}, {fill.high}, {bounded})"
         return self.new_input(fill.shape, wanted, low=fill.low, high=fill.high)

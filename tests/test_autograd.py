@@ -183,7 +183,7 @@ def test_backward_twice_needs_retain_graph() -> None:
     y.backward()
     assert x.grad.item() == 4
     with pytest.raises(
-        RuntimeError, match=r"backward through the graph a second time .*: what MulBackward0 saved .*\(test_autograd.py:\d+\)"
+        RuntimeError, match=r"backward through the graph a second time .*retain_graph=True.*\(test_autograd.py:\d+\)"
     ):
         y.backward()
 
@@ -276,7 +276,7 @@ def test_a_saved_tensor_that_was_written_to_is_an_error() -> None:
     y = x * 2
     z = y * y
     y.add_(1)
-    message = r"modified by an inplace operation: f32\[2\], needed by MulBackward0, is at version 1; expected version 0 instead"
+    message = r"modified by an inplace operation: f32\[2\] is at version 1; expected version 0 instead"
     with pytest.raises(RuntimeError, match=message):
         z.sum().backward()
 

@@ -74,7 +74,7 @@ def test_widths_are_different_code(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "graphc.explain.bits", "here", "--threads", "1", "--steps", "2", "--folder", str(folder)]
         target = ["--target", script(tmp_path, "self.linear(x).tanh()")]
         subprocess.run([*command, *target], env={**os.environ, "GRAPHC_LANES": str(lanes)}, check=True, capture_output=True)
-        codes.append(container.read(folder / "training.gc")["native/code.o"])
+        codes.append(container.read(folder / "training.gc")["programs/0/native/code.o"])
     assert codes[0] != codes[1]
 
 

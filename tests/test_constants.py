@@ -18,6 +18,7 @@ import pytest
 import graphc
 from graphc import nn, saving
 from graphc.artifact import container, load
+from graphc.artifact.program import CONSTANTS, NATIVE_CONSTANTS
 from graphc.constants import Constants
 from graphc.errors import ArtifactError
 from graphc.ir.interp import interpret
@@ -575,6 +576,8 @@ def test_explain_tells_what_is_kept(x: Any) -> None:
 
 # ---- files -------------------------------------------------------------------------------------------------------------
 
+FOLDER = "programs/0/"  # of a file's one program
+
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory, x: Any) -> tuple[Path, Any]:
@@ -592,15 +595,16 @@ def test_a_file_holds_the_weights_as_they_were(
     program: tuple[Path, Any], x: Any, signed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, expected = program
-    assert load.NATIVE_CONSTANTS in container.read(path)
+    assert FOLDER + NATIVE_CONSTANTS in container.read(path)
     if not signed:
         monkeypatch.setenv("GRAPHC_SIGNING_KEY", "ab" * 32)
     loaded = saving.load(path)
     for _ in range(2):
         assert np.array_equal(loaded(x).numpy(), expected)
-    memory = loaded._prepared[0]
+    (inner,) = loaded._programs
+    memory = inner._prepared[0]
     loaded(x)
-    assert loaded._prepared[0] is memory
+    assert inner._prepared[0] is memory
     weights = loaded.state_dict()
     weights["second.weight"][:] = 0.0
     bias = loaded.state_dict()["second.bias"].copy()
@@ -634,7 +638,7 @@ def _changed(change: Callable[[dict[str, Any]], Any]) -> Callable[[bytes], bytes
 def test_plans_that_do_not_fit(program: tuple[Path, Any], tmp_path: Path, change: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where whoever wrote them had the key."""
     entries = container.read(program[0])
-    entries[load.CONSTANTS] = _changed(change)(entries[load.CONSTANTS])
+    entries[FOLDER + CONSTANTS] = _changed(change)(entries[FOLDER + CONSTANTS])
     container.write(tmp_path / "x.gc", entries)
     monkeypatch.setattr(load, "_is_trusted", lambda entries: True)
     with pytest.raises(ArtifactError, match=r"x\.gc: "):

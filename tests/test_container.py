@@ -150,7 +150,7 @@ def test_entries_that_overlap(path: Path) -> None:
 @pytest.mark.parametrize(
     ("manifest", "message"),
     [
-        ({"version": container.VERSION + 1}, r"format version 2 is not the 1 that this graphc reads"),
+        ({"version": container.VERSION + 1}, r"format version 3 is none of those that this graphc reads"),
         ({"version": None}, r"format version None"),
         ({"format": "other"}, r"not graphc's"),
         ({"entries": []}, r"not those of the manifest"),

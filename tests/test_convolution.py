@@ -53,6 +53,7 @@ GRAPHS = {
     "strided": panels("1, 29, 40, 3", "1, 1, 75, 16", last("5, 5", 2, 2, "15, 20", 16), "1, 15, 20, 16"),
     "short rows": panels("3, 7, 7, 8", "1, 1, 72, 32", last("3, 3", 1, 1, "7, 7", 32), "3, 7, 7, 32"),
     "one element": panels("2, 9, 15, 40", "1, 2, 40, 24", last("1, 1", 1, 0, "9, 15", 48), "2, 9, 15, 48"),
+    "a wide panel": panels("2, 9, 8, 4", "1, 1, 100, 56", last("5, 5", 1, 2, "9, 8", 50), "2, 9, 8, 50"),
     "groups": panels("1, 10, 9, 12", "3, 1, 36, 4", last("3, 3", 1, 1, "10, 9", 12, 3), "1, 10, 9, 12"),
     "squares": panels("2, 9, 70, 16", "1, 16, 2, 16, 32", winograd("9, 70", 40), "2, 9, 70, 40"),
     "squares of a whole image": panels("2, 13, 14, 16", "1, 16, 3, 16, 16", winograd("13, 14", 48), "2, 13, 14, 48"),
@@ -149,6 +150,55 @@ def test_images_do_not_meet(channels: tuple[int, int]) -> None:
     x, w = graphc.randn(9, channels[0], 7, 7), graphc.randn(channels[1], channels[0], 3, 3)
     whole = graphc.compile(lambda t: functional.conv2d(t, w, padding=1))(x)
     assert graphc.equal(whole[4:5], functional.conv2d(x[4:5], w, padding=1))
+
+
+TAPS = {"kernel": (5, 3), "shape": (9, 8), "before": (1, 0), "dilation": (1, 2), "channels": 7}
+
+
+def taps(images: int, outer: int) -> Graph:
+    """Of gradients as they are, and of others that lie in another order."""
+    how = ", ".join(f"{name}={value}" for name, value in TAPS.items())
+    g, p, out = f"f32[{images}, 7, 4, {outer}]", f"f32[4, {outer}, 32]", f"f32[{images}, 9, 8, 7]"
+    return parse_graph(
+        f"graph @f(%g: {g}, %h: f32[{images}, 4, 7, {outer}], %p: {p}) {{\n"
+        f"  %0 = permute(%h, dims=(0, 2, 1, 3)) : {g}\n"
+        f"  %1 = taps_product(%g, %p, {how}) : {out}\n  %2 = taps_product(%0, %p, {how}) : {out}\n  return %1, %2\n}}"
+    )
+
+
+def test_products_with_a_kernel() -> None:
+    graph = taps(3, 33)
+    inputs = arrays_for(graph)
+    inputs[1] = np.ascontiguousarray(inputs[0].transpose(0, 2, 1, 3))
+    wide = run_compiled(graph, inputs, lanes=16)
+    assert_close(wide, run_interpreted(graph, inputs), scale=10.0)
+    np.testing.assert_array_equal(wide[0], wide[1])
+    np.testing.assert_array_equal(run_compiled(graph, inputs, lanes=4)[0], wide[0])
+    small = taps(1, 2)
+    inputs = arrays_for(small)
+    np.testing.assert_array_equal(run_in_python(small, inputs)[1], run_compiled(small, inputs)[1])
+
+
+def test_products_of_examples_with_panels_of_their_own() -> None:
+    product, g, p = Op.table["taps_product"], graphc.randn(3, 2, 7, 4, 33), graphc.randn(3, 4, 33, 32)
+    apart = [product.run(g[i], p[i], **TAPS) for i in range(3)]
+    assert graphc.equal(vmap(lambda a, b: product.run(a, b, **TAPS))(g, p), graphc.stack(apart))
+
+
+def test_gradients_of_images_do_not_meet() -> None:
+    """Of few images they are a product and its elements added, of many one kernel."""
+    x, w, g = graphc.randn(9, 6, 8, 8), graphc.randn(20, 6, 5, 5), graphc.randn(9, 20, 4, 4)
+
+    @graphc.compile
+    def gradient(x: graphc.Tensor, g: graphc.Tensor) -> graphc.Tensor:
+        x = x.detach().requires_grad_()
+        (found,) = graphc.autograd.grad(functional.conv2d(x, w), x, g)
+        return found
+
+    whole = gradient(x, g)
+    assert "taps_product" in gradient.explain()
+    for one in (gradient(x[4:5], g[4:5]), gradient(x[4:6], g[4:6])[:1]):
+        assert graphc.equal(whole[4:5], one)
 
 
 @pytest.mark.parametrize(("channels", "stride"), [(600, 1), (600, 2), (16, 1)])

@@ -6,6 +6,7 @@ operator's name.  Huge sizes are asked for in a process of its own that may not 
 
 from __future__ import annotations
 
+import json
 import operator
 import random
 import re
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ import pytest
 
 import graphc
 import graphc.nn.functional as F
+from graphc.artifact import container
+from graphc.errors import ArtifactError
 from graphc.ir.op import Fill, Op, Sample
 from graphc.ops.arguments import is_tensor
 from op_checks import filled, mapped
@@ -266,6 +270,57 @@ def test_elements_that_share_memory_are_not_written_to(view: Callable[[Any], Any
         with pytest.raises(RuntimeError, match="single memory location"):
             graphc.compile(lambda x, write=write: write(view(x)))(x)
     assert x.tolist() == [0, 1, 2, 3]
+
+
+# ---- files whose parts say something else, with right hashes -----------------------------------------------------------
+
+STRANGE: list[Any] = [
+    None, True, -1, 0, 1, 2**70, 0.5, "", "w", "dim0", "dim0 // 0", "../x", [], [[]], {}, ["leaf", None, []], ["size", "dim0", []],
+    ["size", "other", []], ["named", ["t", "a"], [["leaf", None, []]]], ["named", ["t", "import"], [["leaf", None, []]]], [0, "w"],
+]  # fmt: skip
+
+
+def altered(data: Any, draw: random.Random) -> Any:
+    """`data` with one thing in it replaced, left out or doubled."""
+    if isinstance(data, dict | list) and data and draw.random() < 0.85:
+        keys = list(data) if isinstance(data, dict) else range(len(data))
+        at = draw.choice(keys)
+        if isinstance(data, dict):
+            return {key: altered(value, draw) if key == at else value for key, value in data.items()}
+        return [altered(value, draw) if i == at else value for i, value in enumerate(data)]
+    if isinstance(data, list) and data and draw.random() < 0.5:
+        return data[:-1] if draw.random() < 0.5 else [*data, data[-1]]
+    return draw.choice(STRANGE)
+
+
+@pytest.mark.parametrize(("entry", "count"), [("signature.json", 120), ("programs/0/sizes.json", 60)])
+def test_artifacts_that_say_something_else(entry: str, count: int, tmp_path: Path) -> None:
+    """They are refused, or run as what they say; what is called with what they do not serve is refused."""
+    w = graphc.ones(3)
+
+    def add(x: Any, *, by: Any) -> Any:
+        w.add_(by.sum(0))
+        return {"sum": (x * w).sum(), "number": w.sum().item(), "size": x.shape[0] + 1}, x + by
+
+    compiled = graphc.compile(add)
+    for size in (4, 6):
+        compiled(graphc.ones(size, 3), by=graphc.ones(size, 3))
+    compiled.save(tmp_path / "x.gc")
+    entries = container.read(tmp_path / "x.gc")
+    data, draw, served, x = json.loads(entries[entry]), random.Random(3), 0, np.ones((5, 3), np.float32)
+    for _ in range(count):
+        container.write(tmp_path / "y.gc", {**entries, entry: json.dumps(altered(data, draw)).encode()})
+        try:
+            loaded = graphc.load(tmp_path / "y.gc")
+            loaded.load_state_dict(loaded.state_dict())
+            loaded(x, by=x)
+            served += 1
+        except ArtifactError:
+            continue
+        except TypeError as error:
+            if "the artifact was made for" not in str(error):
+                raise
+    assert 0 < served < count
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
 
 BASE = tuple(
-    f"graphc.{name}" for name in ("dtypes", "dims", "dim_answers", "dim_rules", "dim_terms", "errors", "leases", "logs", "trees")
+    f"graphc.{name}"
+    for name in ("dtypes", "dims", "dim_answers", "dim_patterns", "dim_rules", "dim_terms", "errors", "leases", "logs", "trees")
 )
 COMPILER = ("graphc.passes", "graphc.schedule", "graphc.codegen", "graphc.runtime")
 # Room -> what it may import within graphc, beside itself.  A name covers everything below it.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from graphc import dtypes
 from graphc.codegen.llvm.program import Launch, Slot, render_program
 from graphc.codegen.python import fma32, run
-from graphc.dims import Dim, Size, minimum
+from graphc.dims import Dim, Size, maximum, minimum
 from graphc.dtypes import DType, bool_, float32, float64, int32, int64
 from graphc.errors import IRError
 from graphc.ir.loops import (
@@ -191,6 +191,31 @@ def test_row_softmax_shape(lanes: int) -> None:
         same_bits(out, (shifted / totals[:, None]).reshape(-1))
         intact(whole, m * n)
     assert chunk_counts[-1] == 21 and 3 in chunk_counts
+
+
+@pytest.mark.parametrize("lanes", LANES)
+def test_a_few_elements_are_one_vector(lanes: int) -> None:
+    """Loops whose extent is known to be small; threads are asked for where the sizes of a call make enough work."""
+    i, j, n, rows = sym("i"), sym("j"), Dim.symbol("n", 1), sym("m")
+    few = minimum(n, 6)
+    body = (
+        Acc("total", "add", float32),
+        loop("j", few, "lanes", Update("total", load("x", i * n + j))),
+        loop("j", few, "vector", Store("out", i * n + j, fn("div", load("x", i * n + j), Var("total", float32)))),
+    )
+    params = (Param("x", "in", float32, rows * n), Param("out", "out", float32, rows * n))
+    sizes = (Param("n", "size", int64), Param("m", "size", int64))
+    kernel = Kernel("few", (*params, *sizes), (loop("i", rows, "parallel", *body),), grain=maximum(1, 12 // n))
+    module = Module([kernel], lanes)
+    for n, m in ((1, 5), (2, 5), (3, 7), (6, 4)):
+        x = sample(m * n, float32, m).reshape(m, n)
+        whole, out = guarded(m * n, float32)
+        before = len(chunk_counts)
+        module("few", x, whole, n, m, threads=3)
+        totals = np.concatenate([tree(row, "add", float32) for row in x])
+        same_bits(out, (x / totals[:, None]).reshape(-1))
+        intact(whole, m * n)
+        assert len(chunk_counts) - before == (m > 12 // n)
 
 
 # ---- nests ---------------------------------------------------------------------------------------------------------

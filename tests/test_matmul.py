@@ -12,6 +12,7 @@ import graphc
 import graphc.ops
 from graph_cases import Array, assert_same_bits
 from graphc.codegen.python import fma32
+from graphc.dims import Dim, evaluate
 from graphc.dtypes import float32
 from graphc.ir.graph import Builder, Graph, Value
 from graphc.ir.loops import K_BLOCK
@@ -19,6 +20,7 @@ from graphc.ir.op import Op, TensorType
 from graphc.ops.panels import panel_width
 from graphc.passes.prepare import prepare
 from graphc.pipeline import Options, build
+from graphc.schedule.matmul import lower_tiles
 from graphc.schedule.schedule import schedule
 
 WIDTHS = (4, 8, 16, 32)
@@ -118,23 +120,34 @@ def test_panels_give_the_bits_of_the_matrix(columns: int) -> None:
             assert_same_bits(run(through_panels, a, w), wanted, f"{rows} {columns} {layout}")
 
 
-def test_one_row_reads_a_large_weight_as_it_lies() -> None:
-    for outputs, inputs in ((200, 768), (97, 530), (64, 1100)):  # of the second, strips end where panels and blocks of k do not
-        a, b = normal(1, inputs), normal(outputs, inputs, seed=1)
+@pytest.mark.parametrize("lanes", WIDTHS)
+def test_few_rows_read_a_large_weight_as_it_lies(lanes: int) -> None:
+    for rows, outputs, inputs in (
+        (1, 96, 80),
+        (4, 97, 530),
+        (2, 17, 1100),
+    ):  # in two, squares end where panels and blocks of k do not
+        a, b = normal(rows, inputs), normal(outputs, inputs, seed=1)
         wanted = graphc.matmul(graphc.tensor(a), graphc.tensor(b.T.copy())).numpy()
-        assert_same_bits(run(lambda a, b: product(a, b, "nt"), a, b), wanted, f"{outputs} {inputs}")
+        graph = graph_of(lambda a, b: product(a, b, "nt"), a, b)
+        assert [getattr(launch, "note", "") for launch in schedule(graph, lanes).launches] == ["matmul, B in squares"]
+        assert_same_bits(run(lambda a, b: product(a, b, "nt"), a, b, lanes=lanes), wanted, f"{rows} {outputs} {inputs}")
 
 
-def test_a_program_keeps_panels_of_so_many_bytes() -> None:
+def test_a_program_keeps_panels_of_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     def both(x: Any, v: Any, w: Any) -> Any:
-        return Op.table["add"].run(product(x, v, "nn"), product(x, w, "nn"))
+        return Op.table["add"].run(product(x, v, "nt"), product(x, w, "nt"))
 
-    graph = graph_of(both, normal(3, 64), normal(64, 128), normal(64, 128))
-    for most, wanted in ((1 << 20, ["matmul_panels"] * 2), (40_000, ["matmul_panels", "matmul"])):
-        made = prepare(graph, (1, 2), most)
-        assert made is not None
-        assert [node.op.name for node in made.main.nodes] == [*wanted, "add"]
-        assert made.panels == 64 * 128 * 4 * wanted.count("matmul_panels")
+    nbytes = 64 * 128 * 4
+    for rows, limit in ((3, "FEW_PANELS"), (5, "MOST_PANELS")):
+        graph = graph_of(both, normal(rows, 64), normal(128, 64), normal(128, 64))
+        for times, before, panels in ((1, 0, 2), (1, 1, 1), (2, 0, 1), (2, 1, 0), (3, 0, 0)):
+            monkeypatch.setattr("graphc.passes.prepare.MOST_PANELS", 1 << 30)
+            monkeypatch.setattr(f"graphc.passes.prepare.{limit}", 2 * nbytes)
+            made = prepare(graph, (1, 2), times, before)
+            assert (made.panels if made else 0) == panels * nbytes
+            main = made.main if made else graph
+            assert sum(node.op.name == "matmul_panels" for node in main.nodes) == panels
 
 
 def test_a_matrix_that_many_rows_read_is_packed_once() -> None:
@@ -147,6 +160,18 @@ def test_columns_that_lie_pages_apart_are_packed() -> None:
     for rows, notes in ((1024, ["panels", "matmul"]), (1056, ["matmul"])):
         launches = schedule(graph_of(lambda a, b: product(a, b, "tn"), normal(2048, rows), normal(2048, 128))).launches
         assert [getattr(launch, "note", "") for launch in launches] == notes
+
+
+@pytest.mark.parametrize(("height", "step"), [(1, 1), (2, 1), (6, 2), (8, 1), (8, 4), (12, 1), (12, 6), (14, 2)])
+def test_what_is_left_of_an_open_number_of_rows(height: int, step: int) -> None:
+    rest = Dim.symbol("rest", 0, high=height - 1)
+    for left in range(0, height, step):
+        found: list[int] = []
+        for rows, count, start in lower_tiles(rest, height, step):
+            for i in range(evaluate(count, {"rest": left})):
+                first = evaluate(start, {"rest": left}) + i * rows
+                found.extend(range(first, first + rows))
+        assert sorted(found) == list(range(left)), left
 
 
 def test_a_batch_of_one_matrix() -> None:

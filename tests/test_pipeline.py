@@ -40,3 +40,11 @@ def test_garbage_is_searched_for_again_after_a_compilation() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_what_a_large_compilation_made_is_not_searched_at_once() -> None:
+    with pipeline.uncollected():
+        made: list[list[int]] = [[] for _ in range(2 * pipeline.MANY_OBJECTS)]
+    assert gc.isenabled() and not gc.get_freeze_count()
+    old = {id(x) for x in gc.get_objects(2)}
+    assert all(id(x) in old for x in made)

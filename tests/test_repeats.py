@@ -96,6 +96,16 @@ def test_the_kernels_between_the_ends_are_those_of_the_whole_graph() -> None:
     assert made.arena_nbytes <= 2 * whole.arena_nbytes
 
 
+def test_panels_of_every_layer_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = stack(tail=f"%p = matmul(%x{LAYERS}, %w0) : f32[4, 16]", returns=", %p")
+    monkeypatch.setattr("graphc.passes.prepare.LEAST_PACKED", 1)
+    for matrices, packed in ((LAYERS - 1, 1), (LAYERS, LAYERS), (LAYERS + 1, LAYERS + 1)):
+        monkeypatch.setattr("graphc.passes.prepare.MOST_PANELS", matrices * 16 * 16 * 4)
+        constants = parted(graph, range(1, len(graph.inputs))).constants
+        assert constants is not None
+        assert sum(node.op.name == "panels" for call in constants.calls for node in call.graph.nodes) == packed
+
+
 def test_a_border_is_not_put_between_what_would_be_one_kernel() -> None:
     lines = ["%x0 = exp(%x) : f32[4, 16]"]
     for i in range(40):

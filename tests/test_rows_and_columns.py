@@ -37,6 +37,19 @@ def test_columns_are_folded_as_rows_are(length: int) -> None:
     bits(results[0], x.sum(0))  # eager: a kernel for any number of rows
 
 
+def test_one_program_folds_any_number_of_rows_and_columns() -> None:
+    def both(x: graphc.Tensor, rows: graphc.Tensor) -> tuple[graphc.Tensor, ...]:
+        return x.sum(0), rows.sum(1), x.amax(0), rows.amax(1), graphc.softmax(x, 0), graphc.softmax(rows, 1).t()
+
+    compiled = graphc.compile(both, dynamic=True)
+    for length in (2, 3, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64, 65, 96, 128, 129, 290, 4095, 4096, 4097, 8200):
+        x = graphc.tensor(sample(length * 5, float32, length).reshape(length, 5))
+        results = compiled(x, x.t().contiguous())
+        for column, row in zip(results[::2], results[1::2], strict=True):
+            bits(column, row.contiguous())
+    assert compiled.stats()["traces"] == 1
+
+
 def test_a_pass_over_columns_that_stores_rows() -> None:
     x = graphc.tensor(sample(70 * 300, float32).reshape(70, 300))
 

@@ -33,12 +33,12 @@ def doubled(name: str, n: int, grain: int = 1) -> Kernel:
     return kernel(name, n, loop("p", -(-n // 256), "parallel", loop("v", width, "vector", store)), inputs=[n], grain=grain)
 
 
-def column_sums(name: str, rows: int, columns: int) -> Kernel:
-    """Sums over rows, with the running ones in scratch."""
+def column_means(name: str, rows: int, columns: int) -> Kernel:
+    """Means over rows, with the running sums in scratch."""
     r, v = sym("r"), Dim.symbol("v", 0, below=columns)
     clear = loop("v", columns, "vector", Store("sums", v, Const(0.0, float32)))
     add = Store("sums", v, fn("add", load("sums", v), load("x0", r * columns + v)))
-    keep = loop("v", columns, "vector", Store("out", v, load("sums", v)))
+    keep = loop("v", columns, "vector", Store("out", v, fn("mul", load("sums", v), Const(1 / rows, float32))))
     body = (Alloc("sums", float32, columns), clear, loop("r", rows, "serial", loop("v", columns, "vector", add)), keep)
     return kernel(name, columns, loop("p", 1, "parallel", *body), inputs=[rows * columns])
 
@@ -56,7 +56,7 @@ def strided(name: str, count: int, step: int, row: int) -> Kernel:
     [
         [doubled("a", 1000), doubled("b", 300), doubled("c", 5000)],
         [doubled("a", 1024), doubled("b", 256)],
-        [column_sums("a", 7, 128), column_sums("b", 3, 64), column_sums("c", 9, 192)],
+        [column_means("a", 7, 128), column_means("b", 3, 64), column_means("c", 1, 192)],
         [strided("a", 5, 9, 160), strided("b", 8, 4, 70)],
     ],
 )

@@ -1,4 +1,4 @@
-"""The backward programs of a compiled call: one where every result has a gradient, and one for each other pattern that comes up.
+"""The backward programs of a compiled call: one for each pattern of gradients that comes up.
 
 Enters: a `Traced`, its `Split`, which results have a gradient.  Leaves: programs, and what they read.  Never here: runs of them.
 """
@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from graphc.capture.stages import computing
-from graphc.capture.tracer import Traced
-from graphc.dim_answers import answering
-from graphc.errors import TraceError, at_user_line, warn
+from graphc.capture.traced import Traced
+from graphc.dim_answers import answering, current_answerer
+from graphc.errors import TraceError
 from graphc.ir.graph import Graph, Value
 from graphc.passes.split_joint import Split
 from graphc.pipeline import Built
@@ -19,8 +19,8 @@ from graphc.runtime.program import Program
 
 
 class Backward(NamedTuple):
-    """A program.   reads: what each of its inputs is (`Split.reads`).   places: for each source of the gradients the output that
-    is its gradient, or None.   graph: what was traced, where that is not the joint graph."""
+    """A program.   reads: what each of its inputs is (`Split.reads`, or ``("begun", i)``).   places: for each source of
+    gradients the output that is its gradient, or None.   graph: what was traced, where that is not the joint graph."""
 
     built: Built
     program: Program
@@ -30,8 +30,11 @@ class Backward(NamedTuple):
 
 
 class Backwards:
-    """All of one specialisation.   make: compiles a graph.   originals: what values of the split graph were in the trace.
-    written: positions of inputs that the call writes."""
+    """All of one specialisation, each compiled when it is first needed.   make: compiles a graph.   originals: what values of the
+    split graph were in the trace.   written: positions of inputs that the call writes.
+
+    Where sizes are symbols, the one for all gradients is compiled at once: if it does not get through, numbers will.
+    """
 
     def __init__(
         self,
@@ -42,31 +45,39 @@ class Backwards:
         make: Callable[[Graph], tuple[Built, Program]],
     ) -> None:
         self.traced, self.split, self.originals, self.written, self.make = traced, split, originals, written, make
-        self.full = Backward(*make(split.backward), split.reads, list(range(len(traced.differentiated))))
-        self._others: dict[tuple[int, ...], Backward] = {}
+        self._made: dict[tuple[tuple[int, ...], tuple[int, ...]], Backward] = {}
+        if current_answerer() is not None:
+            self._made[tuple(range(len(traced.gradient_positions))), ()] = self._full()
 
-    def of(self, present: tuple[int, ...]) -> Backward:
-        """The program where these results have a gradient, of those that can have one."""
-        if len(present) == len(self.traced.gradient_positions):
-            return self.full
-        if present not in self._others:
-            try:
-                self._others[present] = self._made(present)
-            except TraceError as error:
-                warn(f"gradients that do not arrive are zeros in backward: {error}")
-                self._others[present] = self.full
-        return self._others[present]
+    def builts(self) -> list[Built]:
+        """What was compiled so far."""
+        return [backward.built for backward in self._made.values()]
 
-    def _made(self, present: tuple[int, ...]) -> Backward:
+    def of(self, present: tuple[int, ...], begun: tuple[int, ...]) -> Backward:
+        """The program where these results have a gradient, of those that can have one, and gradients of these sources are added to
+        what came before.  Raises RuntimeError where that was not foreseen."""
+        found = self._made.get((present, begun))
+        if found is None:
+            every = len(present) == len(self.traced.gradient_positions) and not begun
+            found = self._made[present, begun] = self._full() if every else self._other(present, begun)
+        return found
+
+    def _full(self) -> Backward:
+        return Backward(*self.make(self.split.backward), self.split.reads, list(range(len(self.traced.differentiated))))
+
+    def _other(self, present: tuple[int, ...], begun: tuple[int, ...]) -> Backward:
         traced = self.traced
-        graph, places = traced.joint.graph(present, traced.graph.inputs)
-        known = self._known()
+        try:
+            graph, places = traced.joint.graph(present, begun, traced.graph.inputs)
+        except TraceError as error:
+            raise RuntimeError(f"backward through compiled code, with gradients of some results alone: {error}") from error
+        known = {**self._known(), **{v: ("begun", i) for i, v in zip(begun, graph.inputs[len(traced.graph.inputs) :], strict=True)}}
         order = {node: i for i, node in enumerate(graph.nodes)}
         backward, read = computing(graph.outputs, known, order)
         reads = tuple(known[v] for v in read)
-        full = set(self.full.reads)
-        if any(what not in full and (what[0] == "found" or (what[0] == "input" and what[1] in self.written)) for what in reads):
-            raise TraceError(at_user_line("gradients of some results alone need what was not kept for them"))
+        lost = [what for what in reads if what[0] == "input" and what[1] in self.written]
+        if lost:
+            raise AssertionError(f"backward of results {present} reads inputs that the call wrote: {lost}")
         with answering(traced.joint.questions):
             return Backward(*self.make(backward), reads, places, graph)
 
@@ -74,8 +85,7 @@ class Backwards:
         """What backward programs can read."""
         forward, traced = self.split.forward, self.traced
         gradients = traced.graph.inputs[len(traced.graph.inputs) - len(traced.gradient_positions) :]
-        kept = forward.outputs[len(forward.outputs) - self.split.saved :]
         known = {self.originals.get(v, v): ("input", i) for i, v in enumerate(forward.inputs)}
-        known.update((self.originals.get(v, v), ("saved", i)) for i, v in enumerate(kept))
+        known.update((self.originals.get(v, v), ("saved", i)) for i, v in enumerate(self.split.kept(forward.outputs)))
         known.update((v, ("gradient", i)) for i, v in enumerate(gradients))
         return {**{v: ("found", place) for v, place in traced.known.items()}, **known}

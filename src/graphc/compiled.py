@@ -18,8 +18,6 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
-import numpy as np
-
 from graphc import dtypes
 from graphc.backwards import Backwards
 from graphc.capture.effects import Effects
@@ -27,9 +25,10 @@ from graphc.capture.guards import NamedValue, guarded_values
 from graphc.capture.layouts import layout_of
 from graphc.capture.questions import Call, Found
 from graphc.capture.reads import Reads
-from graphc.capture.sizes import Pattern, Questions, settled_graph
+from graphc.capture.sizes import Pattern, Questions
 from graphc.capture.stages import resumed
-from graphc.capture.tracer import Traced, Tracer, trace_joint
+from graphc.capture.traced import Traced
+from graphc.capture.tracer import Tracer, trace_joint
 from graphc.changes import Changes
 from graphc.constants import Constants, may_hold
 from graphc.dim_answers import answering, current_answerer
@@ -48,7 +47,7 @@ from graphc.passes.decompose import decompose
 from graphc.passes.narrow import KINDS, Weights, narrow
 from graphc.passes.split_joint import split_joint
 from graphc.paths import Chosen, Paths
-from graphc.pipeline import Built, Options, build
+from graphc.pipeline import Built, Options, build, uncollected
 from graphc.quick import Records, enter_through
 from graphc.runtime.program import Program
 from graphc.trees import Tree, flatten
@@ -248,7 +247,7 @@ class Compiled(Entered):
             questions.revise(revisions)
             if pattern is not None:
                 self._sizes.learn(kind, pattern, questions, leaves)
-                pattern, left = pattern.revised(questions), left - 1
+                pattern, left = questions.revised(pattern), left - 1
         if blamed:
             self._sizes.give_up(kind, blamed)
         if not variant.traced.path and pattern is None:
@@ -257,9 +256,11 @@ class Compiled(Entered):
             paths.add(variant)
         if pattern is not None:
             pattern = Pattern(pattern.places, () if variant.traced.path else tuple(questions.facts.values()))
+            variant.pattern = pattern
             self._sizes.keep(kind, pattern, variant)
         return (paths.at(variant, call), call.values) if variant.traced.path else (variant.at(questions.values), ())
 
+    @uncollected()
     def _make(self, args: tuple[Any, ...], kwargs: dict[str, Any], sought: Sought) -> tuple[Call, Variant]:
         """Trace; where results carry gradients, trace those too and cut the graph in two."""
         self._stats["traces"] += 1
@@ -283,13 +284,15 @@ class Compiled(Entered):
     def _compiled(self, traced: Traced, arguments: Tree, values: list[NamedValue], sizes: Mapping[str, int]) -> Variant:
         """A specialisation by what was traced.   sizes: of its symbols, now."""
         fixed = self._fixed(traced)
-        graph, traced.found, originals = resumed(traced.graph, traced.known, len(traced.gradient_positions))
+        graph, traced.found, originals = resumed(traced.program(), traced.known, len(traced.gradient_positions))
         if not traced.gradient_positions:
             return Variant(traced, self._forward(traced, graph, fixed), None, None, arguments, values, sizes)
-        count = traced.result_count
+        count = traced.made_count
         gradients_at = range(count, count + len(traced.differentiated))
         gradient_inputs = graph.inputs[len(graph.inputs) - len(traced.gradient_positions) :]
-        split = split_joint(graph, gradients_at, gradient_inputs, sizes)
+        others_from = traced.own_count - len(traced.aliases)
+        steady = traced.steady_results()
+        split = split_joint(graph, gradients_at, gradient_inputs, sizes, traced.saved.others, steady, others_from)
         forward = self._forward(traced, split.forward, fixed)
         backward = Backwards(traced, split, originals, forward.built.plan.written, self._program)
         variant = Variant(traced, forward, backward, split, arguments, values, sizes)
@@ -406,53 +409,27 @@ class Compiled(Entered):
             raise RuntimeError(at_user_line("explain: nothing is compiled before the first call"))
         return "\n\n".join(parts)
 
-    def save(self, path: str | os.PathLike[str], names: Mapping[str, Tensor] | None = None) -> None:
-        """Write the program of the last call as one artifact that `graphc.load` runs.
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        names: Mapping[str, Tensor] | None = None,
+        methods: Mapping[str, Compiled] | None = None,
+    ) -> None:
+        """Write an artifact that `graphc.load` runs: the last call's program and those that calls may come back to (other dtypes
+        and shapes, a module's other mode), with all that they read and write, as it is now.  Sizes that are symbols stay open.
 
-        names: what to call the tensors it holds (a module's are called as in its ``state_dict``; a training step's could be
-        ``model.state_dict(keep_vars=True)``).  Numbers that the code reads live, such as a learning rate, are written as they
-        are now, as state called ``number0`` and so on.
+        What the code names goes in whole: parameters, buffers, optimizers' state, learning rates, generators.  ``state_dict()`` of
+        what is loaded gives a module's as the module's own does, a function's by the names that the code has for them.
+        names: what to call tensors instead; then ``state_dict()`` is a flat dict of everything.
+        methods: further compiled functions, which are called by these names and share the tensors.
 
-        Raises RuntimeError where no call was compiled yet or the last one recorded gradients, OSError where the file cannot be
-        written (an existing one stays whole).
+        A loaded program's results carry no gradients.  Raises RuntimeError where no call was compiled yet, or the last one does
+        what a file cannot hold; TypeError for arguments that no file holds, ValueError for a method's name; OSError where the file
+        cannot be written (an existing one stays whole).
         """
-        from graphc.artifact.save import save
-        from graphc.saving import parts_of
+        from graphc.storing import store
 
-        variant = self._last_variant()
-        if variant is None:
-            raise RuntimeError(at_user_line("save: call the compiled function once first, so that there is a program to save"))
-        if variant.backward is not None:
-            raise RuntimeError(at_user_line("save: the last call recorded gradients; call it once under no_grad() first"))
-        traced = variant.traced
-        if traced.reads:
-            names_read = ", ".join(read.name for read in traced.reads)
-            message = "save: the compiled code sets attributes that it reads, which a file cannot hold"
-            raise RuntimeError(at_user_line(f"{message}: {names_read}"))
-        if traced.reads_elements:
-            raise RuntimeError(at_user_line("save: the compiled code reads tensors into Python, which a file cannot do"))
-        if traced.deferred:
-            raise RuntimeError(at_user_line("save: the compiled code steps a schedule, which a file cannot hold; step it outside"))
-        if names is None:
-            names = self._target.state_dict(keep_vars=True) if hasattr(self._target, "state_dict") else {}
-        by_storage = {id(tensor._storage): name for name, tensor in names.items()}
-        arrays = {by_storage.get(id(state._storage), f"state{i}"): np.array(state.array) for i, state in enumerate(traced.states)}
-        arrays |= {f"number{i}": np.asarray(getter(), dtype.numpy) for i, (getter, dtype) in enumerate(traced.scalars)}
-        built = variant.built
-        if variant.sizes:  # a file holds the program of this call's sizes
-            graph = settled_graph(built.graph, variant.sizes)
-            built = build(graph, self._options, fixed=built.fixed, use_cache=self._use_cache)
-        save(
-            path,
-            name=self._name,
-            graph_text=print_graph(built.graph),
-            parts=parts_of(built),
-            arguments=variant.arguments,
-            results=traced.output_tree,
-            result_count=traced.returned,
-            states=list(arrays),
-            arrays=arrays,
-        )
+        store(self, path, names, methods or {})
 
 
 def _checks(every: int) -> Any:

@@ -30,7 +30,7 @@ _DIVISION_STEPS = 64
 class Dim(Questions):
     """A canonical, immutable integer expression that is not constant.  Made by `Dim.symbol` and operators."""
 
-    __slots__ = ("_bounds", "_free", "_hash", "_text", "mods", "terms")
+    __slots__ = ("_bounds", "_depends", "_free", "_hash", "_text", "mods", "terms")
     __array_ufunc__ = None  # NumPy integers leave mixed arithmetic to the operators below
 
     def __init__(self, terms: Terms, mods: bool) -> None:
@@ -39,6 +39,7 @@ class Dim(Questions):
         self._hash: int | None = None
         self._bounds: tuple[Bound, Bound] | None = None
         self._free: frozenset[str] | None = None
+        self._depends: frozenset[str] | None = None
         self._text: str | None = None
 
     @staticmethod
@@ -529,4 +530,9 @@ def free(size: Size) -> frozenset[str]:
 
 def depends(size: Size) -> frozenset[str]:
     """The names of the symbols in `size` and in the bounds of its symbols."""
-    return _NO_NAMES.union(*(atom.depends for monomial in terms_of(size) for atom in monomial))
+    if type(size) is int:
+        return _NO_NAMES
+    assert type(size) is Dim
+    if size._depends is None:
+        size._depends = _NO_NAMES.union(*(atom.depends for monomial in size.terms for atom in monomial))
+    return size._depends

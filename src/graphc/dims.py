@@ -99,8 +99,20 @@ def split(size: Size, name: str) -> tuple[Size, Size] | None:
 
 def coefficient(size: Size, name: str) -> Size | None:
     """The factor of symbol `name` in `size`: 0 where absent, None where `size` is not affine in it."""
-    parts = split(size, name)
-    return None if parts is None else parts[0]
+    if name not in free(size):
+        return 0
+    assert type(size) is Dim
+    factor: Terms = {}
+    for monomial, coefficient in size.terms.items():
+        if monomial == (name,):  # nearly always
+            factor[()] = coefficient
+            continue
+        for atom in monomial:
+            if name in atom.free:
+                if atom != name or monomial.count(atom) > 1:
+                    return None
+                factor[tuple(a for a in monomial if a != name)] = coefficient
+    return made(factor, size.mods)
 
 
 def substitute(size: Size, values: Mapping[str, Size]) -> Size:

@@ -31,7 +31,7 @@ from graphc.ir.loops import ENTRY, FIRST_SLOT, ControlStep, HostStep, Kernel, Ke
 from graphc.ir.text import print_attributes, print_graph
 from graphc.logs import Stages, dumps, tell
 from graphc.passes import PASSES
-from graphc.passes.prepare import MOST_PANELS, Known, Prepared, prepare
+from graphc.passes.prepare import Known, Prepared, prepare
 from graphc.passes.regions import in_regions
 from graphc.passes.repeats import cuts
 from graphc.runtime.plan import HostCall, Plan, Spec
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from graphc.runtime.assembly import Assembly, Module
 
 LONG_S = 1.0
+MANY_OBJECTS = 100_000  # that a search looks at for some ten milliseconds
 MOST_THREADS = 4  # of a compilation: more would wait for the one that writes text
 Step = KernelStep | HostStep | ControlStep
 
@@ -159,14 +160,18 @@ def _with_line(message: str, graph: Graph) -> str:
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """No search for cyclic garbage: what a compilation makes mostly stays, and looking at it again and again takes long."""
+def uncollected() -> Iterator[None]:
+    """No search for cyclic garbage: most of what tracing and compiling make stays, and looking at it again and again takes long.
+    Where that is very much, it counts as old at once."""
     searches = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if searches:
+            if gc.get_count()[0] >= MANY_OBJECTS and not gc.get_freeze_count():  # else unfreezing would free those of others
+                gc.freeze()  # and back from there into the oldest generation
+                gc.unfreeze()
             gc.enable()
 
 
@@ -193,7 +198,7 @@ def _told(graph: Graph) -> Iterator[None]:
             print(f" {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
 
 
-@_uncollected()
+@uncollected()
 def _build(graph: Graph, options: Options, fixed: tuple[int, ...] = ()) -> Built:
     from graphc.runtime.assembly import Assembly
     from graphc.runtime.threads import default_threads
@@ -313,11 +318,11 @@ def _prepared(graph: Graph, calls: Sequence[Call], fixed: Collection[int]) -> Pa
         here = {i for i, value in enumerate(call.inputs) if value in constant}
         positions[call.graph] = positions.get(call.graph, here) & here
     made: dict[Graph, Prepared | None] = {}
-    most_panels = MOST_PANELS
+    panels = 0
     for each, at in positions.items():
         times = sum(call.graph is each for call in calls)
-        one = made[each] = prepare(each, at, most_panels // times)
-        most_panels -= times * (0 if one is None else one.panels)
+        one = made[each] = prepare(each, at, times, panels)
+        panels += times * (0 if one is None else one.panels)
     always, once = [], []
     kept: list[Value] = []
     for call in calls:

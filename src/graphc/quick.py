@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphc import dtypes
+from graphc.capture.histories import Histories
 from graphc.constants import Constants, Held
 from graphc.dtypes import DType
 from graphc.eager import dispatch
@@ -192,7 +193,7 @@ class Record(Recipe):
         if any(read.types for read in reads):  # tensors that are other ones at every call
             raise Unservable
         ask = self.reference(lambda: all(read.change() is None for read in reads)) if reads else 0
-        if variant.split is None and not traced.aliases and not traced.writes:
+        if traced.histories == Histories() and not traced.aliases and not traced.writes:
             parts = self.words(self.part(traced.output_tree, list(range(traced.result_count))))
             return {"ask": ask, "finish": 0, "given": 0, "result": parts}
         return {"ask": ask, "finish": self.reference(variant.finisher()), "given": _WORD * given_at, "result": 0}

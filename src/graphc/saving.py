@@ -10,13 +10,16 @@ import io
 import mmap as memory_map
 import os
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from graphc.artifact import container, files, weights, zips
 from graphc.artifact.container import Place
-from graphc.artifact.load import Parts
+from graphc.artifact.program import Parts
+from graphc.dim_answers import answering
+from graphc.dim_patterns import Pattern
 from graphc.errors import ArtifactError, CheckpointError
 from graphc.runtime.host import Function
 
@@ -212,17 +215,28 @@ def _resolve(name: str, attributes: str) -> Function:
     return resolve(name, attributes)
 
 
-def _rebuild(graph_text: str) -> Parts:
+def _rebuild(graph_text: str, pattern: Pattern | None, example: Mapping[str, int]) -> Parts:
+    """Plan and code of a graph.  What operators ask of open sizes is answered by the example, and becomes a fact of the pattern."""
     import graphc.ops  # noqa: F401  the table that the text names
+    from graphc.capture.sizes import Questions
     from graphc.ir.text import parse_graph
     from graphc.pipeline import build
 
-    graph = parse_graph(graph_text)
+    questions = Questions(example)
+    with answering(None if pattern is None else questions):
+        graph = parse_graph(graph_text)
+    if questions.must_be_revised:
+        raise ArtifactError("its graph is not valid for the sizes that it says it serves")
+    if pattern is not None:
+        known = questions.facts | {(fact.size, fact.relation): fact for fact in pattern.facts}
+        pattern = Pattern(pattern.places, tuple(known.values()))
     fixed = [i for i, value in enumerate(graph.inputs) if value.role == "state"]  # those that are written do not count
-    return parts_of(build(graph, fixed=fixed))
+    return parts_of(build(graph, fixed=fixed), pattern, example)
 
 
-def parts_of(built: Any) -> Parts:
-    """What a file holds of a `pipeline.Built`."""
+def parts_of(built: Any, pattern: Pattern | None = None, example: Mapping[str, int] = MappingProxyType({})) -> Parts:
+    """What a file holds of a `pipeline.Built`.   pattern: the arguments' shapes, where sizes are open, with an example of them."""
     once = built.constants
-    return Parts(built.plan, built.code) if once is None else Parts(built.plan, built.code, once.plan, once.code, built.sources)
+    if once is None:
+        return Parts(built.plan, built.code, pattern=pattern, example=example)
+    return Parts(built.plan, built.code, once.plan, once.code, built.sources, pattern, example)

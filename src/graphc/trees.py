@@ -6,9 +6,13 @@ Never here: what a leaf is (the caller says).
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+from graphc.dims import Dim, parse
 
 _LITERALS = (bool, int, float, str, type(None))
 _classes: dict[type, tuple[Callable[[Any], tuple[Any, Any]], Callable[[Any, Any], Any]]] = {}
@@ -42,10 +46,10 @@ class Context:
 class Tree:
     """A structure.
 
-    kind: ``leaf``, ``static`` (value: a literal that is part of the structure), ``tuple`` (value: its type if
+    kind: ``leaf``, ``static`` (value: a literal, or a symbolic size, that is part of the structure), ``tuple`` (value: its type if
     that is a kind of tuple, as `Size`; read back as a tuple from JSON), ``list``, ``dict`` (value: its keys), ``ordered`` (of an
-    `OrderedDict`; read back as a dict from JSON), ``named`` (value: the named tuple's type; read back as a tuple from JSON),
-    ``class`` (value: the `Context` of a registered class; not in JSON).
+    `OrderedDict`; read back as a dict from JSON), ``named`` (value: the named tuple's type; read back as a tuple from JSON, or as
+    one of that name and fields), ``class`` (value: the `Context` of a registered class; not in JSON).
     """
 
     __slots__ = ("_hash", "children", "kind", "value")
@@ -91,23 +95,46 @@ class Tree:
             return tuple(parts) if self.value is None else self.value(parts)
         return parts
 
-    def to_json(self) -> Any:
-        """Raises TypeError where a static value is not a literal, and for a registered class."""
+    def to_json(self, names: bool = False) -> Any:
+        """Raises TypeError where a static value is not a literal, and for a registered class.
+
+        names: those of named tuples, which are tuples otherwise."""
         if self.kind == "class":
             raise TypeError(f"a {self.value.cls.__name__} among the arguments cannot be written to a file")
+        if self.kind == "static" and isinstance(self.value, Dim):
+            return ["size", str(self.value), []]
         if self.kind == "static" and not isinstance(self.value, _LITERALS):
             raise TypeError(f"a {type(self.value).__name__} among the arguments cannot be written to a file")
+        if names and self.kind == "named":
+            return ["named", [self.value.__name__, *self.value._fields], [child.to_json(names) for child in self.children]]
         kind = {"named": "tuple", "ordered": "dict"}.get(self.kind, self.kind)
         value = list(self.value) if kind == "dict" else self.value if self.kind == "static" else None
-        return [kind, value, [child.to_json() for child in self.children]]
+        return [kind, value, [child.to_json(names) for child in self.children]]
 
     @classmethod
     def from_json(cls, data: Any) -> Tree:
         """Raises ValueError or TypeError for what `to_json` did not make."""
         kind, value, children = data
+        if kind == "size":
+            return cls("static", parse(value))
+        if kind == "named" and len(value) == len(children) + 1:
+            return cls(kind, _named(*value), tuple(cls.from_json(c) for c in children))
         if kind not in ("leaf", "static", "tuple", "list", "dict") or (kind == "static" and not isinstance(value, _LITERALS)):
             raise ValueError(f"no such structure: {kind}")
+        if kind in ("leaf", "tuple", "list") and value is not None:
+            raise ValueError(f"a {kind} with a value")
         return cls(kind, tuple(value) if kind == "dict" else value, tuple(cls.from_json(c) for c in children))
+
+
+@functools.lru_cache(1024)
+def _named(name: str, *fields: str) -> type:
+    """A kind of tuple with named fields, of which a file says the names.  Raises ValueError for what is no name."""
+    if not name.isidentifier() or len({*fields}) < len(fields) or not all(f.isidentifier() and f[0] != "_" for f in fields):
+        raise ValueError(f"no named tuple is called so: {name}, {fields}")
+    held: dict[str, Any] = {field: property(operator.itemgetter(i)) for i, field in enumerate(fields)}
+    held["__new__"] = lambda cls, *parts: tuple.__new__(cls, parts)
+    held["__repr__"] = lambda self: f"{name}({', '.join(f'{f}={x!r}' for f, x in zip(fields, self, strict=True))})"
+    return type(name, (tuple,), {"__slots__": (), "_fields": fields, **held})
 
 
 _LEAF = Tree("leaf")

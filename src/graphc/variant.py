@@ -17,14 +17,15 @@ import numpy as np
 from graphc.backwards import Backward, Backwards
 from graphc.capture.guards import NamedValue
 from graphc.capture.questions import Found
-from graphc.capture.sizes import settled
-from graphc.capture.tracer import Traced
+from graphc.capture.sizes import Pattern, settled
+from graphc.capture.traced import Traced
 from graphc.constants import Constants
 from graphc.dtypes import DType
 from graphc.eager import dispatch
+from graphc.eager.dispatch import has_own_elements
 from graphc.eager.modes import modes
 from graphc.eager.storage import array_address
-from graphc.eager.tape import Edge, Node, Step, edge
+from graphc.eager.tape import Adding, Edge, Node, edge
 from graphc.eager.tensor import Tensor, address_of, wrap
 from graphc.ir.graph import Value
 from graphc.passes.split_joint import Split
@@ -64,6 +65,8 @@ class Variant:
     ) -> None:
         self.traced, self.split, self.arguments, self.values = traced, split, arguments, values
         self.sizes = sizes or {}
+        self.pattern: Pattern | None = None  # of its arguments, where sizes are open
+        self._of: Variant | None = None  # the one that this is `at` some sizes
         self.paths: Any = None  # the `Paths` of its key, where the code asks for elements
         self.stages: list[Variant] = []  # programs of questions on its path that have constants
         self.originals: Mapping[Value, Value] = {}  # what values of the graph were in the trace, where that is another graph
@@ -78,14 +81,20 @@ class Variant:
         self.writes_arguments = any(i < len(traced.arguments) for i in self.written)
         self.state_flags = [bool(state.tensor._requires_grad) for state in traced.states]
         self.leaf_arguments = [target for target, _ in traced.grad_effects if isinstance(target, int)]
-        self.moved = 0 if split is None else len(traced.differentiated)
+        self.moved = len(traced.aliases) + (0 if split is None else len(traced.differentiated))
 
     def at(self, sizes: Mapping[str, int]) -> Variant:
         """The same programs for calls whose symbolic sizes are `sizes`."""
         made = copy.copy(self)
+        made._of = self.whole
         made.traced, made.sizes, made.outputs = self.traced.at(sizes), sizes, self.outputs_at(sizes)
         made.state_memory = [[None, 0, False] for _ in self.state_memory]  # what is not known to it has moved
         return made
+
+    @property
+    def whole(self) -> Variant:
+        """The specialisation for all sizes that its programs serve."""
+        return self._of or self
 
     @staticmethod
     def sizes_of(built: Built, sizes: Mapping[str, int]) -> list[int]:
@@ -111,7 +120,7 @@ class Variant:
 
     def builts(self) -> list[Built]:
         """What was compiled: forward, and backward where there is one."""
-        return [self.built] if self.backward is None else [self.built, self.backward.full.built]
+        return [self.built] if self.backward is None else [self.built, *self.backward.builts()]
 
     def holds(self, leaves: list[Tensor]) -> bool:
         """Whether what the trace assumed about the world besides the arguments' types is still so."""
@@ -208,7 +217,11 @@ class Variant:
         return held
 
     def refuse_shared(self, arrays: list[Array], count: int) -> None:
-        """Raise SharedMemory where one of the `count` arguments shares memory with another input that is written."""
+        """Raise SharedMemory where one of the `count` arguments shares memory with another input that is written, or elements of
+        one that is written share memory."""
+        for i in self.written:
+            if not has_own_elements(arrays[i]):
+                raise SharedMemory
         for j in range(count):
             start, end = np.lib.array_utils.byte_bounds(arrays[j])
             at = bisect_left(self.written_ends, start + 1)
@@ -231,22 +244,22 @@ class Variant:
             tensors.append(tensor)
         for target, position in self.traced.grad_effects:
             Traced.target(target, leaves)._grad = None if position is None else tensors[position - self.moved]
-        if self.split is not None:
-            self.record(leaves, tensors, found, _edges(self.traced.sources(leaves)))
+        results = self.traced.results(tensors, leaves)
+        self.record(leaves, tensors, results, found, _edges(self.traced.sources(leaves)))
         for function in self.traced.deferred:
             function()
-        return self.traced.rebuild(tensors, leaves)
+        return self.traced.rebuild(results)
 
     def finisher(self) -> Callable[[Sequence[Tensor], Sequence[Tensor]], Any]:
         """What does the rest of `deliver` for tensors that machine code made, and the arguments of a call."""
-        traced, split = self.traced, self.split
+        traced = self.traced
         fixed = len(self.outside_sources()) == len(traced.differentiated)  # leaves, while machine code serves calls
         edges = _edges(self.outside_sources()) if fixed else ()
 
         def finish(tensors: Sequence[Tensor], leaves: Sequence[Tensor]) -> Any:
-            if split is not None:
-                self.record(leaves, tensors, (), edges if fixed else _edges(traced.sources(leaves)))
-            return traced.rebuild(tensors, leaves)
+            results = traced.results(tensors, leaves)
+            self.record(leaves, tensors, results, (), edges if fixed else _edges(traced.sources(leaves)))
+            return traced.rebuild(results)
 
         return finish
 
@@ -254,18 +267,22 @@ class Variant:
         """The tensors from outside that gradients are with respect to."""
         return [x for x in self.traced.differentiated if isinstance(x, Tensor)]
 
-    def record(self, leaves: Sequence[Tensor], tensors: Sequence[Tensor], found: Sequence[Found], edges: Edges) -> None:
-        """One tape node for the whole call."""
-        split, traced = self.split, self.traced
-        assert split is not None
-        results = tensors[: traced.result_count]
-        saved = [t._array for t in tensors[len(tensors) - split.saved :]]
-        metas = tuple([(t._array.shape, t.dtype) for t in results])
-        node = Node(Step("compiled", _Gradient(self, saved, leaves, found)), {}, edges, metas)
-        node.saved = tuple([(x, x._storage.version) for x in self.read_by_backward(leaves)])
-        for i, (tensor, required) in enumerate(zip(results, traced.requires_grad, strict=True)):
-            if required:
-                tensor._requires_grad, tensor._grad_fn, tensor._index = True, node, i
+    def record(
+        self,
+        leaves: Sequence[Tensor],
+        tensors: Sequence[Tensor],
+        results: Sequence[Tensor],
+        found: Sequence[Found],
+        edges: Edges,
+    ) -> None:
+        """Put results on the tape; one node stands for the whole call.   tensors: the program's outputs."""
+        node = None
+        if self.split is not None:
+            saved = [t._array for t in self.split.kept(tensors)]
+            metas = tuple([(x._array.shape, x.dtype) for x in results])
+            node = Node(Adding("compiled", _Gradient(self, saved, leaves, found), self.traced.adding), {}, edges, metas)
+            node.saved = self.traced.saved.tensors(leaves, results)
+        self.traced.histories.give(results, node)
 
     @functools.cached_property
     def kept_places(self) -> list[int]:
@@ -276,20 +293,6 @@ class Variant:
         read = {traced.found[i - first] for kind, i in self.split.reads if kind == "input" and i >= first}
         alone = traced.independent(list(traced.known))
         return sorted(read | {place for place, free in zip(traced.known.values(), alone, strict=True) if free})
-
-    def read_by_backward(self, leaves: Sequence[Tensor]) -> list[Tensor]:
-        """The arguments and outside tensors that the backward program reads again."""
-        given, outside = self.read_again
-        return [*[leaves[i] for i in given], *outside]
-
-    @functools.cached_property
-    def read_again(self) -> tuple[list[int], list[Tensor]]:
-        """The same: positions of arguments, and outside tensors."""
-        assert self.split is not None
-        positions = [i for kind, i in self.split.reads if kind == "input"]
-        states, count = self.traced.states, len(self.traced.arguments)
-        outside = [states[i - count].tensor for i in positions if 0 <= i - count < len(states)]
-        return [i for i in positions if i < count], outside
 
 
 def _edges(sources: Sequence[Tensor]) -> Edges:
@@ -309,12 +312,12 @@ class _Gradient:
         states = self.variant.traced.states
         return [*[x._storage.version for x in self.leaves], *[0 if s.of_grad else s.tensor._storage.version for s in states]]
 
-    def __call__(self, g: Any, out: Any, *_: Any) -> tuple[Tensor | None, ...]:
+    def __call__(self, g: Any, begun: Mapping[int, Tensor], *_: Any) -> tuple[Tensor | None, ...]:
         variant, traced = self.variant, self.variant.traced
         given = g if isinstance(g, tuple) else (g,)
         if modes.grad or (modes.tracer is not None and modes.tracer.batches):
-            return self.replay(given)
-        backward = self.backward(given)
+            return self.replay(given, begun)
+        backward = self.backward(given, begun)
         built, held = backward.built, []
         for (kind, i), spec in zip(backward.reads, built.plan.inputs, strict=True):
             if kind == "saved":
@@ -323,6 +326,8 @@ class _Gradient:
                 array = self.input(i)
             elif kind == "found":
                 array = self.found[i][0]
+            elif kind == "begun":
+                array = begun[i]._array
             else:
                 gradient = given[traced.gradient_positions[i]]
                 shape = settled(spec.shape, variant.sizes)
@@ -334,25 +339,24 @@ class _Gradient:
         results = [wrap(array, spec.dtype) for (array, _), spec in zip(made, built.plan.outputs, strict=True)]
         return tuple(None if place is None else results[place] for place in backward.places)
 
-    def backward(self, given: tuple[Tensor | None, ...]) -> Backward:
+    def backward(self, given: tuple[Tensor | None, ...], begun: Mapping[int, Tensor]) -> Backward:
         """The program for the gradients that have come."""
         assert self.variant.backward is not None
         positions = self.variant.traced.gradient_positions
-        return self.variant.backward.of(tuple(i for i, at in enumerate(positions) if given[at] is not None))
+        return self.variant.backward.of(tuple(i for i, at in enumerate(positions) if given[at] is not None), tuple(begun))
 
-    def replay(self, given: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    def replay(self, given: tuple[Tensor | None, ...], begun: Mapping[int, Tensor]) -> tuple[Tensor | None, ...]:
         """Gradients that can be differentiated again."""
         variant, traced = self.variant, self.variant.traced
         assert variant.split is not None
-        outputs = variant.split.forward.outputs
-        kept = [variant.originals.get(v, v) for v in outputs[len(outputs) - variant.split.saved :]]
+        kept = [variant.originals.get(v, v) for v in variant.split.kept(variant.split.forward.outputs)]
         arrays = dict(zip(kept, self.saved, strict=True))
         arrays.update((v, self.found[place][0]) for v, place in traced.known.items() if place in self.found)
         alone = traced.independent(list(arrays))
         known = {v: wrap(array, v.dtype) for (v, array), free in zip(arrays.items(), alone, strict=True) if free}
         changed = {i for i, (a, b) in enumerate(zip(self.versions, self.versions_now(), strict=True)) if a != b} | variant.written
-        backward = self.backward(given)
-        found = traced.replay_gradients(self.leaves, given, known, sorted(changed), backward.graph)
+        backward = self.backward(given, begun)
+        found = traced.replay_gradients(self.leaves, given, known, sorted(changed), backward.graph, tuple(begun.values()))
         return tuple(None if place is None else found[place] for place in backward.places)
 
     def input(self, position: int) -> Array:

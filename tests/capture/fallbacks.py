@@ -7,6 +7,7 @@ FALLBACKS: dict[str, str] = {
     "the_same_tensor_written": _SHARED,
     "arguments_that_overlap": _SHARED,
     "an_argument_that_is_state": _SHARED,
+    "an_argument_that_overlaps_itself": _SHARED,
     # the caller's tensor would become part of the tape
     "gradients_into_an_argument": "gradients would flow into a tensor from outside",
     # the error comes with backward, not with the call

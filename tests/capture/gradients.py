@@ -383,3 +383,39 @@ def products_with_jacobians(compile: Compile):
     call = compile(lambda x: graphc.func.vjp(graphc.tanh, x)[1](x * 2)[0] + graphc.func.jvp(graphc.sin, (x,), (x,))[1])
     for _ in range(3):
         yield call(normal(3))
+
+
+@program()
+def gradients_added_to_others(compile: Compile):
+    call = compile(lambda x, w: x.sin() * w + x.exp() * 1.3 + w * 0.7)
+    x, w = leaf(40), leaf(40)
+    for i in range(3):
+        loss = (call(x, w) * call(x * 0.5, w)).sum() + (x * 0.77 - w * 0.3).sum() * i
+        yield graphc.autograd.grad(loss, (x, w))
+        (call(x, w).sum() + (w * 0.11).sum()).backward()
+        yield x, w
+
+
+@program()
+def what_one_gradient_needs_alone(compile: Compile):
+    class Both(graphc.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, noise):
+            ctx.set_materialize_grads(False)
+            ctx.save_for_backward(noise)
+            return x * noise, x + noise
+
+        @staticmethod
+        def backward(ctx, a, b):
+            (noise,) = ctx.saved_tensors
+            return a * noise.exp().sum() if b is None else b * b.sum(), None
+
+    def f(x):
+        return Both.apply(x * 1.5, graphc.rand(5))
+
+    call = compile(f)
+    for i in range(4):
+        x = leaf(5)
+        results = call(x)
+        (results[i % 2].sum() if i < 3 else sum(r.sum() for r in results)).backward()
+        yield x

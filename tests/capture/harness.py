@@ -1,4 +1,5 @@
-"""Capture programs: small eager programs that must show the same to the bit when what they compile is compiled.
+"""Capture programs: small eager programs that must show the same when what they compile is compiled: elements to the bit, strides
+and offsets, which memory is shared, what is on the tape, texts of errors.
 
 A program is a generator.  It builds its world, wraps what is to be compiled in `compile`, and yields whatever shall be compared:
 results, modules, optimizers, numbers.  It runs twice from one seed: with a `compile` that gives the function back, and with

@@ -67,6 +67,13 @@ def writes_chains(x):
     return x.add_(1).mul_(2).clamp_(-1, 3).neg_()
 
 
+def writes_a_column_of_windows(x):
+    """Views on the way have elements twice."""
+    x.unfold(0, 2, 1)[..., 0].add_(1)
+    x.view(-1).unfold(0, 4, 1)[1:].diagonal().mul_(3)
+    return x
+
+
 def writes_a_diagonal(x):
     """A strided view."""
     x[:2].diagonal().fill_(7)
@@ -84,7 +91,8 @@ def _writing(function):
 
 
 for _function in (writes_a_row, writes_a_column, writes_through_views, swaps_rows, writes_an_overlap, fills_and_copies,
-                  writes_by_index, writes_what_out_names, writes_chains, writes_a_diagonal):  # fmt: skip
+                  writes_by_index, writes_what_out_names, writes_chains, writes_a_column_of_windows,
+                  writes_a_diagonal):  # fmt: skip
     named(_function.__name__, _writing(_function))
 
 
@@ -109,6 +117,108 @@ def results_that_share(compile: Compile):
         a, b, c = call(normal(3))
         a.add_(10), c[0].zero_()
         yield a, b, c
+
+
+def _both(y, x):
+    h, turned = y
+    h.mul_(3)
+    (h * turned).sum().backward()
+
+
+def _second(y, x):
+    first, second = y
+    second.mul_(3)
+    (first * second).sum().backward()
+
+
+def _whole(y, x):
+    y.add_(1)
+    (y * y).sum().backward()
+
+
+def _off_the_tape(y, x):
+    with graphc.no_grad():
+        y.add_(1)
+    (y * 2).sum().backward()
+
+
+def whole_and_view(x):
+    """A result and a view of it."""
+    h = x * 2
+    return h, h.t()
+
+
+def views_that_overlap(x):
+    """Views of what is no result."""
+    h = x * 2
+    return h[:2], h[1:]
+
+
+def a_turned_result(x):
+    """Strides that are not row-major."""
+    return (x * 2).t()
+
+
+def a_part_of_a_result(x):
+    """An offset."""
+    return (x * 2)[1:, ::2]
+
+
+def a_view_of_an_argument(x):
+    """The argument's memory."""
+    return x.view(-1)
+
+
+def the_argument_itself(x):
+    """The very same tensor."""
+    return x
+
+
+def a_saved_result(x):
+    """What backward reads."""
+    return x.exp()
+
+
+def _sharing_on_the_tape(function, use):
+    def body(compile: Compile):
+        call = compile(function)
+        for _ in range(3):
+            x = leaf(3, 3)
+            y = call(x)
+            yield y, y is x, outcome(use, y, x), x
+
+    return body
+
+
+for _function, _use in ((whole_and_view, _both), (views_that_overlap, _second), (a_turned_result, _whole),
+                        (a_part_of_a_result, _whole), (a_view_of_an_argument, _whole), (a_view_of_an_argument, _off_the_tape),
+                        (the_argument_itself, _off_the_tape), (a_saved_result, _whole)):  # fmt: skip
+    named(_function.__name__ + _use.__name__, _sharing_on_the_tape(_function, _use))
+
+
+@program(2)
+def results_that_are_spent(compile: Compile):
+    model = mlp()
+
+    def step(x):
+        loss = model(x).square().sum()
+        loss.backward()
+        return loss
+
+    call = compile(step)
+    for _ in range(3):
+        loss = call(normal(2, 4))
+        yield loss, outcome(loss.backward), model
+
+
+@program()
+def views_of_state(compile: Compile):
+    state = leaf(2, 3)
+    call = compile(lambda x: (state.detach()[1], state, state.t(), x * state))
+    for _ in range(3):
+        part, same, turned, product = call(normal(2, 3))
+        (turned.t() * product).sum().backward()
+        yield part, same is state, turned, state
 
 
 @program()
@@ -192,6 +302,14 @@ def an_argument_that_is_state(compile: Compile):
     yield call(normal(3)), state
     yield call(state), state
     yield call(state[:2]), state
+
+
+@program(2)
+def an_argument_that_overlaps_itself(compile: Compile):
+    call = compile(lambda x: x.mul_(2))
+    for _ in range(2):
+        x = normal(3)
+        yield outcome(call, x.expand(2, 3)), x
 
 
 @program()

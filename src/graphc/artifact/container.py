@@ -25,7 +25,8 @@ from graphc.artifact import zips
 from graphc.errors import ArtifactError
 
 FORMAT = "graphc"
-VERSION = 1
+VERSION = 2  # of what is written
+READ = (1, 2)  # version 1 has no list of programs, and no structure of state
 MANIFEST = "manifest.json"
 SCRIPT = "script.json"  # only a script has it
 ENTRY_LIMIT = 10_000
@@ -122,8 +123,8 @@ def _read(data: bytes) -> dict[str, bytes]:
     manifest = json.loads(whole[MANIFEST])
     if manifest.get("format") != FORMAT:
         raise ArtifactError("the manifest is not graphc's")
-    if manifest.get("version") != VERSION:
-        raise ArtifactError(f"format version {manifest.get('version')} is not the {VERSION} that this graphc reads")
+    if manifest.get("version") not in READ:
+        raise ArtifactError(f"format version {manifest.get('version')} is none of those that this graphc reads: {READ}")
     listed = manifest["entries"]
     if set(listed) != set(whole) - {MANIFEST}:
         raise ArtifactError("the entries are not those of the manifest")

@@ -6,187 +6,180 @@ in, does them only where the native code in the file is for another machine or n
 
 from __future__ import annotations
 
+import functools
 import json
-import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from graphc import dtypes
-from graphc.artifact import signing, weights
-from graphc.artifact.structure import is_array, read_tree
+from graphc.artifact import container, signing, weights
+from graphc.artifact.program import GRAPH, NATIVE_FACTS, Captured, Description, Parts, check, native_content, sizes_of
+from graphc.artifact.structure import is_array, leaf_count
+from graphc.artifact.variables import Variables, type_text
+from graphc.dim_patterns import Pattern
 from graphc.errors import ArtifactError, IRError, at_user_line
-from graphc.ir.loops import ENTRY
-from graphc.leases import Debt, is_out, lend
 from graphc.runtime.host import Resolve
-from graphc.runtime.link import linked, machine_signature
-from graphc.runtime.memory import aligned_empty
-from graphc.runtime.plan import Plan, Spec
-from graphc.runtime.prepared import PreparedMemory
-from graphc.runtime.program import Program
+from graphc.runtime.link import machine_signature
 from graphc.trees import Tree, flatten
 
-GRAPH, PLAN, SIGNATURE, WEIGHTS, NATIVE, NATIVE_FACTS = (
-    "graph.gct", "plan.json", "signature.json", "weights.safetensors", "native/code.o", "native/code.json",
-)  # fmt: skip
-CONSTANTS, NATIVE_CONSTANTS = "constants.json", "native/constants.o"  # where something depends on weights alone
+SIGNATURE, WEIGHTS = "signature.json", "weights.safetensors"
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What is run: plan and code, and those of what is done once: from the plan's inputs at `sources` it makes the last of them."""
-
-    plan: Plan
-    code: bytes
-    constants: Plan | None = None
-    constants_code: bytes = b""
-    sources: tuple[int, ...] = ()
-
-    def entries(self) -> dict[str, bytes]:
-        """The entries of a file."""
-        found = {PLAN: json.dumps(self.plan.to_json()).encode(), NATIVE: self.code}
-        if self.constants is not None:
-            found[CONSTANTS] = json.dumps({"plan": self.constants.to_json(), "sources": self.sources}).encode()
-            found[NATIVE_CONSTANTS] = self.constants_code
-        return found
-
-    @classmethod
-    def of(cls, entries: Mapping[str, bytes]) -> Parts:
-        """What `entries` wrote.  Raises KeyError, TypeError or ValueError."""
-        plan, code = Plan.from_json(json.loads(entries[PLAN])), entries[NATIVE]
-        if CONSTANTS not in entries:
-            return cls(plan, code)
-        constants = json.loads(entries[CONSTANTS])
-        sources = tuple(int(i) for i in constants["sources"])
-        return cls(plan, code, Plan.from_json(constants["plan"]), entries[NATIVE_CONSTANTS], sources)
-
-
-Rebuild = Callable[[str], Parts]
-
-
-def native_content(entries: Mapping[str, bytes], machine: str) -> bytes:
-    """What a signature of native code covers: the code and everything it belongs to."""
-    parts = [b"graphc native 1", entries[GRAPH], entries[PLAN], machine.encode(), entries[NATIVE]]
-    if CONSTANTS in entries or NATIVE_CONSTANTS in entries:
-        parts = [b"graphc native 2", *parts[1:], entries[CONSTANTS], entries[NATIVE_CONSTANTS]]
-    return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+Rebuild = Callable[[str, Pattern | None, Mapping[str, int]], Parts]
+Wrap = Callable[[Array], Any]
+# What serves calls of a kind, its symbols' values, and which leaf of the call each argument is (empty where that is their order).
+Served = tuple[Captured, Mapping[str, int], Sequence[int]]
+MOST_SERVED = 1024  # kinds of calls that are known
 
 
 class Loaded:
-    """A compiled function read from a file.  Call it as the original; arrays or graphc tensors in, the same out.
+    """What was compiled, read from a file.  Call it as the original; arrays or graphc tensors in, the same out.
 
-    `state_dict()`: its parameters and state as arrays by name (the very memory the program reads).
+    state_dict(), load_state_dict(): its parameters and state.   train(), eval(): which of the captured modes calls run.
+    save(path): a file of it as it is now.   Methods that were saved with it are called by their names.
     """
 
+    training: bool | None  # the mode of calls; None where it was captured without one
+
     def __init__(
-        self,
-        name: str,
-        parts: Parts,
-        signature: Mapping[str, Any],
-        arrays: dict[str, Array],
-        wrap: Callable[[Array], Any] | None,
-        resolve: Resolve | None,
+        self, name: str, programs: Sequence[Captured], variables: Variables, wrap: Wrap | None, entries: Mapping[str, bytes]
     ) -> None:
-        plan = parts.plan
-        self.name, self.plan = name, plan
-        self._program, self._wrap, self._arrays = _linked(plan, parts.code, resolve), wrap, arrays
-        states = [arrays[n] for n in signature["states"]]
-        self._state_addresses = [_address(a) for a in states]
-        prepared = 0 if parts.constants is None else len(parts.constants.outputs)
-        self._argument_specs = plan.inputs[: len(plan.inputs) - len(states) - prepared]
-        self._constants = None if parts.constants is None else _linked(parts.constants, parts.constants_code, resolve)
-        self._sources = [self._state_addresses[i - len(self._argument_specs)] for i in parts.sources]
-        self._prepared: tuple[PreparedMemory, Debt] | None = None
-        self.lent: Debt = None
-        self._written = [i for i in plan.written if i < len(self._argument_specs)]
-        self._result_count = int(signature["result_count"])
-        self._arguments = read_tree(signature["arguments"], len(self._argument_specs))
-        self._results = read_tree(signature["results"], self._result_count)
-        self._keywords: tuple[str, ...] = self._arguments.children[1].value
-        self._lock = threading.Lock()  # states are written in place
+        self.name, self.training = name, programs[0].description.training
+        self._programs, self._variables, self._wrap, self._entries = programs, variables, wrap, entries
+        self._served: dict[Any, Served] = {}
 
     def __repr__(self) -> str:
-        return f"<graphc.Loaded {self.name}({', '.join(map(str, self._argument_specs))})>"
+        return f"<graphc.Loaded {' or '.join(self._titled(program) for program in self._programs)}>"
 
-    def state_dict(self) -> dict[str, Array]:
-        """Parameters and state by name.  While any of the arrays is held, what is made of them once is made at every call."""
-        return {name: lend(self, array) for name, array in self._arrays.items()}
+    def _titled(self, program: Captured) -> str:
+        method, modes = program.description.method, {p.description.training for p in self._programs}
+        mode = "" if len(modes) == 1 else " in training" if program.description.training else " in evaluation"
+        return f"{self.name}{method and '.'}{method}{program}{mode}"
+
+    def state_dict(self) -> Any:
+        """Parameters and state.  Of a module, what its own ``load_state_dict`` takes; of a function, a dict of the modules,
+        optimizers and tensors that it names, each with what that one's takes.  Arrays are the very memory that the programs read:
+        while any of them is held, what is made of them once is made at every call.
+        """
+        return self._variables.state_dict()
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True) -> None:
+        """Copy tensors, arrays and numbers into parameters and state.
+
+        strict: the state dict has everything that `state_dict` gives, and nothing else; without, what is missing stays as it is.
+        Raises ValueError naming what does not fit; then nothing has changed.
+        """
+        self._variables.load_state_dict(state_dict, strict)
+
+    def train(self, mode: bool = True) -> Loaded:
+        """Run what was captured in training mode, or in evaluation mode.  Raises ArtifactError where nothing was."""
+        if all(program.description.training is not bool(mode) for program in self._programs):
+            wanted, one = ("training", "train()") if mode else ("evaluation", "eval()")
+            message = f"{self.name}: the artifact holds nothing of {wanted} mode; call the compiled module after {one} before save"
+            raise ArtifactError(at_user_line(message))
+        self.training = bool(mode)
+        return self
+
+    def eval(self) -> Loaded:
+        """``train(False)``."""
+        return self.train(False)
+
+    def save(self, path: container.Place) -> None:
+        """Write the same programs with the parameters and state of now.  An existing file stays whole on any error (OSError)."""
+        with self._variables.lock:
+            written = {**self._entries, WEIGHTS: weights.to_bytes(self._variables.arrays)}
+        container.write(path, written)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run.
 
         Raises TypeError for another structure of arguments, ArtifactError for other dtypes or shapes, IndexError as eager would.
         """
-        if kwargs.keys() == set(self._keywords):
-            kwargs = {name: kwargs[name] for name in self._keywords}
+        return self._call("", args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        programs = self.__dict__.get("_programs", ())
+        if not name or name.startswith("_") or all(program.description.method != name for program in programs):
+            raise AttributeError(f"the artifact has no method or attribute {name!r}")
+        return functools.partial(self._called, name)
+
+    def _called(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
+        return self._call(method, args, kwargs)
+
+    def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         leaves, tree = flatten((args, kwargs), is_array)
-        if tree != self._arguments and not _same_in_a_file(tree, self._arguments):
-            given, wanted = map(_shown, (tree, self._arguments))
-            message = f"{self.name}: called with {given}, the artifact was made for {wanted} (* stands for a tensor)"
-            raise TypeError(at_user_line(message))
-        arrays = [self._array(i, leaf, spec) for i, (leaf, spec) in enumerate(zip(leaves, self._argument_specs, strict=True))]
-        held = [np.require(a, requirements=("C", "A")) for a in arrays]
-        for i in self._written:  # an argument that shares memory with a written one is read from a copy
-            held = [
-                h.copy() if j != i and j not in self._written and np.may_share_memory(held[i], h) else h for j, h in enumerate(held)
-            ]
-        outputs = [aligned_empty(_shape(spec), spec.dtype.numpy) for spec in self.plan.outputs]
-        with self._lock:
-            inputs = [*(_address(a) for a in held), *self._state_addresses, *self._prepared_addresses()]
-            self._program(inputs, [address for _, address in outputs])
-        for i in self._written:
-            if held[i] is not arrays[i]:
-                np.copyto(arrays[i], held[i])
-        results = [array for array, _ in outputs[: self._result_count]]
-        if self._wrap is not None and not any(isinstance(leaf, np.ndarray) for leaf in leaves):
-            results = [self._wrap(array) for array in results]
-        return self._results.unflatten(results)
+        arrays = [leaf if isinstance(leaf, np.ndarray) else leaf.detach().numpy() for leaf in leaves]
+        key = (method, self.training, tree, *[(array.dtype, array.shape) for array in arrays])
+        found = self._served.get(key)
+        if found is None:
+            found = self._chosen(method, tree, arrays)
+            if len(self._served) >= MOST_SERVED:
+                self._served.clear()
+            self._served[key] = found
+        program, sizes, order = found
+        if order:
+            arrays = [arrays[i] for i in order]
+        for i in program.written:
+            if not arrays[i].flags.writeable:
+                raise ArtifactError(at_user_line(f"{self.name}: argument {i} is read-only, and the program writes to it"))
+        results = program.run(arrays, sizes)
+        if self._wrap is None or any(isinstance(leaf, np.ndarray) for leaf in leaves):
+            return program.results(results, results, sizes)
+        return program.results([self._wrap(array) for array in results], results, sizes)
 
-    def _prepared_addresses(self) -> list[int]:
-        """Where the results are that depend on weights alone: made first, and again when somebody may have written to weights."""
-        if self._constants is None:
-            return []
-        lent = self.lent
-        known = self._prepared
-        if known is None or known[1] is not lent or is_out(lent):
-            memory = PreparedMemory(self._constants, self._sources, None if known is None else known[0].arena)
-            known = self._prepared = memory, lent
-        return known[0].addresses
-
-    def _array(self, position: int, leaf: Any, spec: Spec) -> Array:
-        array = leaf if isinstance(leaf, np.ndarray) else leaf.detach().numpy()
-        if tuple(array.shape) != spec.shape or array.dtype != spec.dtype.numpy:
-            try:
-                element = dtypes.from_numpy(array.dtype).short
-            except TypeError:
-                element = str(array.dtype)
-            seen = f"{element}[{', '.join(map(str, array.shape))}]"
-            message = f"{self.name}: argument {position} is {seen}, the artifact's signature says {spec}"
+    def _chosen(self, method: str, tree: Tree, arrays: Sequence[Array]) -> Served:
+        """What serves a call.  Raises TypeError for another structure, ArtifactError for other dtypes or sizes, or another mode."""
+        known = [p for p in self._programs if p.description.method == method and p.description.training in (None, self.training)]
+        if not known:
+            mode = "training" if self.training else "evaluation"
+            message = f"{self.name}{method and '.'}{method}: the artifact holds nothing of {mode} mode of it"
             raise ArtifactError(at_user_line(message))
-        if position in self._written and not array.flags.writeable:
-            raise ArtifactError(at_user_line(f"{self.name}: argument {position} is read-only, and the program writes to it"))
-        return array
+        structured = []
+        for program in known:
+            own, order = _ordered(tree, program.description.arguments.children[1].value)
+            if own == program.description.arguments or _same_in_a_file(own, program.description.arguments):
+                structured.append(program)
+                given = [arrays[i] for i in order]
+                sizes = program.sizes(given)
+                if sizes is not None:
+                    return program, sizes, () if order == [*range(len(order))] else order
+        if not structured:
+            wanted = " or ".join(dict.fromkeys(_shown(program.description.arguments) for program in known))
+            message = f"{self.name}: called with {_shown(tree)}, the artifact was made for {wanted} (* stands for a tensor)"
+            raise TypeError(at_user_line(message))
+        raise ArtifactError(at_user_line(f"{self.name}: {_mismatch(structured, given)}"))
 
 
-def _linked(plan: Plan, code: bytes, resolve: Resolve | None) -> Program:
-    return Program(plan, linked(code, [ENTRY]), resolve)
+def _ordered(tree: Tree, names: Sequence[str]) -> tuple[Tree, list[int]]:
+    """The structure of a call with its keyword arguments in the order of `names`, where they are those, and which of the call's
+    leaves its leaves are."""
+    positional, keywords = tree.children
+    end = leaf_count(positional)
+    order, children, at = list(range(end)), {}, {}
+    for name, child in zip(keywords.value, keywords.children, strict=True):
+        children[name], at[name] = child, range(end, end + leaf_count(child))
+        end = at[name].stop
+    names = names if set(names) == children.keys() else keywords.value
+    for name in names:
+        order += at[name]
+    return Tree("tuple", None, (positional, Tree("dict", tuple(names), tuple(children[n] for n in names)))), order
+
+
+def _mismatch(programs: Sequence[Captured], arrays: Sequence[Array]) -> str:
+    """What to say of arguments that no program serves."""
+    if len(programs) == 1 and programs[0].pattern is None:
+        for i, (array, spec) in enumerate(zip(arrays, programs[0].specs, strict=True)):
+            if array.dtype != spec.dtype.numpy or array.shape != spec.shape:
+                return f"argument {i} is {type_text(array)}, the artifact's signature says {spec}"
+    known = [p.pattern.broken([a.shape for a in arrays]) for p in programs if p.pattern is not None and p.has_dtypes_of(arrays)]
+    reason = next((f", and needs {' and '.join(map(str, facts))}" for facts in known if facts), "")
+    return f"called with ({', '.join(map(type_text, arrays))}), the artifact serves {' or '.join(map(str, programs))}{reason}"
 
 
 def _shown(arguments: Tree) -> str:
     positional, keywords = arguments.children
     return f"{tuple(positional.children)} {dict(zip(keywords.value, keywords.children, strict=True))}"
-
-
-def _address(array: Array) -> int:
-    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
-
-
-def _shape(spec: Spec) -> tuple[int, ...]:
-    return tuple(map(int, spec.shape))
 
 
 def _same_in_a_file(tree: Tree, arguments: Tree) -> bool:
@@ -200,7 +193,7 @@ def _same_in_a_file(tree: Tree, arguments: Tree) -> bool:
 def loaded_from(
     entries: Mapping[str, bytes],
     *,
-    wrap: Callable[[Array], Any] | None = None,
+    wrap: Wrap | None = None,
     rebuild: Rebuild | None = None,
     resolve: Resolve | None = None,
 ) -> Loaded:
@@ -214,15 +207,29 @@ def loaded_from(
     """
     try:
         signature = json.loads(entries[SIGNATURE])
-        arrays = weights.from_bytes(entries[WEIGHTS])
-        graph_text = entries[GRAPH].decode()
-        parts = Parts.of(entries) if _is_trusted(entries) else _rebuilt(graph_text, rebuild)
-        _check(parts, signature, arrays)
-        return Loaded(str(signature["name"]), parts, signature, arrays, wrap, resolve)
+        variables = Variables.of(weights.from_bytes(entries[WEIGHTS]), signature.get("state"))
+        programs = []
+        for described in signature.get("programs", [signature]):  # files of version 1 have one program, and no list
+            own = _entries_in(entries, described.get("folder", ""))
+            parts = Parts.of(own) if _is_trusted(own) else _rebuilt(own, rebuild)
+            prepared = 0 if parts.constants is None else len(parts.constants.outputs)
+            count = len(parts.plan.inputs) - len(described["states"]) - prepared
+            description = Description.from_json(described, count)
+            check(parts, description, variables.arrays)
+            programs.append(Captured(parts, description, variables, resolve))
+        if not programs:
+            raise ArtifactError("it holds no program")
+        kept = {name: data for name, data in entries.items() if name != WEIGHTS}
+        return Loaded(str(signature["name"]), programs, variables, wrap, kept)
     except (
         IRError, KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError, SyntaxError, RecursionError,
     ) as error:  # fmt: skip
         raise ArtifactError(f"its parts do not fit together ({type(error).__name__}: {error})") from error
+
+
+def _entries_in(entries: Mapping[str, bytes], folder: str) -> dict[str, bytes]:
+    """The entries of one program, without the folder's name."""
+    return {name.removeprefix(folder): data for name, data in entries.items() if name.startswith(folder)}
 
 
 def _is_trusted(entries: Mapping[str, bytes]) -> bool:
@@ -233,37 +240,13 @@ def _is_trusted(entries: Mapping[str, bytes]) -> bool:
     return signing.is_signed(native_content(entries, facts["machine"]), facts["signature"])
 
 
-def _rebuilt(graph_text: str, rebuild: Rebuild | None) -> Parts:
+def _rebuilt(entries: Mapping[str, bytes], rebuild: Rebuild | None) -> Parts:
     if rebuild is None:
         raise ArtifactError(
             "its native code is not for this machine or not signed by this user, and nothing can compile it again here"
         )
+    pattern, example = sizes_of(entries)
     try:
-        return rebuild(graph_text)
+        return rebuild(entries[GRAPH].decode(), pattern, example)
     except (IRError, RecursionError) as error:
         raise ArtifactError(f"its graph is not valid: {error}") from error
-
-
-def _check(parts: Parts, signature: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-    """The plan's inputs are the arguments, then the states, each with a weight of its type, then what is made of states once."""
-    plan, once = parts.plan, parts.constants
-    states, count = signature["states"], signature["result_count"]
-    made = () if once is None else once.outputs
-    states_end = len(plan.inputs) - len(made)
-    if not isinstance(states, list) or len(set(states)) != len(states) or len(states) > states_end:
-        raise ArtifactError("its signature does not fit its plan")
-    if plan.inputs[states_end:] != made or (once is None and parts.sources):
-        raise ArtifactError("its plans do not fit together")
-    lasting = {*range(states_end - len(states), states_end)} - {*plan.written}
-    if once is not None and (
-        not lasting.issuperset(parts.sources) or once.inputs != tuple(plan.inputs[i] for i in parts.sources) or once.written
-    ):
-        raise ArtifactError("its plans do not fit together")
-    if type(count) is not int or not 0 <= count <= len(plan.outputs):
-        raise ArtifactError("its signature does not fit its plan")
-    for state, spec in zip(states, plan.inputs[states_end - len(states) : states_end], strict=True):
-        array = arrays[state]
-        if array.dtype != spec.dtype.numpy or array.shape != spec.shape:
-            raise ArtifactError(f"weight {state} does not have the type {spec} that the plan needs")
-    if any(not isinstance(d, int) for spec in (*plan.inputs, *plan.outputs) for d in spec.shape):
-        raise ArtifactError("symbolic sizes in an artifact are not supported by this version")

@@ -22,7 +22,7 @@ def read_tree(data: Any, leaves: int) -> Tree:
     """The tree that `data` says, with exactly `leaves` leaves.  Raises ArtifactError."""
     try:
         tree = Tree.from_json(data)
-        count = _count(tree)
+        count = leaf_count(tree)
     except (TypeError, ValueError, RecursionError) as error:
         raise ArtifactError(f"a structure in it cannot be read ({error})") from None
     if count != leaves:
@@ -30,10 +30,10 @@ def read_tree(data: Any, leaves: int) -> Tree:
     return tree
 
 
-def _count(tree: Tree) -> int:
+def leaf_count(tree: Tree) -> int:
     """How many leaves; raises ValueError or TypeError for a tree that `unflatten` would trip over."""
     if tree.kind == "leaf":
         return 1
-    if tree.kind == "dict" and len(set(tree.value)) != len(tree.children):
+    if tree.kind == "dict" and not len(set(tree.value)) == len(tree.value) == len(tree.children):
         raise ValueError("a dict with another number of keys than values")
-    return sum(map(_count, tree.children))
+    return sum(map(leaf_count, tree.children))

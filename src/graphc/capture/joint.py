@@ -7,13 +7,13 @@ A gradient that does not arrive is no zero: what depends on it alone does not ru
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from graphc.dim_answers import answering, current_answerer
 from graphc.eager import autograd
 from graphc.eager.modes import modes
-from graphc.eager.tape import Node
+from graphc.eager.tape import Node, Packed
 from graphc.eager.tensor import Tensor
 from graphc.errors import TraceError, at_user_line
 from graphc.ir.graph import Graph, Value
@@ -34,10 +34,13 @@ class Joint:
         sizes = () if questions is None else (questions.must_be_revised, len(questions.facts))
         return len(tracer.states), len(tracer.scalars), *sizes
 
-    def gradients(self, present: Sequence[int]) -> tuple[Tensor | None, ...]:
+    def gradients(self, present: Sequence[int], begun: Mapping[int, Tensor] | None = None) -> tuple[Tensor | None, ...]:
         """Traced gradients with respect to each of `wanted`, where these of the roots have one.  They are on the tape, which tells
-        what second derivatives go through.  Raises TraceError where backward fails."""
-        roots, given = ([listed[i] for i in present] for listed in (self.roots, self.given))
+        what second derivatives go through.   begun: what has come to some of `wanted` before, which theirs are added to.  Raises
+        TraceError where backward fails."""
+        begun = begun or {}
+        roots = [*(self.wanted[i] for i in begun), *(self.roots[i] for i in present)]
+        given = [*begun.values(), *(self.given[i] for i in present)]
         try:
             return autograd.grad(roots, self.wanted, given, create_graph=True, allow_unused=True)
         except TraceError:
@@ -45,8 +48,9 @@ class Joint:
         except Exception as error:  # eager code raises it when backward is called, if it ever is
             raise TraceError(f"backward from the results fails: {error}") from error
 
-    def graph(self, present: Sequence[int], inputs: Sequence[Value]) -> tuple[Graph, list[int | None]]:
-        """A graph of those gradients, with the joint graph's `inputs`; which of its outputs is each, None for none.
+    def graph(self, present: Sequence[int], begun: Sequence[int], inputs: Sequence[Value]) -> tuple[Graph, list[int | None]]:
+        """A graph of those gradients, with the joint graph's `inputs` and one for each of `begun`; which of its outputs is each,
+        None for none.
 
         Raises TraceError where that reads tensors from outside, or asks of sizes, what the trace did not.
         """
@@ -55,49 +59,77 @@ class Joint:
         known = self._asked()
         try:
             with answering(self.questions):
-                found = self.gradients(present)
+                come: list[Value] = []
+                found = self.gradients(present, {i: gradient_of(self.tracer, self.wanted[i], come, "begun") for i in begun})
                 outputs = [self.tracer.value_of(g) for g in found if g is not None]
         finally:
             modes.tracer, modes.watchers = before
         if known != self._asked():
             raise TraceError(at_user_line("gradients of some results alone depend on what the others do not"))
         places = iter(range(len(outputs)))
-        return self.tracer.builder.graph("gradients", inputs, outputs), [None if g is None else next(places) for g in found]
+        graph = self.tracer.builder.graph("gradients", (*inputs, *come), outputs)
+        return graph, [None if g is None else next(places) for g in found]
 
 
-def differentiated(tracer: Any, results: list[Tensor]) -> tuple[list[int], list[Any], list[Tensor], Joint | None]:
-    """(results with a gradient, what it is with respect to, the gradients, what makes those of some results alone)."""
-    positions = [i for i, x in enumerate(results) if x.requires_grad and not _is_freed(x)]
-    tensors = {id(t): t for t in (*tracer.kept, *(results[i] for i in positions))}
-    for i in positions:  # a result that is itself a source
-        if results[i].is_leaf:
-            tracer.note_source(results[i])
+def gradient_of(tracer: Any, x: Tensor, among: list[Value], name: str) -> Tensor:
+    """The traced gradient of a tensor, which is given: a graph input, put at the end of `among`."""
+    g: Tensor = tracer.tensor(tracer.input(among, name, TensorType(x.dtype, tuple(x._array.shape)), "input"))
+    g._requires_grad = True
+    return g
+
+
+class Differentiated(NamedTuple):
+    """sources: what results are differentiated by.   gradients: of each.   joint: what makes other gradients.   saved: what the
+    tape keeps for backward, as it is at the end."""
+
+    sources: list[Any]
+    gradients: list[Tensor]
+    joint: Joint
+    saved: list[Tensor]
+
+
+def differentiated(tracer: Any, results: list[Tensor]) -> Differentiated:
+    """What results that gradients flow through are differentiated by.
+
+    Raises TraceError where they depend on no tensor from outside.
+    """
     targets = dict(tracer.sources)
+    tensors = {id(t): t for t in tracer.kept}
     wanted = [tensors[key] for key in targets]
-    if not positions or not wanted:
-        return [], [], [], None
-    given = []
-    for i in positions:
-        type_ = TensorType(results[i].dtype, tuple(results[i]._array.shape))
-        given.append(tracer.tensor(tracer.input(tracer.gradients, "gradient", type_, "input")))
-        given[-1]._requires_grad = True
-    joint = Joint(tracer, [results[i] for i in positions], given, wanted)
-    found = joint.gradients(range(len(positions)))
+    if not wanted:
+        raise TraceError(at_user_line("gradients would flow to a tensor that the code makes"))
+    joint = Joint(tracer, results, [gradient_of(tracer, x, tracer.gradients, "gradient") for x in results], wanted)
+    saved = list(_saved_by(tracer, results))
+    found = joint.gradients(range(len(results)))
     used = [i for i, g in enumerate(found) if g is not None]
     joint.wanted = [wanted[i] for i in used]
     sources = list(targets.values())
-    return positions, [sources[i] for i in used], [g for g in found if g is not None], joint if len(positions) > 1 else None
+    return Differentiated([sources[i] for i in used], [g for g in found if g is not None], joint, saved)
 
 
-def _is_freed(x: Tensor) -> bool:
-    """Whether backward from x would meet a node that was freed."""
-    stack = [x.grad_fn]
+def _nodes_behind(results: Sequence[Tensor]) -> Iterator[Node]:
+    """The nodes that backward from results meets."""
+    stack = [x.grad_fn for x in results]
     seen: set[int] = set()
     while stack:
         node = stack.pop()
         if type(node) is Node and id(node) not in seen:
-            if node.freed:
-                return True
+            yield node
             seen.add(id(node))
             stack.extend(e[0] for e in node.edges if e is not None)
-    return False
+
+
+def _saved_by(tracer: Any, results: Sequence[Tensor]) -> Iterator[Tensor]:
+    """The tensors of the trace, or from outside, that the tape keeps for backward from results."""
+    for node in _nodes_behind(results):
+        for saved in (*(node.saved or ()), *node.saved_outputs):
+            if saved is not None and type(saved) is not Packed:
+                x, version = saved
+                cell = x._storage.cell
+                if x._storage.version == version and (cell is None or cell.tracer is tracer):
+                    yield x
+
+
+def is_freed(x: Tensor) -> bool:
+    """Whether backward from x would meet a node that was freed."""
+    return any(node.freed for node in _nodes_behind([x]))

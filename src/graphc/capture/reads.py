@@ -22,7 +22,8 @@ from graphc.capture.live import Step as Arithmetic
 from graphc.capture.questions import Asked, Call, Fork, Question, Sized, SizeFact, Source, Step, listed, multiple
 from graphc.capture.sizes import LEAST, Questions, Symbol
 from graphc.capture.stages import computing, worth_keeping
-from graphc.capture.tracer import Cell, Traced, Tracer
+from graphc.capture.traced import Traced
+from graphc.capture.tracer import Cell, Tracer
 from graphc.dim_answers import answer_from_now, answering, is_answered
 from graphc.dims import Dim, Size, evaluate, substitute
 from graphc.eager.modes import modes

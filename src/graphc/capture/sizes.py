@@ -1,114 +1,25 @@
 """Which sizes of arguments a trace leaves open, and what it learnt of them while it ran.
 
-Enters: shapes of arguments, dims that are to be symbols, questions about them (`graphc.dim_answers`).  Leaves: a `Pattern` that
-other shapes match or not, with the facts that the traced code relied on.
+Enters: a `Pattern` of shapes with symbols, questions about them (`graphc.dim_answers`).  Leaves: answers, and the facts that the
+traced code relied on.
 Never here: tracing, which dims are worth a symbol (graphc.dynamic).
 
 A question is answered from the sizes at hand.  An answer that other sizes might not give becomes a fact, which every call's sizes
 must agree with.  Where a size must be a number, or two expressions of different form are equal, no fact is enough: the code has to
-be traced again with that size settled, or known to be a multiple of something (`Pattern.revised`).
+be traced again with that size settled, or known to be a multiple of something (`Questions.revised`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
+from graphc.dim_patterns import LEAST, Fact, Pattern, Shapes, Symbol, settled, settled_tree
 from graphc.dim_rules import terms_of
 from graphc.dims import Dim, Size, bounds, evaluate, free, split, substitute
 from graphc.errors import line_text, user_location
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import TensorType
-from graphc.trees import Tree
-
-Shapes = tuple[tuple[Size, ...], ...]
-LEAST = 2  # sizes 0 and 1 have programs of their own: what is empty, or the same for all, is another computation
-
-
-class Symbol(NamedTuple):
-    """A symbolic size: its name, its range, and what it is a multiple of."""
-
-    name: str
-    low: int = LEAST
-    high: int | None = None
-    factor: int = 1
-
-    def size(self) -> Size:
-        """The expression that stands for the size.  Its symbol is a ``factor``-th of it."""
-        high = None if self.high is None else self.high // self.factor
-        return Dim.symbol(self.name, max(-(-self.low // self.factor), 1), high) * self.factor
-
-    def value(self, size: int) -> int | None:
-        """What the symbol is where the size is `size`; None where it cannot be that."""
-        if size < self.low or (self.high is not None and size > self.high) or size % self.factor:
-            return None
-        return size // self.factor
-
-
-class Fact(NamedTuple):
-    """``size relation 0``, and the line whose question it answers."""
-
-    size: Size
-    relation: str
-    line: str = ""
-
-    def holds(self, values: Mapping[str, int]) -> bool:
-        """Whether it is so for these values of the symbols."""
-        number = evaluate(self.size, values)
-        return number > 0 if self.relation == ">" else number <= 0 if self.relation == "<=" else number != 0
-
-    def __str__(self) -> str:
-        return f"{self.size} {self.relation} 0{self.line}"
-
-
-class Pattern:
-    """Shapes of arguments with symbols in them.  places: dim by dim, a number or the symbol whose size it is."""
-
-    def __init__(self, places: Sequence[Sequence[int | Symbol]], facts: Sequence[Fact] = ()) -> None:
-        self.places = tuple(map(tuple, places))
-        self.symbols = {s.name: s for shape in self.places for s in shape if isinstance(s, Symbol)}
-        self.facts = tuple(facts)
-
-    def shapes(self) -> Shapes:
-        """The arguments' shapes."""
-        sizes = {name: symbol.size() for name, symbol in self.symbols.items()}
-        return tuple(tuple(sizes[s.name] if isinstance(s, Symbol) else s for s in shape) for shape in self.places)
-
-    def values(self, shapes: Sequence[Sequence[int]]) -> dict[str, int] | None:
-        """What the symbols are for these shapes; None where they do not fit, or a fact does not hold."""
-        found: dict[str, int] = {}
-        for shape, sizes in zip(self.places, shapes, strict=True):
-            if len(shape) != len(sizes):
-                return None
-            for wanted, size in zip(shape, sizes, strict=True):
-                if not isinstance(wanted, Symbol):
-                    if wanted != size:
-                        return None
-                    continue
-                value = wanted.value(size)
-                if value is None or found.setdefault(wanted.name, value) != value:
-                    return None
-        return found if all(fact.holds(found) for fact in self.facts) else None
-
-    def revised(self, questions: Questions) -> Pattern:
-        """The pattern of a trace that asks what this one had to know: settled sizes, and multiples."""
-
-        def place(x: int | Symbol) -> int | Symbol:
-            if not isinstance(x, Symbol):
-                return x
-            if x.name in questions.needed:
-                return questions.values[x.name] * x.factor
-            return x._replace(factor=x.factor * questions.factors.get(x.name, 1))
-
-        return Pattern([[place(x) for x in shape] for shape in self.places])
-
-    def described(self) -> list[str]:
-        """Ranges and facts, one a line."""
-        ranges = [
-            f"{s.low} <= {s.name}{'' if s.high is None else f' <= {s.high}'}" if s.factor == 1 else f"{s.factor}*{s.name}"
-            for s in self.symbols.values()
-        ]
-        return [*ranges, *map(str, self.facts)]
 
 
 class Need(NamedTuple):
@@ -138,6 +49,18 @@ class Questions:
         """A size that no argument has is a symbol too."""
         self.values[name] = value
         self.opened[name] = None
+
+    def revised(self, pattern: Pattern) -> Pattern:
+        """The pattern of a trace that asks what this one had to know: settled sizes, and multiples."""
+
+        def place(x: int | Symbol) -> int | Symbol:
+            if not isinstance(x, Symbol):
+                return x
+            if x.name in self.needed:
+                return self.values[x.name] * x.factor
+            return x._replace(factor=x.factor * self.factors.get(x.name, 1))
+
+        return Pattern([[place(x) for x in shape] for shape in pattern.places])
 
     def revise(self, revisions: dict[str, Size]) -> None:
         """Note what sizes of no argument must be in the next trace: a multiple of a factor, another size that was there before, 0
@@ -217,27 +140,6 @@ class Questions:
 
 def _is_nothing(size: Size) -> bool:
     return type(size) is int and size == 0
-
-
-def settled(value: Any, values: Mapping[str, int]) -> Any:
-    """An attribute, a shape or a static part of a result with numbers for sizes; the very same where it has none."""
-    if isinstance(value, Dim):
-        return evaluate(value, values)
-    if isinstance(value, slice):
-        return slice(*(settled(x, values) for x in (value.start, value.stop, value.step)))
-    if isinstance(value, tuple) and value:
-        parts = [settled(x, values) for x in value]
-        if all(a is b for a, b in zip(parts, value, strict=True)):
-            return value
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    return value
-
-
-def settled_tree(tree: Tree, values: Mapping[str, int]) -> Tree:
-    """A structure whose static parts are numbers where they were sizes."""
-    children = tuple(settled_tree(child, values) for child in tree.children)
-    value = settled(tree.value, values) if tree.kind == "static" else tree.value
-    return Tree(tree.kind, value, children)
 
 
 def settled_graph(graph: Graph, values: Mapping[str, int]) -> Graph:

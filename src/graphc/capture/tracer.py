@@ -10,33 +10,32 @@ Nothing outside is changed by a trace: what the code did to outside tensors is r
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
-import numpy as np
-
-from graphc.capture.aliases import Alias, add_roots, find_aliases, with_aliases
-from graphc.capture.attributes import MOST_RESTARTS, Attributes, ModeWrite, Read, Write
-from graphc.capture.joint import Joint, differentiated
+from graphc.capture.aliases import add_roots, find_aliases
+from graphc.capture.attributes import MOST_RESTARTS, Attributes
+from graphc.capture.histories import histories_of, saved_of
+from graphc.capture.joint import differentiated, is_freed
 from graphc.capture.layouts import stand_in_of
-from graphc.capture.live import Step, applied, elements_of, is_live, plain_numbers
+from graphc.capture.live import elements_of, is_live, plain_numbers
 from graphc.capture.outside import Capture, Snapshot, Target
-from graphc.capture.sizes import Shapes, settled, settled_tree
-from graphc.capture.stops import NOWHERE, Stops
+from graphc.capture.sizes import Shapes
+from graphc.capture.stops import Stops
+from graphc.capture.traced import Traced
 from graphc.dtypes import DType, from_numpy
 from graphc.eager.dispatch import traced as traced_tensor
 from graphc.eager.epoch import traces
 from graphc.eager.modes import modes
 from graphc.eager.storage import Storage
 from graphc.eager.tape import next_sequence
-from graphc.eager.tensor import Tensor, share, wrap
+from graphc.eager.tensor import Tensor, share
 from graphc.eager.views import written
 from graphc.errors import TraceError, at_user_line, user_location
-from graphc.ir.graph import Builder, Graph, Role, Value
+from graphc.ir.graph import Builder, Role, Value
 from graphc.ir.op import Host, Op, Shape, TensorType, shape_text
 from graphc.ops.arguments import cast
-from graphc.trees import Tree, flatten
+from graphc.trees import flatten
 
 
 class Cell:
@@ -53,156 +52,6 @@ class Cell:
         self.region = tracer.region if initial is None else None
         if tracer.reads is not None:
             tracer.reads.cells.add(self)
-
-
-class Traced:
-    """What a trace leaves.
-
-    graph: inputs are arguments, states, scalars, what was found (`found`) and, of a joint trace, gradients of results, in that
-      order; outputs are the results, then gradients of the sources (joint), then what `.grad` is set to.
-    states: where each state input's memory is.   scalars: (getter, dtype) of each scalar input, called at every call.
-    updates: for each of ``graph.updates``, which graph input it writes (an argument that is written has role ``state`` too).
-    grad_effects: (tensor or argument position, output position or None): what `.grad` is set to after a call.
-    none_grads: (tensor or argument position, whether `.grad` was None) of every `.grad` that was read: guards.
-    numbers: (dict, name, value) of every hyperparameter that the code read as a Python number: guards.
-    deferred: what to call after every run, such as the step of a learning rate's schedule.
-    aliases: results that share memory with an argument, an outside tensor or another result.
-    reads, writes: the attributes of modules that the code reads or sets and that move.  The tensors in those that are read are the
-      last arguments; those in what is set are among the results, of which the first `returned` are the function's.
-    reads_elements: whether the code asks for elements.   path: what it asked, in order, and what the answers were
-      (`capture.reads`): the trace is one of a call with the same answers.
-    found: the places (`capture.questions.Call`) of inputs that questions' programs found.   known: the places of all values that
-      they found.   gives: of a question's program, what its outputs are to `capture.reads`.
-    returned_numbers: which results the function gives as Python numbers, and what is made of each.
-    lasting: which states (their positions) the code neither writes nor differentiates by: parameters at inference, buffers.
-    requires_grad: of each result.   gradient_positions: which result each gradient input belongs to.   joint: what makes gradients
-      of some of them alone (`capture.joint.Joint`).
-    notes: what `explain` tells of the trace.   sizes: of the symbols, in a call that `at` is for.
-    """
-
-    def __init__(self, graph: Graph, tree: Tree, count: int) -> None:
-        self.graph, self.output_tree, self.result_count, self.returned = graph, tree, count, count
-        self.returned_numbers: dict[int, tuple[Step, ...]] = {}
-        self.path: list[tuple[Any, str]] = []
-        self.reads_elements = False
-        self.found: list[int] = []
-        self.known: dict[Value, int] = {}
-        self.gives: list[Any] = []
-        self.reads: list[Read] = []
-        self.writes: list[Write | ModeWrite] = []
-        self.notes: list[str] = []
-        self.arguments: list[int] = []
-        self.states: list[Capture] = []
-        self.scalars: list[tuple[Callable[[], float], DType]] = []
-        self.updates: list[int] = []
-        self.grad_effects: list[tuple[Target, int | None]] = []
-        self.none_grads: list[tuple[Target, bool]] = []
-        self.numbers: list[tuple[dict[str, Any], str, Any]] = []
-        self.deferred: list[Callable[[], None]] = []
-        self.aliases: list[Alias] = []
-        self.lasting: list[int] = []
-        self.requires_grad: list[bool] = []
-        self.gradient_positions: list[int] = []
-        self.differentiated: list[Target] = []
-        self.joint: Any = None
-        self.stops = Stops()
-        self.sizes: Mapping[str, int] = {}
-
-    def at(self, sizes: Mapping[str, int]) -> Traced:
-        """The same trace for a call whose symbolic sizes are `sizes`."""
-        made = copy.copy(self)
-        made.sizes, made.output_tree = sizes, settled_tree(self.output_tree, sizes)
-        made.aliases = [
-            Alias(a.position, a.source, a.argument, tuple((op, _settled_attrs(attrs, sizes)) for op, attrs in a.chain), a.same)
-            for a in self.aliases
-        ]
-        return made
-
-    def rebuild(self, outputs: Sequence[Any], leaves: Sequence[Tensor] | None = None) -> Any:
-        """The function's result from the graph's outputs, sharing memory as eager results do with tensor arguments `leaves`.  Sets
-        the attributes that the code sets."""
-        results = outputs[: self.result_count]
-        if self.aliases and leaves is not None:
-            results = with_aliases(self.aliases, results, leaves)
-        for write, value in [(write, write.value(results)) for write in self.writes]:
-            write.put(value)
-        if self.returned_numbers:
-            numbers = {i: applied(steps, results[i].item()) for i, steps in self.returned_numbers.items()}
-            results = [numbers.get(i, x) for i, x in enumerate(results)]
-        return self.output_tree.unflatten(results)
-
-    def all_leaves(self, leaves: list[Tensor]) -> list[Tensor]:
-        """The arguments of a call with those that no caller writes down: tensors in attributes."""
-        return leaves if not self.reads else [*leaves, *(x for read in self.reads for x in read.tensors())]
-
-    def sources(self, leaves: Sequence[Tensor]) -> list[Tensor]:
-        """The tensors that the gradients of a joint trace are with respect to, in order; `leaves`: this call's arguments."""
-        return [self.target(t, leaves) for t in self.differentiated]
-
-    @staticmethod
-    def target(target: Target, leaves: Sequence[Tensor]) -> Tensor:
-        """The tensor that `target` stands for in a call with arguments `leaves`."""
-        return leaves[target] if isinstance(target, int) else target
-
-    def replay_gradients(
-        self,
-        leaves: Sequence[Tensor],
-        given: Sequence[Tensor | None],
-        known: Mapping[Value, Tensor],
-        changed: Sequence[int],
-        graph: Graph | None = None,
-    ) -> tuple[Tensor, ...]:
-        """The gradients of a joint trace computed by eager operators, so that they can be differentiated again.
-
-        known: values kept from the call that depend on nothing differentiated.   changed: positions of graph inputs that are not
-        what they were at the call.   graph: of other gradients.  Raises RuntimeError where a gradient needs one of those.
-        """
-        first, last = (self.result_count, self.result_count + len(self.differentiated)) if graph is None else (0, None)
-        graph = graph or self.graph
-        wanted = graph.outputs[first:last]
-        values = {**known, **self._inputs_again(leaves, given)}
-        needed = {v for v in wanted if v not in known}
-        nodes = []
-        for node in reversed(graph.nodes):
-            if any(v in needed for v in node.outputs):
-                nodes.append(node)
-                needed.update(v for v in node.inputs if v not in known)
-        for i in changed:
-            if self.graph.inputs[i] in needed:
-                message = "create_graph: a tensor that gradients through compiled code are computed from has been modified since"
-                raise RuntimeError(at_user_line(f"{message}: {self.graph.inputs[i].type}"))
-        for node in reversed(nodes):
-            off = self.stops.of.get(node, NOWHERE)
-            operands = [values[v].detach() if i in off else values[v] for i, v in enumerate(node.inputs)]
-            outputs = node.op.run(*operands, **_settled_attrs(node.attrs, self.sizes))
-            values.update(zip(node.outputs, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))
-        return tuple(values[v] for v in wanted)
-
-    def _inputs_again(self, leaves: Sequence[Tensor], given: Sequence[Tensor | None]) -> dict[Value, Tensor]:
-        scalars = [wrap(np.asarray(getter(), dtype.numpy), dtype) for getter, dtype in self.scalars]
-        inputs = [*leaves, *(s.root() for s in self.states), *scalars]
-        values: dict[Value, Tensor] = dict(zip(self.graph.inputs, inputs, strict=False))
-        gradients = self.graph.inputs[len(self.graph.inputs) - len(self.gradient_positions) :]
-        for position, value in zip(self.gradient_positions, gradients, strict=True):
-            g = given[position]
-            shape = settled(value.shape, self.sizes)
-            values[value] = Op.table["full"].run(value=0, shape=shape, dtype=value.dtype) if g is None else g
-        return values
-
-    def independent(self, values: Sequence[Value]) -> list[bool]:
-        """Whether each value depends on nothing that gradients are with respect to."""
-        storages = {id(t._storage) for t in self.differentiated if isinstance(t, Tensor)}
-        count = len(self.arguments)
-        reached = {self.graph.inputs[t] for t in self.differentiated if isinstance(t, int)}
-        reached |= {self.graph.inputs[count + i] for i, s in enumerate(self.states) if id(s._storage) in storages}
-        for node in self.graph.nodes:
-            if any(v in reached for v in node.inputs):
-                reached.update(node.outputs)
-        return [v not in reached for v in values]
-
-
-def _settled_attrs(attrs: dict[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
-    return {name: settled(value, sizes) for name, value in attrs.items()} if sizes else attrs
 
 
 class Tracer:
@@ -235,8 +84,10 @@ class Tracer:
         self.numbers: list[tuple[dict[str, Any], str, Any]] = []
         self.deferred: list[Callable[[], None]] = []
         self.argument_storages: dict[int, int] = {}  # id of a stand-in's storage -> the argument's position
+        self.stand_ins: dict[int, int] = {}  # the same by the stand-in's own id
         self.computed: set[int] = set()  # ids of stand-ins of arguments that are no leaves
         self.kept: list[Any] = []  # keeps alive what is known by id
+        self.views: dict[int, Tensor] = {}  # that the code made on memory from outside
         self.stops = Stops()
 
     # ---- inputs
@@ -251,7 +102,7 @@ class Tracer:
         stand_in._storage.cell = cell
         self.cells[id(stand_in._storage)] = cell
         stand_in._requires_grad, stand_in._grad = x.requires_grad, x._grad
-        self.argument_storages[id(stand_in._storage)] = position
+        self.argument_storages[id(stand_in._storage)] = self.stand_ins[id(stand_in)] = position
         if x._grad_fn is not None:
             self.computed.add(id(stand_in))
         self.snapshots[id(stand_in)] = Snapshot(stand_in, position)
@@ -375,6 +226,11 @@ class Tracer:
         if self.region is not None and cell.region is not self.region:
             self.region.written.setdefault(cell, cell.value)
         cell.value = value
+
+    def note_view(self, x: Tensor) -> None:
+        """The code made a tensor on memory that was there."""
+        if x._storage.cell is None:
+            self.views[id(x)] = x
 
     def note_copy_of_view(self, copy: Tensor, x: Tensor) -> None:
         """`copy` is a view of x in eager code: the trace ends where one of them is written to and the other would show it."""
@@ -522,17 +378,17 @@ def _finished(tracer: Tracer, result: Any, name: str, joint: bool) -> Traced:
     results = [x.source.value if is_live(x) else x for x in leaves]
     returned = len(results)
     writes = tracer.attributes.writes(results)
+    shown = len(results)
     add_roots(results, tracer.argument_storages)
     tracer.check_histories()
-    requires = [x.requires_grad for x in results]
     outputs = [tracer.value_of(x) for x in results]
-    positions: list[int] = []
-    sources: list[Target] = []
-    kept: Joint | None = None
-    if joint:
-        positions, sources, gradients, kept = differentiated(tracer, results)
-        requires = [i in positions for i in range(len(results))]
-        outputs += [tracer.value_of(g) for g in gradients]
+    captured = {id(capture._storage): capture.tensor for _, capture in tracer.states if not capture.of_grad}
+    aliases = find_aliases(results, tracer.argument_storages, tracer.stand_ins, captured, tracer.views)
+    there = {alias.position for alias in aliases if alias.same}
+    flowing, spent = _with_history(results[:shown], there) if joint else ([], [])
+    backward = differentiated(tracer, [results[i] for i in flowing]) if flowing else None
+    if backward is not None:
+        outputs += [tracer.value_of(g) for g in backward.gradients]
     effects: list[tuple[Target, int | None]] = []
     for target, g in tracer.effects():
         if isinstance(target, int) and tracer.leaves[target].grad_fn is not None:
@@ -542,6 +398,9 @@ def _finished(tracer: Tracer, result: Any, name: str, joint: bool) -> Traced:
         effects.append((target, None if g is None else len(outputs)))
         if g is not None:
             outputs.append(tracer.value_of(g))
+    own = len(outputs)
+    if backward is not None and len(flowing) > 1:
+        outputs += dict.fromkeys(tracer.value_of(x) for x in backward.saved)
     states, scalars = (v for v, _ in tracer.states), (v for v, _, _ in tracer.scalars)
     inputs = (*tracer.arguments, *states, *scalars, *tracer.sized, *tracer.gradients)
     updates = []
@@ -562,11 +421,24 @@ def _finished(tracer: Tracer, result: Any, name: str, joint: bool) -> Traced:
     traced.returned_numbers = {i: x.steps for i, x in enumerate(leaves) if is_live(x)}
     traced.returned, traced.reads, traced.writes = returned, list(tracer.attributes.reads.values()), writes
     traced.lasting, traced.notes = _lasting(tracer, traced), tracer.notes
-    captured = {id(capture._storage): capture.tensor for _, capture in tracer.states if not capture.of_grad}
-    traced.aliases = find_aliases(results, tracer.argument_storages, tracer.snapshots.keys(), captured)
-    traced.requires_grad, traced.gradient_positions, traced.differentiated, traced.joint = requires, positions, sources, kept
+    traced.aliases, traced.own_count = aliases, own
+    if backward is not None:
+        traced.differentiated, traced.joint = backward.sources, backward.joint
+        placed = {alias.position for alias in aliases}
+        traced.saved = saved_of(tracer, results, [i for i in range(len(results)) if i not in placed], backward.saved)
+    traced.histories = histories_of(results, shown, flowing, spent, there)
     traced.stops = tracer.stops
     return traced
+
+
+def _with_history(results: list[Tensor], there: Collection[int]) -> tuple[list[int], list[int]]:
+    """The positions of results that gradients flow through, and of those that backward has been through."""
+    flowing: list[int] = []
+    spent: list[int] = []
+    for i, x in enumerate(results):
+        if i not in there and x.requires_grad and not x.is_leaf:
+            (spent if is_freed(x) else flowing).append(i)
+    return flowing, spent
 
 
 def _lasting(tracer: Tracer, traced: Traced) -> list[int]:

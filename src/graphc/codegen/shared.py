@@ -4,7 +4,8 @@ Enters: kernels.  Leaves: for each, the kernel that runs in its place and the nu
 
 A number may become a size where no inner loop is laid out by it: extents of outermost, serial and long vector loops, and what is
 added to variables or multiplies those of such loops.  What stands beside other variables stays as it is, as do 0 and 1 (neighbours
-remain neighbours) and the divisors of vectors.  Kernels with register tiles stay apart: they run longest, and slower on sizes.
+remain neighbours) and the divisors of vectors.  A float32 that is added or multiplied by, as in means over unlike counts, becomes a
+size that holds its bits.  Kernels with register tiles stay apart: they run longest, and slower on sizes.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from graphc.dims import Atom, Dim, Size, bounds, maximum, minimum
-from graphc.dtypes import int64
+from graphc.dtypes import float32, int64, uint32
 from graphc.ir.loops import (
     Alloc,
     Call,
     Check,
+    Const,
     Expr,
     For,
     Index,
@@ -41,6 +43,7 @@ Level = Literal[0, 1]  # of a loop variable: in the lanes of a vector, outside o
 Opened = tuple[str, tuple[int, ...], Made]  # a size with holes, what stood in them, and how it is put together again
 
 EVEN = 64  # a vector loop over a multiple of so many elements stays one
+_ARITHMETIC = ("add", "sub", "mul")  # take as long with a number that is known late
 _LEVELS: dict[LoopKind, Level] = {"parallel": 1, "serial": 1, "vector": 0, "lanes": 0, "tile": 0}
 
 
@@ -170,9 +173,9 @@ class _Walk:
 
     def extent(self, loop: For) -> Any:
         extent = loop.extent
-        if not isinstance(extent, int) or loop.kind == "serial":
+        if not isinstance(extent, int):
             return self.size(extent)
-        if loop.kind == "parallel":
+        if loop.kind in ("parallel", "serial"):
             return self.number(extent)
         if loop.kind != "vector" or extent < EVEN:
             return extent
@@ -189,8 +192,18 @@ class _Walk:
             case Load(buffer, offset, dtype):
                 return Load(buffer, self.size(offset), dtype)
             case Call(fn, args, dtype):
-                return Call(fn, tuple([self.expr(a) for a in args]), dtype)
+                operand = self.operand if fn in _ARITHMETIC else self.expr
+                return Call(fn, tuple([operand(a) for a in args]), dtype)
         return expr
+
+    def operand(self, expr: Expr) -> Expr:
+        """Of arithmetic: a float32 known before is a hole too."""
+        if not isinstance(expr, Const) or expr.dtype is not float32:
+            return self.expr(expr)
+        bits = self.number(int(float32.numpy.type(expr.value).view("uint32")))
+        if self.sizes is None:
+            return Const(bits, float32)
+        return expr if isinstance(bits, int) else Call("bitcast", (Index(bits, uint32),), float32)
 
 
 def _most(size: Size) -> int:

@@ -18,7 +18,7 @@ from graphc.dtypes import DType
 from graphc.eager.anomaly import refuse_nan, watching
 from graphc.eager.gradients import program
 from graphc.eager.modes import enable_grad, inference_mode, is_grad_enabled, modes, no_grad, set_grad_enabled
-from graphc.eager.tape import AFTER, BEFORE, CallStep, Node, Packed, Step, edge
+from graphc.eager.tape import AFTER, BEFORE, Adding, CallStep, Node, Packed, Step, edge
 from graphc.eager.tensor import Tensor, place, share
 from graphc.errors import at_user_line
 from graphc.ir.op import Op, Shape, casting, shape_text
@@ -142,7 +142,7 @@ class _Backward:
         self.keep, self.create_graph = keep, create_graph
         self.buffers: dict[Node, list[Tensor | None]] = {}
         self.heap: list[tuple[int, Node]] = []
-        self.leaves: dict[int, tuple[Tensor, Tensor]] = {}
+        self.leaves: dict[int, tuple[Tensor, Any]] = {}
         self.seeds = {id(s._storage) for s in seeds}
         self.goals = None if targets is None else [edge(x) for x in targets]
         self.found: dict[tuple[int, int], Tensor] = {}
@@ -209,12 +209,43 @@ class _Backward:
             assert self.needed is not None
             if not self.needed[node]:
                 return
-        results = self.rule(node, gradients) if node.extras is None else self.watched_rule(node, gradients)
+        begun = self.begun(node)
+        results = self.rule(node, gradients, begun) if node.extras is None else self.watched_rule(node, gradients)
         if not self.keep:
             node.free()
-        for where, g in zip(node.edges, results, strict=True):
+        for i, (where, g) in enumerate(zip(node.edges, results, strict=True)):
             if where is not None and g is not None:
+                if i in begun:
+                    self.forget(where)
                 self.arrive(where, g)
+
+    def begun(self, node: Node) -> dict[int, Tensor]:
+        """What has come to the ends of edges that a node's rule adds to."""
+        op = node.op
+        if type(op) is not Adding or node.extras is not None:
+            return {}
+        ends = [(id(e[0]), e[1]) for e in node.edges if e is not None]
+        found = {}
+        for i in op.adds:
+            where = node.edges[i]
+            if where is not None and ends.count((id(where[0]), where[1])) == 1 and (g := self.come_to(where)) is not None:
+                found[i] = g
+        return found
+
+    def come_to(self, where: tuple[Any, int]) -> Tensor | None:
+        """What has come to an edge's end so far."""
+        end, index = where
+        if type(end) is not Node:
+            return self.leaves.get(id(end), (None, None))[1]
+        return self.buffers[end][index] if end in self.buffers else None
+
+    def forget(self, where: tuple[Any, int]) -> None:
+        """What has come to an edge's end is part of what comes next."""
+        end, index = where
+        if type(end) is Node:
+            self.buffers[end][index] = None
+        else:
+            self.leaves[id(end)] = end, None
 
     def watched_rule(self, node: Node, gradients: list[Tensor | None]) -> Sequence[Tensor | None]:
         """`rule` between the node's own hooks, and looked at for NaN in anomaly mode."""
@@ -231,27 +262,27 @@ class _Backward:
             results = _replaced(hook(results, given), results)
         return results
 
-    def rule(self, node: Node, gradients: list[Tensor | None]) -> Sequence[Tensor | None]:
-        """Run the node's gradient rule on what it saved."""
+    def rule(self, node: Node, gradients: list[Tensor | None], begun: dict[int, Tensor] | None = None) -> Sequence[Tensor | None]:
+        """Run the node's gradient rule on what it saved.   begun: of `begun`."""
         op = node.op
         if type(op) is CallStep:
             return op.grad(node, gradients)  # type: ignore[no-any-return]
         if node.saved is None:
-            raise RuntimeError(at_user_line(freed_text(node)))
+            raise RuntimeError(at_user_line(FREED))
         if isinstance(op, Step):
             g: Any = gradients[0] if len(gradients) == 1 else tuple(gradients)
-            return op.grad(g, None, *[unpacked(node, s) for s in node.saved])  # type: ignore[no-any-return]
+            return op.grad(g, begun, *[unpacked(s) for s in node.saved])  # type: ignore[no-any-return]
         needed = tuple([e is not None for e in node.edges])
         given = tuple([g is not None for g in gradients])
         wanted = program(op, node.in_types, node.metas, node.attrs, needed, given)
         outputs: list[Any] = [None] * len(node.metas)
         for i, saved in enumerate(node.saved_outputs):
-            y = unpacked(node, saved)
+            y = unpacked(saved)
             if y is not None and y.dtype.kind in "fc":
                 y = share(y, Tensor)
                 y._requires_grad, y._grad_fn, y._index = True, node, i
             outputs[i] = y
-        return wanted.run([*gradients, *outputs, *[unpacked(node, s) for s in node.saved]])
+        return wanted.run([*gradients, *outputs, *[unpacked(s) for s in node.saved]])
 
     # ---- .grad
 
@@ -358,15 +389,13 @@ def _leading_to(goals: Sequence[Any], starts: Sequence[Any]) -> dict[Node, bool]
 # ---- saved tensors ---------------------------------------------------------------------------------------------------
 
 
-def freed_text(node: Node) -> str:
-    """The message of a second backward."""
-    return (
-        "Trying to backward through the graph a second time (or directly access saved tensors after they have already been freed): "
-        f"what {node.name()} saved has already been freed; specify retain_graph=True the first time"
-    )
+FREED = (
+    "Trying to backward through the graph a second time (or directly access saved tensors after they have already been freed); "
+    "specify retain_graph=True the first time"
+)
 
 
-def unpacked(node: Node, saved: Any) -> Any:
+def unpacked(saved: Any) -> Any:
     """A saved tensor.  Raises RuntimeError if it was written to since."""
     if saved is None:
         return None
@@ -377,7 +406,7 @@ def unpacked(node: Node, saved: Any) -> Any:
     if now != version:
         raise RuntimeError(at_user_line(
             "one of the variables needed for gradient computation has been modified by an inplace operation: "
-            f"{_shown(x)}, needed by {node.name()}, is at version {now}; expected version {version} instead. "
+            f"{_shown(x)} is at version {now}; expected version {version} instead. "
             "Hint: enable anomaly detection to find the operation that failed to compute its gradient, with "
             "graphc.autograd.set_detect_anomaly(True)"
         ))  # fmt: skip

@@ -163,7 +163,10 @@ def _view(op: Op, x: Tensor, attrs: dict[str, Any]) -> tuple[Tensor] | None:
                 return None
             return (wrap(np.ascontiguousarray(made).reshape(made.shape), out_type.dtype),)
     base = x._base
-    return (place(made, out_type.dtype, x._storage, (*x._chain, (op, attrs)), x if base is None else base),)
+    view = place(made, out_type.dtype, x._storage, (*x._chain, (op, attrs)), x if base is None else base)
+    if modes.tracer is not None and modes.tracer.collects:
+        modes.tracer.note_view(view)
+    return (view,)
 
 
 def _execute(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> tuple[Tensor, ...]:

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphc.eager.autograd import freed_text, unpacked
+from graphc.eager.autograd import FREED, unpacked
 from graphc.eager.modes import modes, no_grad
 from graphc.eager.tape import CallStep, Node, Packed, Step, edge, rebase
 from graphc.eager.tensor import Tensor, share
@@ -67,10 +67,10 @@ class FunctionCtx:
         if node is None:
             return self.to_save
         if node.saved is None:
-            raise RuntimeError(at_user_line(freed_text(node)))
+            raise RuntimeError(at_user_line(FREED))
         found = []
         for k, entry in enumerate(node.saved):
-            x = unpacked(node, entry)
+            x = unpacked(entry)
             if k in self._outputs_saved:
                 x = share(x, Tensor)
                 x._requires_grad, x._grad_fn, x._index = True, node, self._outputs_saved[k]

@@ -84,6 +84,11 @@ class Level:
         finally:
             modes.tracer = before
 
+    def note_view(self, x: Tensor) -> None:
+        """As `Tracer.note_view`, where a tracer is outside."""
+        assert self.outer is not None
+        self.outer.note_view(x)
+
     # ---- tensors of this level
 
     def owns(self, x: Tensor) -> bool:

@@ -44,6 +44,17 @@ class CallStep(Step):
     __slots__ = ()
 
 
+class Adding(Step):
+    """A `Step` whose rule gets, in the place of the node's outputs, what has come so far to the ends of the edges `adds` (None
+    elsewhere), and gives the sums of that and its gradients."""
+
+    __slots__ = ("adds",)
+
+    def __init__(self, name: str, grad: Callable[..., Any], adds: tuple[int, ...]) -> None:
+        super().__init__(name, grad)
+        self.adds = adds
+
+
 class Node:
     """One recorded operator call.
 

@@ -467,9 +467,12 @@ def address_of(x: Tensor) -> int:
 
 def share(x: Tensor, kind: type[Tensor]) -> Tensor:
     """The same memory as another tensor, off the tape."""
+    view = place(x._array, x.dtype, x._storage, x._chain, None, kind)
     if modes.tracer is not None:
         x._storage.aliased = True
-    return place(x._array, x.dtype, x._storage, x._chain, None, kind)
+        if modes.tracer.collects:
+            modes.tracer.note_view(view)
+    return view
 
 
 def wrap_array(array: np.ndarray[Any, Any], kind: type[Tensor] = Tensor) -> Tensor:

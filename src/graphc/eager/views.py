@@ -8,9 +8,12 @@ A *chain* is how a tensor is reached from the root of its storage: links (operat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from graphc.dims import Size
 from graphc.dtypes import DType
@@ -208,6 +211,9 @@ def written(whole: Any, chain: Chain, part: Any) -> Any:
     """`whole` with its view along `chain` replaced by `part`.  Raises RuntimeError where elements of the view share memory."""
     if not chain:
         return part
+    past = _past_shared(tuple(whole.shape), chain)
+    if past is not None:
+        return strided_scatter(whole, part, *past)
     wholes = [whole]
     for op, attrs in chain[:-1]:
         wholes.append(op.run(wholes[-1], **attrs))
@@ -217,6 +223,23 @@ def written(whole: Any, chain: Chain, part: Any) -> Any:
             raise RuntimeError(SHARED_ELEMENTS)
         part = write_back(outer, part, **attrs)
     return part
+
+
+def _past_shared(shape: Shape, chain: Chain) -> tuple[Shape, Strides, int] | None:
+    """Sizes, strides and offset of a view all of whose elements have places of their own, though those of a view on the way, as
+    `unfold`, do not; else None."""
+    if not any(op is unfold for op, _ in chain[:-1]) or not all(isinstance(n, int) for n in shape):
+        return None
+    if any(op in (view_dtype, view_as_real, view_as_complex) for op, _ in chain):
+        return None
+    places = np.arange(math.prod(shape)).reshape(shape)  # type: ignore[arg-type]  # sizes are ints
+    shared = False
+    for op, attrs in chain:
+        shared = shared or overlaps(places.shape, places.strides)
+        places = op.reference(np, places, **attrs)
+    if not shared or not places.size or not places.flags.writeable or overlaps(places.shape, places.strides):
+        return None
+    return places.shape, tuple(s // places.itemsize for s in places.strides), int(places.flat[0])
 
 
 SHARED_ELEMENTS = (

@@ -165,14 +165,25 @@ class Builder:
         self, name: str, inputs: Iterable[Value], outputs: Iterable[Value], updates: Iterable[tuple[Value, Value]] = ()
     ) -> Graph:
         """The graph of everything that `outputs` and `updates` need; dead nodes are left out."""
-        outputs, updates = tuple(outputs), tuple(updates)
-        live = {v.node for v in (*outputs, *(new for _, new in updates))}
-        kept: list[Node] = []
-        for node in reversed(self.nodes):
-            if node in live:
-                kept.append(node)
-                live.update(v.node for v in node.inputs)
-        return Graph(name, tuple(inputs), tuple(reversed(kept)), outputs, updates)
+        return pruned(name, inputs, self.nodes, outputs, updates)
+
+
+def pruned(
+    name: str,
+    inputs: Iterable[Value],
+    nodes: Sequence[Node],
+    outputs: Iterable[Value],
+    updates: Iterable[tuple[Value, Value]] = (),
+) -> Graph:
+    """The graph of those of `nodes`, which are in order, that `outputs` and `updates` need."""
+    outputs, updates = tuple(outputs), tuple(updates)
+    live = {v.node for v in (*outputs, *(new for _, new in updates))}
+    kept: list[Node] = []
+    for node in reversed(nodes):
+        if node in live:
+            kept.append(node)
+            live.update(v.node for v in node.inputs)
+    return Graph(name, tuple(inputs), tuple(reversed(kept)), outputs, updates)
 
 
 _PLAIN = frozenset((int, bool, str, type(None)))  # equal where type and value are

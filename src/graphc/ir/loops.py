@@ -211,12 +211,12 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A named loop program.  `grain`: least number of parallel iterations worth a thread of its own."""
+    """A named loop program.  `grain`: least number of parallel iterations worth a thread of its own, over the size parameters."""
 
     name: str
     params: tuple[Param, ...]
     body: tuple[Stmt, ...]
-    grain: int = 1
+    grain: Size = 1
 
     def renamed(self, name: str) -> Kernel:
         return replace(self, name=name)

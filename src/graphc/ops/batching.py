@@ -32,6 +32,7 @@ from graphc.ir.op import (
     TensorType,
     running,
 )
+from graphc.ops.convolution_back import taps_apart
 from graphc.ops.movement import expand, flip, permute, reshape, slice_, squeeze, summed_to, unsqueeze
 from graphc.ops.recurrent import step_by_step
 
@@ -129,6 +130,10 @@ class Batch:
         if isinstance(lowering, Anchor) and lowering.nest.startswith("recurrent"):  # its steps, each over the batch
             with self.running():
                 return step_by_step(op)(*inputs, **attrs)
+        if isinstance(lowering, Anchor) and lowering.nest == "taps":
+            g, p = inputs
+            with self.running():
+                return (taps_apart(g, p, **attrs),)
         if isinstance(lowering, Anchor):
             return self.results(self.anchored(op, lowering.nest, inputs, attrs), True)
         if isinstance(lowering, Host) and lowering.sized_by_data:

@@ -1,7 +1,8 @@
 """The gradients of a convolution, with channels last.
 
 Enters: gradients [N, O, *places], inputs [N, C, *sizes], weights [O, C / groups, *kernel].
-Leaves: what `ops.convolution` makes its gradients of, and the element operators `interleave` and `taps_added`.
+Leaves: what `ops.convolution` makes its gradients of, the element operators `interleave` and `taps_added`, and
+`taps_product`, which has a nest of its own.
 Never here: the operators that have these rules; depthwise convolutions.
 
 The gradient of an input is a convolution of the gradient with the flipped weight, its inputs and outputs exchanged.  Where a
@@ -19,11 +20,11 @@ from typing import Any
 
 from graphc.dims import minimum
 from graphc.dtypes import int64
-from graphc.ir.loops import Expr
-from graphc.ir.op import Bad, Element, Op, TensorType
-from graphc.ops.arguments import constant, same_dtype, tensor, tensors
+from graphc.ir.loops import K_BLOCK, Expr
+from graphc.ir.op import Anchor, Bad, Element, Op, TensorType
+from graphc.ops.arguments import constant, rounded, same_dtype, tensor, tensors
 from graphc.ops.contract import matmul
-from graphc.ops.convolution_last import convolution_last, row_major
+from graphc.ops.convolution_last import convolution_last, declare, row_major
 from graphc.ops.convolution_weight_last import convolution_weight_sums, parts_of
 from graphc.ops.declare import FLOATING, call, fill
 from graphc.ops.elementwise import Prepared
@@ -33,11 +34,14 @@ from graphc.ops.expressions import constant as literal
 from graphc.ops.expressions import size as size_value
 from graphc.ops.joining import pad_constant
 from graphc.ops.movement import Index, flip, permute, reshape, slice_
-from graphc.ops.panels import panel_width
+from graphc.ops.panels import columns_of, panel_width, panels
 from graphc.ops.reduce import reduce_sum
 from graphc.ops.windows import Ints, fixed, fixed_inside
 
 MOST_TAPS = 27  # elements of a kernel that are written out
+LEAST_IMAGES = 8  # for a launch of a unit each
+LEAST_PLACES = 12  # rows of a tile
+NEAR = 1 << 16  # elements of products, or of a matrix, that stay in the second cache
 FEW_CHANNELS = 8  # fewer are padded in front of a weight's gradient, so that rows of the kernel are beside them in memory
 
 # ---- phases put together -----------------------------------------------------------------------------------------------
@@ -122,7 +126,7 @@ def _taps_rule(
 ) -> Expr:
     n = len(shape)
     places, kernel = fixed("taps_added", in_types[0].shape[1 : 1 + n]), fixed("taps_added", in_types[0].shape[1 + n : -1])
-    total: Expr | None = None
+    total: Expr = literal(0, out_type.dtype)
     for j in tuples(*map(range, kernel)):
         inside: Expr | None = None
         there = []
@@ -134,8 +138,7 @@ def _taps_rule(
             there.append(clamped(load, size_value(position), limit) if tests else position)
         term: Expr = load(0, (index[0], *there, *j, index[-1]))
         term = load.let(term if inside is None else select(load.let(inside), term, literal(0, out_type.dtype)))
-        total = term if total is None else load.let(fn("add", total, term))
-    assert total is not None
+        total = load.let(fn("add", total, term))
     return total
 
 
@@ -174,6 +177,56 @@ taps_added = Op(
     bad=(Bad((fill(2, 3, 2), (6,), (0,), (1,)), RuntimeError, "taps_added: .* is not of places"),),
     methods=(),
     functions=(),
+)
+
+
+def _product_infer(g: TensorType, p: TensorType, kernel: Ints, shape: Ints, channels: int, **_: Any) -> TensorType:
+    fixed_inside("taps_product", (*g.shape, *p.shape))
+    columns = math.prod(kernel) * channels
+    if p.rank != 3 or g.rank != len(kernel) + 2 or p.shape[1] != g.shape[-1] or -(-columns // p.shape[2]) != p.shape[0]:
+        raise RuntimeError(f"taps_product: {g} and panels {p} are not of a kernel of {list(kernel)} by {channels} channels")
+    return TensorType(same_dtype("taps_product", (g, p)), (g.shape[0], *shape, channels))
+
+
+def _product_reference(xp: Any, g: Any, p: Any, kernel: Ints, shape: Ints, before: Ints, dilation: Ints, channels: int) -> Any:
+    matrix = xp.moveaxis(p, 0, 1).reshape(p.shape[1], -1)[:, : math.prod(kernel) * channels]
+    return _taps_reference(xp, xp.matmul(g, matrix).reshape(*g.shape[:-1], *kernel, channels), shape, before, dilation)
+
+
+def products_added(g: Any, matrix: Any, kernel: Ints, shape: Ints, before: Ints, dilation: Ints, channels: int) -> Any:
+    """`taps_product` of a matrix [O, *kernel * channels] as a product, and its elements added."""
+    outer, count = matrix.shape
+    grown = -(-count // panel_width(g.dtype)) * panel_width(g.dtype)  # whole panels: their tiles store results where they belong
+    matrix = pad_constant.run(matrix, starts=(0, 0), shape=(outer, grown), value=0)
+    rows = reshape.run(g, shape=(math.prod(g.shape[:-1]), outer))
+    products = slice_.run(matmul.run(rows, matrix), starts=(0, 0), stops=(rows.shape[0], count), steps=(1, 1))
+    each = reshape.run(products, shape=(*g.shape[:-1], *kernel, channels))
+    return taps_added.run(each, shape=shape, before=before, dilation=dilation)
+
+
+def taps_apart(g: Any, p: Any, kernel: Ints, channels: int, **how: Any) -> Any:
+    """`taps_product` in operators."""
+    return products_added(g, columns_of(p, math.prod(kernel) * channels), kernel=kernel, channels=channels, **how)
+
+
+# gradient, panels, kernel, shape, before, dilation, channels
+_PRODUCTS: tuple[tuple[Any, ...], ...] = (
+    ((2, 4, 5), (1, 5, 8), (3,), (6,), (0,), (1,), 2),
+    ((1, 3, 4, 7), (2, 7, 8), (3, 2), (5, 5), (0, 1), (1, 2), 2),
+    ((1, 2, 9, 3), (5, 3, 32), (2, 2), (5, 10), (1, 0), (2, 1), 33),
+)
+
+taps_product: Op = declare(
+    "taps_product",
+    "`taps_added` of the products of each place's gradients with a matrix of kernel elements and channels, given as panels.  "
+    "[N, *places, O], [P, O, width] -> [N, *shape, channels].",
+    ("kernel", "shape", "before", "dilation", "channels"),
+    infer=_product_infer,
+    reference=rounded(_product_reference),
+    lowering=Anchor("taps"),
+    dtypes=tuple(dtype for dtype in FLOATING if dtype.compute is dtype),
+    samples=tuple(call(fill(*g), fill(*p), *how) for g, p, *how in _PRODUCTS),
+    bad=(Bad((fill(2, 4, 5), fill(1, 5, 8), (3,), (6,), (0,), (1,), 3), RuntimeError, "taps_product: .* are not of a kernel"),),
 )
 
 # ---- the input ---------------------------------------------------------------------------------------------------------
@@ -240,15 +293,20 @@ def input_gradient(g: Any, weight: Any, shape: Ints, stride: Ints, before: Ints,
 def _by_taps(g: Any, weight: Any, shape: Ints, before: Ints, dilation: Ints) -> Any:
     """[N, *places, O], [O, C, *kernel] -> [N, *shape, C], by a product for every place."""
     outer, inner, *kernel = weight.shape
-    n = len(kernel)
-    rows = reshape.run(g, shape=(math.prod(g.shape[:-1]), outer))
-    columns = row_major.run(permute.run(weight, dims=(0, *range(2, 2 + n), 1)))
-    count = math.prod(kernel) * inner
-    grown = -(-count // panel_width(g.dtype)) * panel_width(g.dtype)  # whole panels: their tiles store results where they belong
-    matrix = pad_constant.run(reshape.run(columns, shape=(outer, count)), starts=(0, 0), shape=(outer, grown), value=0)
-    products = slice_.run(matmul.run(rows, matrix), starts=(0, 0), stops=(rows.shape[0], count), steps=(1, 1))
-    each = reshape.run(products, shape=(*g.shape[:-1], *kernel, inner))
-    return taps_added.run(each, shape=shape, before=before, dilation=dilation)
+    columns = row_major.run(permute.run(weight, dims=(0, *range(2, 2 + len(kernel)), 1)))
+    matrix = reshape.run(columns, shape=(outer, math.prod(kernel) * inner))
+    how = {"kernel": tuple(kernel), "shape": shape, "before": before, "dilation": dilation, "channels": inner}
+    if not _is_near(g, matrix):
+        return products_added(g, matrix, **how)
+    return taps_product.run(g, panels.run(matrix, width=panel_width(g.dtype)), **how)
+
+
+def _is_near(g: Any, matrix: Any) -> bool:
+    """Whether the products of an image, and the matrix, stay in the second cache, and there are images enough to share out."""
+    batch, *places, outer = g.shape
+    few = isinstance(batch, int) and batch < LEAST_IMAGES
+    rows = math.prod(places)
+    return not few and rows >= LEAST_PLACES and outer <= K_BLOCK and max(rows, outer) * matrix.shape[1] <= NEAR
 
 
 # ---- the weight --------------------------------------------------------------------------------------------------------

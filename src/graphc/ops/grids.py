@@ -236,7 +236,7 @@ def _sample_reference(xp: Any, x: Any, grid: Any, mode: str, padding: str, align
         dims.append([(_array_places(xp, p, size, padding, align) if mode == "bicubic" else p, w) for p, w in found])
     out = xp.zeros((x.shape[0], x.shape[1], *grid.shape[1:-1]), x.dtype)
     for corner in itertools.product(*dims):
-        inside, weight, index = True, 1, []
+        inside, weight, index = xp.ones((), bool), xp.ones((), x.dtype), []
         for (place, w), size in zip(corner, x.shape[2:], strict=True):
             here = (place >= 0) & (place <= size - 1)
             inside = inside & here

@@ -17,6 +17,7 @@ from graphc.ops.declare import FLOATING, call, fill
 from graphc.ops.movement import permute, reshape
 
 NARROW = (bfloat16, float16, int8)  # what panels may be of where the other operand is float32
+FEW_ROWS = 4  # of the other operand, up to which a product reads columns as they lie nearly as fast as panels
 PANEL_NBYTES = 128  # two of the widest registers there are: their sums fit into registers for 12 rows
 
 

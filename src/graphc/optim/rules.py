@@ -151,6 +151,18 @@ def hyperparameter(group: ParameterGroup, name: str, index: int | None = None) -
     return value if index is None else value[index]
 
 
+class Hyperparameter:
+    """A number of a group, asked for at every call."""
+
+    __slots__ = ("group", "index", "name")
+
+    def __init__(self, group: ParameterGroup, name: str, index: int | None) -> None:
+        self.group, self.name, self.index = group, name, index
+
+    def __call__(self) -> float:
+        return float(hyperparameter(self.group, self.name, self.index))
+
+
 class Numbers:
     """Hyperparameters as tensors: a compiled step reads numbers anew at every call; a tensor stays one."""
 
@@ -164,7 +176,7 @@ class Numbers:
             if isinstance(value, Tensor):
                 number = value.to(float64).reshape(())  # type: ignore[attr-defined]
             else:
-                number = host_scalar(lambda: float(hyperparameter(self.group, name, index)), float64)
+                number = host_scalar(Hyperparameter(self.group, name, index), float64)
             self.made[name, index] = number
         return self.made[name, index]
 

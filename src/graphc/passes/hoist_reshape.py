@@ -21,10 +21,10 @@ def hoist_reshape(graph: Graph) -> Graph:
     for node in graph.nodes:
         builder.location = node.location
         shape = wanted.get(node.outputs[0])
-        operands = [new[v] for v in node.inputs]
+        operands = tuple([new[v] for v in node.inputs])
         if shape is not None:
-            operands = [v if not v.shape else reshaped(builder, v, shape) for v in operands]
-        new.update(zip(node.outputs, builder.emit(node.op, operands, node.attrs), strict=True))
+            operands = tuple([v if not v.shape else reshaped(builder, v, shape) for v in operands])
+        new.update(zip(node.outputs, builder.again(node, operands), strict=True))
     updates = ((state, new[value]) for state, value in graph.updates)
     return builder.graph(graph.name, graph.inputs, (new[v] for v in graph.outputs), updates)
 

@@ -129,7 +129,7 @@ class _Layout:
     # ---- nodes -----------------------------------------------------------------------------------------------------
 
     def as_it_was(self, node: Node) -> None:
-        made = self.builder.emit(node.op, [self.form(v, False) for v in node.inputs], node.attrs)
+        made = self.builder.again(node, tuple([self.form(v, False) for v in node.inputs]))
         for old, new in zip(node.outputs, made, strict=True):
             self.keep(old, new, False)
 

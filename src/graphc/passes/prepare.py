@@ -17,13 +17,14 @@ from typing import Any
 from graphc.dims import Dim, product
 from graphc.ir.graph import Builder, Graph, Node, Value, rewrite
 from graphc.ir.op import Anchor, Movement, Op
-from graphc.ops.panels import panel_width
+from graphc.ops.panels import FEW_ROWS, panel_width
 from graphc.passes.movement import holds
 
 LARGEST_GROWTH = 2  # a result may be so many times as large as what it is made from; a mask made of two rows is larger
 LARGEST_PADDING = 16  # the same, of what is laid out for a nest: filters are transformed, and few columns fill up a panel
 LEAST_PACKED = 4096  # elements of a matrix from which on panels of it are worth a buffer of their own
 MOST_PANELS = 1 << 30  # bytes of matrices that a program has panels of: there may be no room for a second copy of more
+FEW_PANELS = 256 << 20  # the same, where few rows read columns as they lie; what caches hold is still read faster from panels
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,17 @@ class Prepared:
     panels: int = 0
 
 
-def prepare(graph: Graph, fixed: Collection[int], most_panels: int = MOST_PANELS) -> Prepared | None:
+def prepare(graph: Graph, fixed: Collection[int], times: int = 1, before: int = 0) -> Prepared | None:
     """Cut `graph` where only its inputs at positions `fixed` matter; None where nothing is worth it.
 
-    An input that the graph updates is not fixed, whatever is said.   most_panels: bytes of matrices that may have panels.
+    An input that the graph updates is not fixed, whatever is said.   times: how often a program calls the graph, with constants of
+    its own at each.   before: bytes of matrices that have panels for other graphs of that program.
     """
     known = Known.of_inputs(graph, fixed)
     origins = known.inputs
     if not origins:
         return None
-    packed, panels = _with_panels(graph, known, most_panels)
+    packed, panels = _with_panels(graph, known, times, before)
     chosen: dict[Value, None] = {}
     for node in packed.nodes:
         if not known(node):
@@ -105,7 +107,7 @@ class Known:
 # ---- panels ----------------------------------------------------------------------------------------------------------
 
 
-def _with_panels(graph: Graph, known: Known, most: int) -> tuple[Graph, int]:
+def _with_panels(graph: Graph, known: Known, times: int, before: int) -> tuple[Graph, int]:
     """``matmul(x, w)`` --> ``matmul_panels(x, panels(w))`` where w is fixed and the product is not, and the bytes of all w."""
     in_panels: dict[Value, int] = {}
 
@@ -113,13 +115,21 @@ def _with_panels(graph: Graph, known: Known, most: int) -> tuple[Graph, int]:
         x, w = inputs
         if known.value(x) is not None or not known.value(w) or not is_packable(w):
             return None
-        if w not in in_panels and sum(in_panels.values()) + _nbytes(w) > most:
+        most = FEW_PANELS if _is_read_as_it_lies(x, w) else MOST_PANELS
+        if w not in in_panels and before + times * (sum(in_panels.values()) + _nbytes(w)) > most:
             return None
         in_panels[w] = _nbytes(w)
         (packed,) = builder.emit(Op.table["panels"], (w,), {"width": panel_width(w.dtype, w.shape[-1])})
         return builder.emit(Op.table["matmul_panels"], (x, packed), {"columns": w.shape[-1]})
 
     return rewrite(graph, {"matmul": (rule,)}), sum(in_panels.values())
+
+
+def _is_read_as_it_lies(x: Value, w: Value) -> bool:
+    """Whether the nest of a product of few rows reads the columns of w, neighbours in memory, nearly as fast as panels."""
+    if len(x.shape) != 2 or not isinstance(x.shape[0], int) or x.shape[0] > FEW_ROWS or w.dtype.compute is not w.dtype:
+        return False
+    return w.node is not None and w.node.op.name == "permute" and tuple(w.node.attrs["dims"]) == (1, 0)
 
 
 def is_packable(w: Value) -> bool:

@@ -203,7 +203,7 @@ def _graph(name: str, part: Sequence[Node], given: Sequence[Value], results: Seq
             if value not in new:
                 assert value.node is not None
                 new.update(zip(value.node.outputs, builder.emit(value.node.op, (), value.node.attrs), strict=True))
-        made = builder.emit(node.op, [new[v] for v in node.inputs], node.attrs)
+        made = builder.again(node, tuple([new[v] for v in node.inputs]))
         new.update(zip(node.outputs, made, strict=True))
     changed = [(new[state], new[value]) for state, value in updates]
     return builder.graph(name, [new[v] for v in given], [new[v] for v in results], changed)

@@ -35,7 +35,7 @@ def write_out_short_axes(graph: Graph) -> Graph:
         if node in chosen:
             new[node.outputs[0]] = _Written(builder, node, chosen[node], new).tree()
         else:
-            new.update(zip(node.outputs, builder.emit(node.op, [new[v] for v in node.inputs], node.attrs), strict=True))
+            new.update(zip(node.outputs, builder.again(node, tuple([new[v] for v in node.inputs])), strict=True))
     updates = ((state, new[value]) for state, value in graph.updates)
     return builder.graph(graph.name, graph.inputs, (new[v] for v in graph.outputs), updates)
 

@@ -12,18 +12,19 @@ Source of the formulation: Horace He and Shangdi Yu, "Transcending runtime-memor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from graphc.dims import evaluate, product
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.graph import Graph, Node, Value, pruned
 from graphc.ir.op import Composite, Host, Movement, Op, Scalar
 from graphc.passes.decompose import decompose
 
 
 @dataclass(frozen=True)
 class Split:
-    """`saved`: how many of forward's last outputs are kept for backward.
+    """`saved`: how many of forward's last outputs are kept for backward.   `shared`: which results are kept too, behind those.
 
     `reads`: for each backward input, ``("saved", i)``, ``("input", i)`` of the joint graph's inputs, or ``("gradient", i)``.
     """
@@ -32,20 +33,33 @@ class Split:
     backward: Graph
     saved: int
     reads: tuple[tuple[str, int], ...]
+    shared: tuple[int, ...] = ()
+
+    def kept(self, outputs: Sequence[Any]) -> list[Any]:
+        """What ``("saved", i)`` means, of forward's outputs."""
+        return [*outputs[len(outputs) - self.saved :], *(outputs[i] for i in self.shared)]
 
 
 def split_joint(
-    graph: Graph, gradients_at: range, gradients_of_results: Sequence[Value], sizes: Mapping[str, int] | None = None
+    graph: Graph,
+    gradients_at: range,
+    gradients_of_results: Sequence[Value],
+    sizes: Mapping[str, int] | None = None,
+    unsteady: Collection[Value] = (),
+    steady_results: Collection[int] = (),
+    others_from: int | None = None,
 ) -> Split:
     """The outputs at positions `gradients_at` are backward's, the others forward's; updates stay with forward.
 
     gradients_of_results: the inputs that only backward has.   sizes: of symbols, by which bytes are counted.
+    unsteady: inputs that may have changed when backward runs.   steady_results: positions of results that may not, and so cost
+    nothing to keep.   others_from: outputs from there on are no results, but what other backward programs begin with.
     """
+    results = (*graph.outputs[: gradients_at.start], *graph.outputs[gradients_at.stop : others_from])
     late: set[Value] = set(gradients_of_results)
     early_nodes: list[Node] = []
     late_nodes: list[Node] = []
-    kept = (*graph.outputs[: gradients_at.start], *graph.outputs[gradients_at.stop :], *(new for _, new in graph.updates))
-    live = set(_needed_again(kept, set()))
+    live = set(_needed_again((*results, *(new for _, new in graph.updates)), set()))
     for node in graph.nodes:
         if any(v in late for v in node.inputs) or (node not in live and _may_fail(node)):
             late.update(node.outputs)
@@ -53,14 +67,17 @@ def split_joint(
         else:
             early_nodes.append(node)
     gradients = graph.outputs[gradients_at.start : gradients_at.stop]
-    results = (*graph.outputs[: gradients_at.start], *graph.outputs[gradients_at.stop :])
-    needed = dict.fromkeys(v for v in (*(v for n in late_nodes for v in n.inputs), *gradients) if v not in late)
-    written = {state for state, new in graph.updates if new is not state}
-    saved = _least_kept(early_nodes, list(needed), written, sizes or {})
-    again = _needed_again(list(needed), set(saved))
+    read = [v for v in (*(v for n in late_nodes for v in n.inputs), *gradients) if v not in late]
+    others = [] if others_from is None else [v for v in graph.outputs[others_from:] if v not in late]
+    moving = {*unsteady, *(state for state, new in graph.updates if new is not state)}
+    here = {graph.outputs[i]: i for i in steady_results}
+    kept = _least_kept(early_nodes, list(dict.fromkeys((*read, *others))), moving, sizes or {}, here)
+    saved, shared = [v for v in kept if v not in here], [v for v in kept if v in here]
+    again = _needed_again(list(dict.fromkeys(read)), set(kept))
     inputs = [v for v in graph.inputs if v not in set(gradients_of_results)]
-    forward = _pruned(graph.name, inputs, early_nodes, (*results, *saved), graph.updates)
-    return _backward(graph, gradients, [*again, *late_nodes], saved, inputs, list(gradients_of_results), forward)
+    forward = pruned(graph.name, inputs, early_nodes, (*results, *saved), graph.updates)
+    split = _backward(graph, gradients, [*again, *late_nodes], [*saved, *shared], inputs, list(gradients_of_results), forward)
+    return replace(split, saved=len(saved), shared=tuple(here[v] for v in shared))
 
 
 _composites_that_fail: dict[Op, bool] = {}
@@ -105,10 +122,16 @@ def _backward(
     return Split(forward, backward, len(saved), tuple(reads))
 
 
-def _least_kept(nodes: Sequence[Node], needed: Sequence[Value], written: set[Value], sizes: Mapping[str, int]) -> list[Value]:
+def _least_kept(
+    nodes: Sequence[Node],
+    needed: Sequence[Value],
+    moving: Collection[Value],
+    sizes: Mapping[str, int],
+    here: Collection[Value],
+) -> list[Value]:
     """The values of forward to keep: a minimum cut, in bytes, between what cannot be computed twice and `needed`.
 
-    Nothing is computed twice from an input in `written`: backward would find its new value.
+    Nothing is computed twice from an input in `moving`: backward would find its new value.   here: what is kept anyway.
     """
     import networkx as nx
 
@@ -116,9 +139,9 @@ def _least_kept(nodes: Sequence[Node], needed: Sequence[Value], written: set[Val
 
     for node in nodes:
         for value in node.outputs:
-            nbytes = float(evaluate(product(value.shape), sizes)) * value.dtype.itemsize
+            nbytes = 0.0 if value in here else float(evaluate(product(value.shape), sizes)) * value.dtype.itemsize
             network.add_edge((value, "made"), (value, "read"), capacity=nbytes + 1.0)  # of equal cuts the one with fewer values
-            repeatable = isinstance(node.lowering, Scalar | Movement) and not any(v in written for v in node.inputs)
+            repeatable = isinstance(node.lowering, Scalar | Movement) and not any(v in moving for v in node.inputs)
             if node.inputs and not repeatable:
                 network.add_edge("source", (value, "made"))  # an edge without a capacity is never cut
             else:
@@ -148,15 +171,3 @@ def _needed_again(needed: Sequence[Value], saved: set[Value]) -> list[Node]:
         stack.append((node, True))
         stack.extend((v.node, False) for v in reversed(node.inputs) if v not in saved)
     return list(order)
-
-
-def _pruned(
-    name: str, inputs: Sequence[Value], nodes: Sequence[Node], outputs: Sequence[Value], updates: Sequence[tuple[Value, Value]]
-) -> Graph:
-    live = {v.node for v in (*outputs, *(new for _, new in updates))}
-    kept: list[Node] = []
-    for node in reversed(nodes):
-        if node in live:
-            kept.append(node)
-            live.update(v.node for v in node.inputs)
-    return Graph(name, tuple(inputs), tuple(reversed(kept)), tuple(outputs), tuple(updates))

@@ -15,11 +15,11 @@ import functools
 import itertools
 import os
 import struct
-import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import finalize
 
 from graphc.errors import IRError
 from graphc.runtime import regions
@@ -100,20 +100,20 @@ def _objects(code: bytes) -> Iterator[bytes]:
 class Code:
     """Linked functions.   addresses: by name; they are good as long as this object lives."""
 
-    __slots__ = ("_library", "addresses")
+    __slots__ = ("__weakref__", "addresses")
 
     def __init__(self, addresses: dict[str, int], library: int) -> None:
-        self.addresses, self._library = addresses, library
+        self.addresses = addresses
+        finalize(self, _no_more, library).atexit = False  # at the end threads may still run
 
-    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if is_finalizing():  # threads may still run
-            return
-        _unused.append(self._library)
-        if _lock.acquire(blocking=False):  # else by whoever links next: this may be a search for garbage inside of LLVM
-            try:
-                _unload()
-            finally:
-                _lock.release()
+
+def _no_more(library: int) -> None:
+    _unused.append(library)
+    if _lock.acquire(blocking=False):  # else by whoever links next: this may be a search for garbage inside of LLVM
+        try:
+            _unload()
+        finally:
+            _lock.release()
 
 
 class _Linker:

@@ -9,9 +9,9 @@ import contextlib
 import ctypes
 import math
 import mmap
-import sys
 from collections.abc import Callable
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 
@@ -85,25 +85,25 @@ def return_arena(arena: Arena) -> None:
 class Need:
     """Someone needs an arena of so many bytes, as long as this object lives.  Larger ones than anybody needs are given back."""
 
-    __slots__ = ("nbytes",)
+    __slots__ = ("__weakref__", "nbytes")
 
     def __init__(self, nbytes: int) -> None:
         self.nbytes = nbytes
         _needed[nbytes] = _needed.get(nbytes, 0) + 1
+        finalize(self, _need_less, nbytes).atexit = False  # not __del__, which may find itself without its defaults and globals
 
-    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if is_finalizing():
-            return
-        left = _needed[self.nbytes] - 1
-        if left:
-            _needed[self.nbytes] = left
-            return
-        del _needed[self.nbytes]
-        most = largest_need()
-        if self.nbytes > most:
-            _idle_arenas[:] = [arena for arena in _idle_arenas if arena.nbytes <= most + HUGE_PAGE]
-            for tell in told:
-                tell(most)
+
+def _need_less(nbytes: int) -> None:
+    left = _needed[nbytes] - 1
+    if left:
+        _needed[nbytes] = left
+        return
+    del _needed[nbytes]
+    most = largest_need()
+    if nbytes > most:
+        _idle_arenas[:] = [arena for arena in _idle_arenas if arena.nbytes <= most + HUGE_PAGE]
+        for tell in told:
+            tell(most)
 
 
 _needed: dict[int, int] = {}  # how many need an arena of so many bytes

@@ -19,7 +19,7 @@ from graphc.ir.graph import Value
 from graphc.ir.loops import Acc, Alloc, Call, Const, Expr, For, Index, Load, Size, Stmt, Store, Update, Var
 from graphc.ops.attention import ROWS, keys_of_block
 from graphc.ops.expressions import select
-from graphc.schedule.lower import Context, Launch, finish
+from graphc.schedule.lower import Context, Launch, finish, parted
 from graphc.schedule.panels import copied as copied_panel
 from graphc.schedule.partition import Group
 from graphc.schedule.pull import Block, Puller, cast, delinear
@@ -316,9 +316,9 @@ class _Forward(Nest):
 
     def launch(self, body: list[Stmt], extent: Size, rows: int, note: str) -> Launch:
         nest = For("p", extent, "parallel", (*self.allocs, *body))
-        keys = self.keys if isinstance(self.keys, int) else 256
-        work = rows * keys * (self.features + self.width) / 8
-        return finish(self.puller, nest, extent, work, self.group, note)
+        known, times = parted(rows, self.keys)
+        work = known * (self.features + self.width) / 8
+        return finish(self.puller, nest, extent, work, self.group, note, times)
 
 
 class _Many(_Forward):

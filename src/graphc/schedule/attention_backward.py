@@ -18,7 +18,7 @@ from graphc.ir.op import TensorType
 from graphc.ops.attention import ROW_BLOCK, ROWS, keys_of_gradient
 from graphc.ops.expressions import select
 from graphc.schedule.attention import ROUND, Nest, rounded_up, upwards
-from graphc.schedule.lower import Context, Launch, finish, store_copy
+from graphc.schedule.lower import Context, Launch, finish, parted, store_copy
 from graphc.schedule.partition import Group
 from graphc.schedule.pull import Block, cast, delinear
 
@@ -67,9 +67,9 @@ class _Backward(Nest):
         if not self.one_block:
             body = [For("q", (self.keys + self.block - 1) // self.block, "serial", tuple(body))]
         nest = For("p", heads, "parallel", (*self.allocs, *body))
-        known = [d if isinstance(d, int) else 128 for d in (self.rows, self.keys, many)]
-        work = known[0] * known[1] * known[2] * (3 * self.features + 2 * width) / 8
-        found = [finish(self.puller, nest, heads, work, self.group, f"attention: gradient, {ROW_BLOCK} queries at once")]
+        known, times = parted(self.rows, self.keys, many)
+        work, note = known * (3 * self.features + 2 * width) / 8, f"attention: gradient, {ROW_BLOCK} queries at once"
+        found = [finish(self.puller, nest, heads, work, self.group, note, times)]
         if self.total is not self.d_query and self.d_query in self.group.outputs:
             found.append(store_copy(self.total, self.d_query, self.context))
         return found

@@ -61,9 +61,8 @@ class Columns:
             self.kept_rows.clear()
             self.kept_level(phase + 1, folded)
         nest = For("p", self.extent, "parallel", (*self.allocs, *self.body.statements))
-        rows = self.length if isinstance(self.length, int) else 256
-        work = self.region.work_per_element * rows * self.tile
-        return finish(self.puller, nest, self.extent, work, self.group, f"columns, {self.region.passes} passes")
+        work, note = self.region.work_per_element * self.tile, f"columns, {self.region.passes} passes"
+        return finish(self.puller, nest, self.extent, work, self.group, note, self.length)
 
     def vector(self, block: Block) -> For:
         return For("v", self.width, "vector", tuple(block.statements))
@@ -109,26 +108,39 @@ class Columns:
         region = self.region
         nodes = [n for n, at in region.reduces if at == phase]
         accumulators = [(n, self.alloc(n.outputs[0].dtype.compute, self.lanes * self.tile)) for n in nodes]
-        blocked = not isinstance(self.length, int) or self.length > BLOCK
-        start: Size = Dim.symbol("q") * BLOCK if blocked else 0
-        length = minimum(BLOCK, self.length - start) if blocked else self.length
         together = max(1, min(ROWS_TOGETHER, int(ROWS_TOGETHER * CHEAP_ROW / region.work_per_element)))
-        whole = isinstance(length, int) or (isinstance(self.length, int) and self.length % BLOCK == 0)
         if not nodes:
-            row = Dim.symbol("r", 0, below=length)
-            loops = [For("r", length, "serial", self.rows(phase, [], [start + row], 0, False))]
-        elif whole and self.length != 0:
-            loops = self.known_rows(phase, accumulators, start, BLOCK if blocked else length, together)
+            row = Dim.symbol("r", 0, below=self.length)
+            self.add(For("r", self.length, "serial", self.rows(phase, [], [row], 0, False)))
+        elif isinstance(self.length, int) and self.length <= BLOCK:
+            self.add(*self.known_rows(phase, accumulators, 0, self.length, together), *self.folds(accumulators))
         else:
-            loops = self.counted_rows(phase, accumulators, start, length, together)
-        if not any(loop.body for loop in loops):
-            return []
-        fold = [s for n, name in accumulators for s in self.fold(n, name)]
-        if not blocked:
-            for statement in (*loops, *fold):
+            self.blocks(phase, accumulators, together)
+        return accumulators
+
+    def add(self, *statements: For) -> None:
+        for statement in statements:
+            if statement.body:
                 self.body.add(statement)
-            return accumulators
-        return self.blocked(accumulators, [*loops, *fold])
+
+    def blocks(self, phase: int, accumulators: list[tuple[Node, str]], together: int) -> None:
+        """Rows of which there may be several blocks; where their number is open and they are one block, code for one."""
+        count = (self.length + BLOCK - 1) // BLOCK
+        start = Dim.symbol("q") * BLOCK
+        if isinstance(self.length, int) and self.length % BLOCK == 0:
+            loops = self.known_rows(phase, accumulators, start, BLOCK, together)
+        else:
+            fills = [self.fill(n, name, self.lanes) for n, name in accumulators]
+            loops = [*fills, *self.following_rows(phase, accumulators, start, minimum(BLOCK, self.length - start), together)]
+        if isinstance(self.length, int) or not known_less(0, self.length):
+            self.add(*self.blocked(accumulators, [*loops, *self.folds(accumulators)], count))
+            return
+        alone = is_equal(count, 1)
+        several = self.blocked(accumulators, [*loops, *self.folds(accumulators)], count)
+        first = self.first_rows(phase, accumulators, together)
+        self.reached = minimum(LANES, self.length)
+        self.add(For("o", alone, "serial", (*first, *self.folds(accumulators))))
+        self.add(For("o", 1 - alone, "serial", tuple(several)))
 
     def known_rows(self, phase: int, accumulators: list[tuple[Node, str]], start: Size, length: Size, together: int) -> list[For]:
         """A block of `length` rows, a number: each lane takes `together` of its rows at a time, beginning with its first ones."""
@@ -146,28 +158,34 @@ class Columns:
         for low, high, rows in ((0, rest % LANES, rest // LANES + 1), (rest % LANES, LANES, rest // LANES)):
             if low < high and rows:
                 loops.append(self.lane_loop(phase, accumulators, at, low, high, rows, fresh=not groups))
-        return loops
+        return loops or [self.fill(n, name, self.lanes) for n, name in accumulators]
 
-    def counted_rows(self, phase: int, accumulators: list[tuple[Node, str]], start: Size, length: Size, together: int) -> list[For]:
-        """A block of rows whose number is known at run time: a first step, such that whole ones are left, those, and the rest."""
+    def first_rows(self, phase: int, accumulators: list[tuple[Node, str]], together: int) -> list[For]:
+        """The only block, of an open number of rows: a first step, such that whole ones are left, and those."""
         loops: list[For] = []
-        if not isinstance(self.length, int) and known_less(0, self.length):  # then there is one in every block
-            self.reached = minimum(LANES, length)
-            first = (maximum(1, length // LANES) - 1) % together
-            for rows in range(1, together + 1):
-                lanes = self.reached if rows == 1 else LANES
-                begun = self.lane_loop(phase, accumulators, start, 0, lanes, rows, fresh=True)
-                loops.append(For("f", is_equal(first, rows - 1), "serial", (begun,)))
-            start, length = start + (first + 1) * LANES, maximum(0, length - (first + 1) * LANES)
-        else:
-            loops = [self.fill(n, name, self.lanes) for n, name in accumulators]
-        step = LANES * together
-        groups = length // step
-        g, left = Dim.symbol("g", 0, below=groups), length - groups * step
-        row = Dim.symbol("r", 0, below=left)
-        loops.append(For("g", groups, "serial", (self.lane_loop(phase, accumulators, start + g * step, 0, LANES, together),)))
-        body = self.rows(phase, accumulators, [start + groups * step + row], row % LANES, False)
-        return [*loops, For("r", left, "serial", body)]
+        first = (maximum(1, self.length // LANES) - 1) % together
+        for rows in range(1, together + 1):
+            lanes = minimum(LANES, self.length) if rows == 1 else LANES
+            begun = self.lane_loop(phase, accumulators, 0, 0, lanes, rows, fresh=True)
+            loops.append(For("f", is_equal(first, rows - 1), "serial", (begun,)))
+        done = (first + 1) * LANES
+        return [*loops, *self.following_rows(phase, accumulators, done, maximum(0, self.length - done), together)]
+
+    def following_rows(
+        self, phase: int, accumulators: list[tuple[Node, str]], start: Size, length: Size, together: int
+    ) -> list[For]:
+        """`length` rows from `start`, which is the first lane's: each lane takes `together` of its rows at a time, then one."""
+        loops: list[For] = []
+        done: Size = 0
+        if together > 1:
+            step = LANES * together
+            groups = length // step
+            g, done = Dim.symbol("g", 0, below=groups), groups * step
+            body = self.lane_loop(phase, accumulators, start + g * step, 0, LANES, together)
+            loops.append(For("g", groups, "serial", (body,)))
+        row = Dim.symbol("r", 0, below=length - done)
+        loops.append(For("r", length - done, "serial", self.rows(phase, accumulators, [start + done + row], row % LANES, False)))
+        return loops
 
     def lane_loop(
         self, phase: int, accumulators: list[tuple[Node, str]], start: Size, low: int, high: Size, rows: int, fresh: bool = False
@@ -201,20 +219,19 @@ class Columns:
         self.kept_rows += kept
         return (self.vector(inner),) if inner.statements else ()
 
-    def blocked(self, accumulators: list[tuple[Node, str]], one_block: list[Stmt]) -> list[tuple[Node, str]]:
-        """Several blocks of rows: each is folded by itself, the results are folded in order."""
-        totals = [(n, self.alloc(n.outputs[0].dtype.compute, self.tile)) for n, _ in accumulators]
-        for node, name in totals:
-            self.body.add(self.fill(node, name, 1))
-        gather: list[Stmt] = []
-        for (node, name), (_, total) in zip(accumulators, totals, strict=True):
+    def blocked(self, accumulators: list[tuple[Node, str]], one_block: list[For], count: Size) -> list[For]:
+        """Several blocks of rows: each is folded by itself, the results are folded in order, and go where that of one would."""
+        totals = [self.alloc(node.outputs[0].dtype.compute, self.tile) for node, _ in accumulators]
+        gather: list[For] = []
+        last: list[For] = []
+        for (node, name), total in zip(accumulators, totals, strict=True):
             dtype = node.outputs[0].dtype.compute
             fn = node.lowering.fn  # type: ignore[union-attr]
             value = Call(fn, (Load(total, self.at, dtype), Load(name, self.at, dtype)), dtype)
             gather.append(For("v", self.width, "vector", (Store(total, self.at, value),)))
-        blocks = (self.length + BLOCK - 1) // BLOCK
-        self.body.add(For("q", blocks, "serial", (*one_block, *gather)))
-        return totals
+            last.append(For("v", self.width, "vector", (Store(name, self.at, Load(total, self.at, dtype)),)))
+        begin = [self.fill(node, total, 1) for (node, _), total in zip(accumulators, totals, strict=True)]
+        return [*begin, For("q", count, "serial", (*one_block, *gather)), *last]
 
     def fill(self, node: Node, name: str, lanes: int) -> For:
         """Every lane's accumulator at the start of its fold."""
@@ -223,11 +240,14 @@ class Columns:
         at = Dim.symbol("l", 0, high=lanes - 1) * self.tile + self.at
         return For("l", lanes, "serial", (For("v", self.width, "vector", (Store(name, at, start),)),))
 
-    def fold(self, node: Node, name: str) -> list[Stmt]:
+    def folds(self, accumulators: list[tuple[Node, str]]) -> list[For]:
+        return [loop for node, name in accumulators for loop in self.fold(node, name)]
+
+    def fold(self, node: Node, name: str) -> list[For]:
         """Halve the lanes: l with l+16, +8, +4, +2, +1 (lanes that no row reached hold the identity and are left out)."""
         dtype = node.outputs[0].dtype.compute
         fn = node.lowering.fn  # type: ignore[union-attr]
-        statements: list[Stmt] = []
+        statements: list[For] = []
         half = LANES // 2
         while half:
             pairs = maximum(0, minimum(half, self.reached - half))

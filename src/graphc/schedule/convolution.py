@@ -15,14 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from graphc.dims import Dim, coefficient, maximum, minimum, substitute
+from graphc.dims import Dim, coefficient, maximum, minimum, product, substitute
 from graphc.dtypes import DType
 from graphc.ir.cost import is_cheap
 from graphc.ir.graph import Value
-from graphc.ir.loops import Alloc, Const, Expr, For, Let, Load, Size, Stmt, Store
+from graphc.ir.loops import Alloc, Const, Expr, For, Let, Load, Prefetch, Size, Stmt, Store
+from graphc.ops.panels import panel_width
 from graphc.ops.windows import fixed, fixed_inside
 from graphc.schedule.lower import Context, Launch, assumed, finish
-from graphc.schedule.matmul import largest_tile
+from graphc.schedule.matmul import LINE_NBYTES, largest_tile
 from graphc.schedule.partition import Group
 from graphc.schedule.pull import Block, Position, Puller, cast, multiply_add
 
@@ -34,6 +35,7 @@ EVEN_UNITS = 14  # the same, of units as long as each other
 SHORT = 128  # a chain for which the way of a result through scratch is not free
 MOST_RIDING = 8  # nodes of an epilogue that is written out
 MOST_ACROSS = 8  # channels
+FEW_PLACES = 64  # up to which weights come from memory faster than they are asked for unless asked for early
 
 Triple = tuple[int, int, int]
 Run = tuple[str, int]  # a loop of a chain: its variable and extent
@@ -265,9 +267,10 @@ class Convolution(Tiles):
         """Places of a tile: a piece of a row, or a few whole rows that are short."""
         most = largest_tile(self.lanes, self.width)
         self.columns = most.columns if self.width % most.columns == 0 else self.width
+        rows = most.rows if self.width <= panel_width(self.dtype) else most.rows // 2  # of twice the vectors
         _, high, across = self.places
-        pieces = -(-across // most.rows)
-        self.span = (max(1, min(high, most.rows // across)), -(-across // pieces))
+        pieces = -(-across // rows)
+        self.span = (max(1, min(high, rows // across)), -(-across // pieces))
 
     def under(self, rows: int) -> tuple[int, int, int]:
         """The planes, rows and columns of input under a band."""
@@ -420,16 +423,18 @@ class Convolution(Tiles):
         y, x = row + (i // wide if tall > 1 else 0), column + (i % wide if tall > 1 else i)
         runs, k, a = self.operand(y, x)
         b = (self.panels, (self.block, panel, k, channel + j))
+        ahead = self.next_panel((self.block, panel, k, channel))
         first = panel * self.width + channel
         if self.direct:
             whole = (self.plane, self.first + y, x)[3 - self.rank :]
             index = (self.image, *whole, self.block * self.outer + first + j)
-            return self.tile(tall * wide, self.columns, a, b, runs, lambda total, block: self.epilogue(total, index, block))
+            done = lambda total, block: self.epilogue(total, index, block)
+            return self.tile(tall * wide, self.columns, a, b, runs, done, ahead=ahead)
 
         def kept(total: Load, block: Block) -> None:
             block.add(Store("result", i * self.columns + j, total))
 
-        made = self.tile(tall * wide, self.columns, a, b, runs, kept)
+        made = self.tile(tall * wide, self.columns, a, b, runs, kept, ahead=ahead)
         valid: Size = self.columns if self.outer % self.width == 0 else maximum(0, minimum(self.columns, self.outer - first))
         e, f, g = Dim.symbol("e", 0, below=tall), Dim.symbol("f", 0, below=wide), Dim.symbol("g", 0, below=valid)
         result = Load("result", (e * wide + f) * self.columns + g, self.dtype)
@@ -438,6 +443,16 @@ class Convolution(Tiles):
         self.epilogue(result, (self.image, *place, self.block * self.outer + first + g), block)
         stored = For("f", wide, "serial", (For("g", valid, "vector", tuple(block.statements)),))
         return [*made, For("e", tall, "serial", (stored,))]
+
+    def next_panel(self, at: Position) -> list[Stmt]:
+        """Ask for the same place of the panel after this one: few places are done with one before the next has come."""
+        places = product(self.out.shape[:-1])
+        place = self.loaded(self.panels, at) if isinstance(places, int) and places <= FEW_PLACES else None
+        if place is None:
+            return []
+        following = place[1] + self.depth * self.width
+        lines = range(0, self.columns, LINE_NBYTES // self.dtype.itemsize)
+        return [Prefetch(place[0], following + line, self.dtype) for line in lines]
 
     def operand(self, y: Size, x: Size) -> tuple[list[Run], Size, tuple[str, Size]]:
         """(the runs of a chain, the element of the kernel in them, what it meets at place y, x of the band)."""

@@ -10,11 +10,12 @@ Column orientation: a tile of a kept axis is innermost and the 32 lanes of each 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 
-from graphc.dims import Dim, free, minimum, product
+from graphc.dims import Dim, bounds, free, maximum, minimum, product, substitute
 from graphc.dtypes import int64
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.loops import (
@@ -46,6 +47,7 @@ SPILL_LIMIT = 16384  # elements of a row kept in scratch rather than computed tw
 WORTH_KEEPING = 4.0  # cost (in simple operations) above which a value is kept rather than computed again
 GRAIN_WORK = 16_000  # element operations that are worth waking a thread for
 HEAVY = 8.0
+FEW = 8  # elements of a row of open length that are in one short vector
 ASSUMED = 4
 
 
@@ -83,18 +85,27 @@ def assumed(size: Size) -> int:
     return size if isinstance(size, int) else ASSUMED
 
 
-def finish(puller: Puller, body: Stmt, extent: Size, work: float, group: Group, note: str) -> Launch:
-    """Wrap a body into a kernel with its parameters; name it by its text so that equal kernels are one."""
+def parted(*sizes: Size) -> tuple[int, Size]:
+    """The product of the sizes that are known, and of those that are open."""
+    known = [size for size in sizes if isinstance(size, int)]
+    return math.prod(known), product(size for size in sizes if not isinstance(size, int))
+
+
+def finish(puller: Puller, body: Stmt, extent: Size, work: float, group: Group, note: str, times: Size = 1) -> Launch:
+    """Wrap a body into a kernel with its parameters; name it by its text so that equal kernels are one.
+
+    work: element operations of one iteration, for each of `times`.
+    """
     statements = (body,)
     buffers = puller.params()
-    names: set[str] = set()
+    grain = maximum(1, max(1, int(GRAIN_WORK / max(work, 1.0))) // maximum(1, times))
+    names = set(free(grain))
     for statement in walk(statements):
         names |= free_symbols(statement)
     for param in buffers:
         names |= free(param.size)
     bound = {s.var for s in walk(statements) if isinstance(s, For)} | {s.name for s in walk(statements) if isinstance(s, Let)}
     sizes = tuple(Param(name, "size", int64) for name in sorted(names - bound))
-    grain = max(1, int(GRAIN_WORK / max(work, 1.0)))
     kernel = named(Kernel("kernel", buffers + sizes, statements, grain))
     checks = any(isinstance(s, Check) for s in walk(statements))
     return Launch(kernel, tuple(value for value, _ in puller.buffers), extent, checks, tuple(group.members), note)
@@ -343,8 +354,8 @@ class Region:
         """Loops over `stores`."""
         (p, outer), (v, extent) = loops
         nest = For(p, outer, "parallel", (For(v, extent, "vector", self.stores(axis_index)),))
-        work = self.work_per_element * (extent if isinstance(extent, int) else CHUNK // 4)
-        return finish(self.puller, nest, outer, work, self.group, note)
+        times = extent if isinstance(extent, int) else minimum(CHUNK // 4, substitute(extent, {p: 0}))
+        return finish(self.puller, nest, outer, self.work_per_element, self.group, note, times)
 
     def stores(self, axis_index: dict[int, Size]) -> tuple[Stmt, ...]:
         """One element of every output."""
@@ -390,9 +401,19 @@ class Region:
             self.row_level(phase, axis_index, row)
             self.pass_over(phase, axis_index, row, length)
         self.row_level(self.passes, axis_index, row)
-        nest = For("p", rows, "parallel", tuple(row.statements))
-        work = self.work_per_element * (length if isinstance(length, int) else 256)
-        return finish(self.puller, nest, rows, work, group, f"rows, {self.passes} pass{'es' if self.passes != 1 else ''}")
+        nest = For("p", rows, "parallel", tuple(self.few_apart(row.statements, length)))
+        note = f"rows, {self.passes} pass{'es' if self.passes != 1 else ''}"
+        return finish(self.puller, nest, rows, self.work_per_element, group, note, length)
+
+    def few_apart(self, row: Sequence[Stmt], length: Size) -> Sequence[Stmt]:
+        """A row of open length, twice: where it is of so few elements that a short vector holds them, code for that is apart."""
+        low, _ = bounds(length)
+        if isinstance(length, int) or low is None or not 1 <= low <= FEW:
+            return row
+        within = minimum(length, FEW)
+        short = [replace(s, extent=within) if isinstance(s, For) and s.extent == length else s for s in row]
+        few = maximum(0, minimum(1, FEW + 1 - length))
+        return For("w", few, "serial", tuple(short)), For("w", 1 - few, "serial", tuple(row))
 
     def row_level(self, phase: int, axis_index: dict[int, Size], row: Block) -> None:
         """Kept-level values that become known before pass `phase`; all are computed before any is stored."""

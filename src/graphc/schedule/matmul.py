@@ -4,9 +4,10 @@ Enters: a group whose anchor is a matmul, or one with panels.  Leaves: its `Laun
 instructions.  Operands are pulled at the indices the nest asks for, and the epilogue with the accumulator in the matmul's place.
 
 C is cut into units of a block of rows by one panel of columns, and register tiles of as many rows as the machine's registers hold
-run over them.  Four ways to read B (`_Reading`): as it lies, where its rows are contiguous; as panels, which it is already or which
+run over them.  Five ways to read B (`_Reading`): as it lies, where its rows are contiguous; as panels, which it is already or which
 a launch of its own makes first, where many blocks of rows read them; from scratch, to which a unit copies its panel for one block
-of k; or in strips, where one tile is all the rows there are.  A product with few columns is the transposed product.
+of k; or, where one tile is all the rows there are, in strips, which are copied, or in squares, which are not.  A product with few
+columns is the transposed product.
 
 Every element is one fma chain over k inside blocks of K_BLOCK, blocks added in order: tiles, threads and vector widths never show
 in the bits.
@@ -15,17 +16,17 @@ Source of the tiling: Goto and van de Geijn, "Anatomy of high-performance matrix
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from graphc.dims import Dim, coefficient, free, is_equal, maximum, minimum, product, substitute
 from graphc.dtypes import DType
 from graphc.ir.graph import Value
-from graphc.ir.loops import K_BLOCK, Alloc, Call, Const, Expr, For, Let, Load, Prefetch, Size, Stmt, Store
+from graphc.ir.loops import FUNCTIONS, K_BLOCK, Alloc, Call, Const, Expr, For, Let, Load, Prefetch, Size, Stmt, Store
 from graphc.ir.op import Anchor, TensorType
-from graphc.ops.panels import panel_width
-from graphc.schedule.lower import Context, Launch, finish
+from graphc.ops.panels import FEW_ROWS, panel_width
+from graphc.schedule.lower import Context, Launch, finish, parted
 from graphc.schedule.panels import Element, Place, clipped, copied, panels_launch, place_of
 from graphc.schedule.partition import Group
 from graphc.schedule.pull import Block, Position, Puller, cast, delinear, multiply_add
@@ -39,12 +40,12 @@ PACK_COLUMNS = 256
 PACK_AHEAD = 3  # so many blocks of rows that read a panel pay for a launch that makes all panels
 PACK_ELEMENTS = 1 << 19  # of B, from which on they do: it no longer stays in the second cache
 PACKED_ELEMENTS = 1 << 21  # of A, from which on panels of it pay
-STRIP_AHEAD = 256  # elements of a column by which reading a strip is ahead
+ONE_SET_ELEMENTS = 1 << 20  # of an A' whose rows all fall into one cache set
+COLUMN_AHEAD = 256  # elements of a column by which reading a strip or squares is ahead
 STRIP = 128  # rows of a strip: what is copied is still in the nearest cache when it is read
-LOW_STRIP = 16  # where one row of A reads B, and the panel after this one is asked for meanwhile, in the order of memory
-LOW_STRIP_NBYTES = 1 << 17  # of such a panel: two of them stay in the second cache
 PREFETCH_ROWS = 64  # up to this many rows, panels come from memory faster than they are asked for unless asked for early
 ROWS_AHEAD = 24  # by which reading wide rows as they lie is ahead
+DEEPEST = 2048  # rows of a panel that stays in the second cache while all tiles go over it
 LEAST_UNITS = 8
 EVEN_UNITS = 32  # below, units of many rows are cut, and those of a number that is no multiple of 4
 LEAST_ROWS = 240  # of units that are cut for that
@@ -87,14 +88,31 @@ def rows_of_tiles(rows: Size, most: int) -> int:
     return even[0] if even else min(most, 12)
 
 
+def lower_tiles(rest: Size, height: int, step: int = 1) -> Iterator[tuple[int, Size, Size]]:
+    """The one or two tiles for what is left of tiles of a height, an open number of rows: (rows, how many, first row) of each
+    there may be.   step: what the number is a multiple of."""
+    several = height > LOWER_TILE + 1
+    second: Size = rest // 2 * minimum(1, rest // (LOWER_TILE + 1)) if several else 0
+    first = rest - second
+    known = range(0, height, step)
+    lower = {n // 2 if several and n > LOWER_TILE else 0 for n in known}
+    upper = {n - (n // 2 if several and n > LOWER_TILE else 0) for n in known}
+    for rows in sorted((lower | upper) - {0}, reverse=True):
+        here = is_equal(first, rows) if rows in upper else 0
+        count = here + (is_equal(second, rows) if rows in lower else 0)
+        yield rows, count, (1 - here) * first
+
+
 def wide_columns(rows: int, columns: int, sums: int, width: int) -> int:
     """The columns of a tile of at most so many sums that reads B as it lies: for few rows many, as memory likes long runs."""
     fits = [w for w in (256, 128, 64, 32) if width < w <= sums // max(1, rows) and columns % w == 0]
     return fits[0] if fits else width
 
 
-_Reading = Literal["direct", "panels", "scratch", "strips"]
-_NOTES: dict[_Reading, str] = {"direct": "", "panels": ", B in panels", "scratch": ", B packed", "strips": ", B in strips"}
+_Reading = Literal["direct", "panels", "scratch", "strips", "squares"]
+_NOTES: dict[_Reading, str] = {
+    "direct": "", "panels": ", B in panels", "scratch": ", B packed", "strips": ", B in strips", "squares": ", B in squares"
+}  # fmt: skip
 
 
 class _Matmul:
@@ -152,10 +170,12 @@ class _Matmul:
             self._make_panels()
             return "panels"
         if m <= most and place is not None and place.along_columns:
-            between, nbytes = coefficient(place.offset, "j"), product((self.columns, self.k)) * place.dtype.itemsize
-            one_stream = m == 1 and between == self.k and isinstance(nbytes, int) and nbytes <= LOW_STRIP_NBYTES
-            self.strip = LOW_STRIP if one_stream else STRIP
-            return "strips"
+            line = LINE_NBYTES // self.dtype.itemsize
+            if m > FEW_ROWS or not isinstance(self.k, int) or not isinstance(n, int) or n < line:
+                return "strips"
+            self.width_limit = self.columns = line
+            self.side = min(line, lanes * 4 // self.dtype.itemsize)
+            return "squares"
         return "scratch"
 
     def _row_blocks_reading(self) -> int:
@@ -178,12 +198,14 @@ class _Matmul:
 
     def _left_falls_together(self) -> bool:
         """Whether what a tile reads of A would fall into the same cache sets: its rows, or, in A', a piece of a row for each k."""
-        if not (_is_at_least(PACK_ROWS, self.m) and _is_at_least(PACKED_ELEMENTS, self.m, self.k)):
+        if not (_is_at_least(PACK_ROWS, self.m) and _is_at_least(ONE_SET_ELEMENTS, self.m, self.k)):
             return False
         place = self._left_place()
         if place is not None and place.along_rows:
             step = coefficient(place.offset, "k")
             return isinstance(step, int) and step * place.dtype.itemsize % ONE_SET_NBYTES == 0 and not self._is_narrow()
+        if not _is_at_least(PACKED_ELEMENTS, self.m, self.k):
+            return False
         distance = None if place is None else coefficient(place.offset, "j")
         near = place is not None and isinstance(distance, int) and distance * place.dtype.itemsize % SAME_SET_NBYTES != 0
         return self.right_panels is not None and not near
@@ -208,7 +230,9 @@ class _Matmul:
         self.extent = product(self.batch_shape) * row_blocks * panels
         p = Dim.symbol("p", 0, below=self.extent)
         self.panel = p % panels
-        self.first_column = self.panel * width
+        self.first_column = self.read_column = self.panel * width
+        if self.reading == "squares" and self.n % width != 0:  # the last panel is whole too: it begins in the one before
+            self.read_column = minimum(self.first_column, self.n - width)
         self.block = (p // panels) % row_blocks
         self.first_row = self.block * self.row_block
         self.batch = delinear(p // panels // row_blocks, self.batch_shape)
@@ -218,6 +242,13 @@ class _Matmul:
         self.whole_panels = isinstance(self.n, int) and self.n % width == 0
         self.width: Size = width if self.whole_panels else clipped(self.n, width, self.panel)
         self.direct = self.whole_panels and self.k_blocks == 1
+        self.by_tile = self.direct or self._is_by_tile()
+
+    def _is_by_tile(self) -> bool:
+        """Whether a tile goes through all blocks of k and its epilogue before the next one begins."""
+        if not isinstance(self.m, int) or not isinstance(self.k, int) or self.k > DEEPEST:
+            return False
+        return self.k_blocks == 1 or not self._is_prefetched()
 
     def _row_block(self, others: Size) -> Size:
         """Rows of a unit: whole tiles, fewer where there would be few units."""
@@ -260,27 +291,30 @@ class _Matmul:
 
     def product(self) -> Launch:
         body: list[Stmt] = []
-        if self.reading == "scratch":
-            depth = self.k if self.k_blocks == 1 else K_BLOCK
+        packing = self.reading == "scratch"
+        if packing:
+            depth = self.k if self.by_tile or self.k_blocks == 1 else K_BLOCK
             self.allocs.append(Alloc("panel", self.dtype, max(1, depth if isinstance(depth, int) else K_BLOCK) * self.width_limit))
         elif self.reading == "strips":
-            self.allocs.append(Alloc("panel", self.dtype, self.strip * self.columns))
-        if not self.direct:
-            rows = self.row_block if isinstance(self.row_block, int) else CACHED_ROWS
-            self.allocs.append(Alloc("partial", self.dtype, max(1, rows) * self.width_limit))
-            if self.k_blocks != 1:
-                body.append(self.clear_partial())
-        inner = [*(self.pack(self.k_start, self.k_length, 0, self.width) if self.reading == "scratch" else []), *self.tiles()]
-        body.extend(inner if self.k_blocks == 1 else [For("q", self.k_blocks, "serial", tuple(inner))])
-        if not self.direct:
-            body.append(self.epilogue_from_scratch())
+            self.allocs.append(Alloc("panel", self.dtype, STRIP * self.columns))
+        elif self.reading == "squares":
+            self.allocs.append(Alloc("panel", self.dtype, self.side * self.side, "registers"))
+        start, length = (0, self.k) if self.by_tile else (self.k_start, self.k_length)
+        inner = [*(self.pack(start, length, 0, self.width) if packing else []), *self.tiles()]
+        if self.by_tile:
+            self.allocs += [] if self.direct else [Alloc("partial", self.dtype, self.tile_rows * self.columns)]
+            body.extend(inner)
+        else:
+            most = self.row_block if isinstance(self.row_block, int) else CACHED_ROWS
+            self.allocs.append(Alloc("partial", self.dtype, max(1, most) * self.width_limit))
+            body += inner if self.k_blocks == 1 else [self.clear_partial(), For("q", self.k_blocks, "serial", tuple(inner))]
+            body.append(self.epilogue_of_sums(self.rows, 0, 0, self.width_limit))
         nest = For("p", self.extent, "parallel", (*self.allocs, *body))
-        rows_static = self.rows if isinstance(self.rows, int) else CACHED_ROWS // 2
-        depth_static = self.k if isinstance(self.k, int) else 256
-        work = rows_static * depth_static * self.width_limit / 16
+        rows = self.rows if isinstance(self.rows, int) else minimum(self.row_block, self.m)
+        known, times = parted(rows, self.k)
         note = "matmul" + _NOTES[self.reading]
         note += f", epilogue of {len(self.group.members) - 1}" if len(self.group.members) > 1 else ""
-        return finish(self.puller, nest, self.extent, work, self.group, note)
+        return finish(self.puller, nest, self.extent, known * self.width_limit / 16, self.group, note, times)
 
     # ---- operands --------------------------------------------------------------------------------------------------
 
@@ -312,7 +346,7 @@ class _Matmul:
             return self._right_element(start + k, column if last is None else minimum(column, last), block)
 
         step = self.columns if self.reading == "strips" else self.width_limit
-        ahead = STRIP_AHEAD if self.reading == "strips" and self.strip == STRIP else 0
+        ahead = COLUMN_AHEAD if self.reading == "strips" else 0
         return copied(self.puller, element, ("panel", 0, step), rows, width, self.dtype, ahead)
 
     # ---- register tiles --------------------------------------------------------------------------------------------
@@ -336,12 +370,8 @@ class _Matmul:
             if not self.open:
                 row = base + Dim.symbol("ir", 0, below=rest)
                 return [*statements, For("ir", rest, "serial", tuple(self.tile(1, row, 0, "rest1")))]
-            second: Size = rest // 2 * minimum(1, rest // (LOWER_TILE + 1)) if height > LOWER_TILE + 1 else 0
-            first = rest - second
-            for lower in range(min(LOWER_TILE, height - 1), 0, -1):
-                here = is_equal(first, lower)
-                count = here + (is_equal(second, lower) if second != 0 else 0)
-                row = base + (1 - here) * first + Dim.symbol("ir", 0, below=count) * lower
+            for lower, count, start in lower_tiles(rest, height):
+                row = base + start + Dim.symbol("ir", 0, below=count) * lower
                 statements.append(For("ir", count, "serial", tuple(self.tile(lower, row, 0, f"rest{lower}"))))
         return statements
 
@@ -353,31 +383,71 @@ class _Matmul:
         i, j = Dim.symbol("i", 0, high=rows - 1), Dim.symbol("j", 0, high=self.columns - 1)
         at = i * self.columns + j
         zero = Const(0.0 if self.dtype.kind == "f" else 0, self.dtype)
-        clear = For("i", rows, "unroll", (*self.early(rows, base, first), For("j", self.columns, "tile", (Store(name, at, zero),))))
-        statements = [clear, *self.chain(rows, base, number, first, name, at), self.flush(rows, base, first, name, at)]
+        clear = For("j", self.columns, "tile", (Store(name, at, zero),))
+        early = self.early(rows, base, first)
+        sums = [*self.chain(rows, base, number, first, name, at), self.flush(rows, base, first, name, at)]
+        statements: list[Stmt]
+        if self.by_tile and self.k_blocks != 1:
+            begin = For("j", self.columns, "tile", (Store("partial", at, zero),))
+            block = For("q", self.k_blocks, "serial", (For("i", rows, "unroll", (clear,)), *sums))
+            statements = [For("i", rows, "unroll", (*early, begin)), block]
+        else:
+            statements = [For("i", rows, "unroll", (*early, clear)), *sums]
+        if self.by_tile and not self.direct:
+            statements.append(self.epilogue_of_sums(rows, base, first, self.columns))
         return statements if parts == 1 else [For("s", parts, "serial", tuple(statements))]
 
     def chain(self, rows: int, base: Size, number: Size, first: Size, name: str, at: Size) -> list[Stmt]:
         """One step of every sum for each k of the block, in order."""
+        if self.reading == "squares":
+            return self.square_chain(rows, base, name)
         if self.reading != "strips":
             return [self.steps(rows, base, number, first, name, at, 0, self.k_length)]
-        strips: Size = (self.k_length + self.strip - 1) // self.strip
-        start = Dim.symbol("u", 0, below=strips) * self.strip
-        length = clipped(self.k_length, self.strip, Dim.symbol("u", 0))
+        strips: Size = (self.k_length + STRIP - 1) // STRIP
+        start = Dim.symbol("u", 0, below=strips) * STRIP
+        length = clipped(self.k_length, STRIP, Dim.symbol("u", 0))
         width: Size = self.columns if self.whole_panels else maximum(0, minimum(self.columns, self.width - first))
         copy = self.pack(self.k_start + start, length, first, width)
-        if self.strip == LOW_STRIP:
-            copy += self.next_panel(start)
         return [For("u", strips, "serial", (*copy, self.steps(rows, base, number, first, name, at, start, length)))]
 
-    def next_panel(self, start: Size) -> list[Stmt]:
-        """Ask for as much of the panel after this one as a strip is: what reads ahead by itself follows one stream, not 32."""
+    def square_chain(self, rows: int, base: Size, name: str) -> list[Stmt]:
+        """The same for squares of B, and for what is left of K."""
+        assert isinstance(self.k, int)
+        full, left = self.k_length // self.side, self.k % self.side
+        start = Dim.symbol("u", 0, below=full) * self.side
+        statements: list[Stmt] = [For("u", full, "serial", self.squares(rows, base, name, start, self.side))]
+        if left:
+            more = (self.k_length + self.side - 1) // self.side - full  # 1 in the last block of k
+            statements.append(For("v", more, "serial", self.squares(rows, base, name, full * self.side, left)))
+        return statements
+
+    def squares(self, rows: int, base: Size, name: str, start: Size, height: int) -> tuple[Stmt, ...]:
+        """`height` steps of the sums of all columns: squares of B are transposed in registers and stay there."""
+        side, begin = self.side, self.k_start + start
+        first = Dim.symbol("t", 0, below=self.columns // side) * side
+
+        def element(k: Size, j: Size, block: Block) -> Expr:
+            return self._right_element(begin + k, self.read_column + first + j, block)
+
+        copy = copied(self.puller, element, ("panel", 0, side), height, side, self.dtype)
+        i, j, k = (Dim.symbol(symbol, 0, below=size) for symbol, size in (("i", rows), ("j", side), ("k", height)))
+        step = Block(self.puller.names)
+        a = self._left_element(self.first_row + base + i, begin + k, step)
+        inner, at = step.inner(), i * self.columns + first + j
+        inner.add(Store(name, at, multiply_add(a, Load("panel", k * side + j, self.dtype), Load(name, at, self.dtype))))
+        multiply = For("i", rows, "unroll", (*step.statements, For("j", side, "tile", tuple(inner.statements))))
+        parts = For("t", self.columns // side, "unroll", (*copy, For("k", height, "unroll", (multiply,))))
+        return (*self.columns_ahead(begin), parts)
+
+    def columns_ahead(self, begin: Size) -> list[Stmt]:
+        """Ask for what is further on in every column, or, near their ends, at the beginning of columns that come after."""
         place = self._right_place()
         assert place is not None
-        line = LINE_NBYTES // place.dtype.itemsize
-        panel = substitute(place.offset, {"k": 0, "j": 0}) + (self.panel + 1) * self.columns * self.k
-        at = panel + (self.k_start + start) * self.columns
-        return [Prefetch(place.buffer, at + offset, place.dtype) for offset in range(0, self.strip * self.columns, line)]
+        between, further = coefficient(place.offset, "j"), begin + COLUMN_AHEAD
+        assert between is not None
+        over = further // self.k
+        at = substitute(place.offset, {"k": further - over * self.k, "j": self.read_column + over * self.columns})
+        return [Prefetch(place.buffer, at + column * between, place.dtype) for column in range(self.columns)]
 
     def steps(self, rows: int, base: Size, number: Size, first: Size, name: str, at: Size, start: Size, length: Size) -> Stmt:
         i, j = Dim.symbol("i", 0, high=rows - 1), Dim.symbol("j", 0, high=self.columns - 1)
@@ -404,11 +474,16 @@ class _Matmul:
                 return self._right_element(self.k_start + k, self.first_column + first + j, block)
             case "strips":
                 return block.let(Load("panel", k * self.columns + j, self.dtype))
+        if self.by_tile:
+            k = self.k_start + k  # then all of it is there
         return block.let(Load("panel", k * self.width_limit + first + j, self.dtype))
+
+    def _is_prefetched(self) -> bool:
+        return isinstance(self.m, int) and self.m <= PREFETCH_ROWS
 
     def ahead(self, k: Size, first: Size) -> list[Stmt]:
         """Ask for the same place of the panel's next block of k, which the next panel follows, or for rows further on."""
-        if not isinstance(self.m, int) or self.m > PREFETCH_ROWS:
+        if not self._is_prefetched():
             return []
         if self.reading == "direct" and self.columns > panel_width(self.dtype):
             rows: Size = ROWS_AHEAD
@@ -430,7 +505,7 @@ class _Matmul:
 
     def early(self, rows: int, base: Size, first: Size) -> list[Stmt]:
         """Ask for what the epilogue of a tile's row ``i`` reads and writes: it comes while the sums are made."""
-        if self.k_blocks != 1 or self.open:
+        if self.open or not self.by_tile:
             return []
         trial, zero = Block(self.puller.names), Const(0.0 if self.dtype.kind == "f" else 0, self.dtype)
         i, j = Dim.symbol("i", 0, high=rows - 1), Dim.symbol("j", 0, high=self.columns - 1)
@@ -456,7 +531,7 @@ class _Matmul:
         if self.direct:
             self.epilogue(result, self.first_row + base + i, self.first_column + j, block)
         else:
-            there = (base + i) * self.width_limit + j
+            there = at if self.by_tile else (base + i) * self.width_limit + j
             if self.k_blocks != 1:
                 result = Call("add", (Load("partial", there, self.dtype), result), self.dtype)
             block.add(Store("partial", there, result))
@@ -469,11 +544,18 @@ class _Matmul:
         at = Dim.symbol("i") * self.width_limit + Dim.symbol("j")
         return For("i", self.rows, "serial", (For("j", self.width_limit, "vector", (Store("partial", at, zero),)),))
 
-    def epilogue_from_scratch(self) -> Stmt:
+    def epilogue_of_sums(self, rows: Size, base: Size, first: Size, columns: int) -> Stmt:
+        """The results of a tile or of a whole unit, whose sums are in scratch in rows of so many columns."""
         block = Block(self.puller.names)
-        i, j = Dim.symbol("i", 0, below=self.rows), Dim.symbol("j", 0, below=self.width)
-        self.epilogue(Load("partial", i * self.width_limit + j, self.dtype), self.first_row + i, self.first_column + j, block)
-        return For("i", self.rows, "serial", (For("j", self.width, "vector", tuple(block.statements)),))
+        width: Size = columns if self.whole_panels else minimum(columns, self.width - first)
+        width = width if columns == self.width_limit else maximum(0, width)
+        i, j = Dim.symbol("i", 0, below=rows), Dim.symbol("j", 0, below=width)
+        total = Load("partial", i * columns + self.first_column - self.read_column + j, self.dtype)
+        self.epilogue(total, self.first_row + base + i, self.first_column + first + j, block)
+        short = all(_is_primitive(s.value) for s in block.statements if isinstance(s, Let | Store))
+        if isinstance(rows, int) and self.by_tile and self.whole_panels and short:
+            return self.over_tile(rows, tuple(block.statements))
+        return For("i", rows, "serial", (For("j", width, "vector", tuple(block.statements)),))
 
     def epilogue(self, result: Expr, row: Size, column: Size, block: Block) -> None:
         place = (column, row) if self.swapped else (row, column)
@@ -494,6 +576,10 @@ def _should_be_more(units: int, rows: int) -> bool:
     if units < LEAST_UNITS:
         return True
     return units < EVEN_UNITS and (rows >= 2 * LEAST_ROWS or (units % 4 != 0 and rows >= LEAST_ROWS))
+
+
+def _is_primitive(expr: Expr) -> bool:
+    return not isinstance(expr, Call) or (expr.fn in FUNCTIONS and all(map(_is_primitive, expr.args)))
 
 
 def _is_at_least(least: int, *sizes: Size) -> bool:

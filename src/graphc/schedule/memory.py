@@ -7,6 +7,7 @@ memory management for deep neural net inference" (2020), greedy by size.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,13 +26,13 @@ class Interval:
 def assign_offsets(intervals: Sequence[Interval]) -> tuple[list[int], int]:
     """Byte offsets (64-byte aligned, never overlapping while both are needed) and the arena's size."""
     offsets = [0] * len(intervals)
-    placed: list[int] = []
+    placed: list[int] = []  # by offset
     total = 0
     for i in sorted(range(len(intervals)), key=lambda i: -intervals[i].nbytes):
         mine = intervals[i]
         size = -(-mine.nbytes // ALIGNMENT) * ALIGNMENT
         at = 0
-        for other in sorted(placed, key=lambda j: offsets[j]):
+        for other in placed:
             theirs = intervals[other]
             if theirs.end < mine.start or mine.end < theirs.start:
                 continue
@@ -39,6 +40,6 @@ def assign_offsets(intervals: Sequence[Interval]) -> tuple[list[int], int]:
                 break
             at = max(at, offsets[other] + -(-theirs.nbytes // ALIGNMENT) * ALIGNMENT)
         offsets[i] = at
-        placed.append(i)
+        bisect.insort(placed, i, key=offsets.__getitem__)
         total = max(total, at + size)
     return offsets, total

@@ -25,6 +25,7 @@ from graphc.schedule.panels import panels
 from graphc.schedule.partition import Group, is_stored
 from graphc.schedule.pull import Block, Puller, cast, delinear
 from graphc.schedule.recurrent import recurrent, recurrent_backward
+from graphc.schedule.taps import taps
 from graphc.schedule.winograd import winograd, winograd_filters
 
 
@@ -72,8 +73,7 @@ def _scan(group: Group, context: Context) -> list[Launch]:
     begin = Store("total", v, identity(first, dtype))
     loop = For("r", shape[dim], "serial", over_columns(tuple(block.statements)))
     nest = For("p", extent, "parallel", (Alloc("total", dtype, tile), *over_columns((begin,)), loop))
-    rows = shape[dim] if isinstance(shape[dim], int) else 256
-    return [finish(puller, nest, extent, 2.0 * tile * rows, group, "scan")]
+    return [finish(puller, nest, extent, 2.0 * tile, group, "scan", shape[dim])]
 
 
 def _anchored(group: Group) -> tuple[Node, Callable[..., Expr], str]:
@@ -132,8 +132,7 @@ def _fold_in_order(group: Group, node: Node, step: Callable[..., Expr], context:
     if vector is not None:
         body = (For("v", width, "vector", body),)
     nest = For("p", extent, "parallel", (For("r", shape[dim], "serial", body),))
-    rows = shape[dim] if isinstance(shape[dim], int) else 256
-    return finish(puller, nest, extent, 4.0 * rows * (1 if vector is None else tile), group, "scatter: in order")
+    return finish(puller, nest, extent, 4.0 * (1 if vector is None else tile), group, "scatter: in order", shape[dim])
 
 
 def _checked_index(raw: Expr, size: Size, node: Node, context: Context, block: Block, wraps: bool = False) -> Size:
@@ -201,9 +200,8 @@ def _put_in_order(group: Group, node: Node, step: Callable[..., Expr], context: 
     body = (*row.statements, *(inner if vector is None else (For("v", width, "vector", inner),)))
     for k in reversed(range(len(common))):
         body = (For(f"r{k}", common[k], "serial", body),)
-    count = product(common)
-    work = 4.0 * (count if isinstance(count, int) else 256) * (1 if vector is None else COLUMN_TILE)
-    return finish(puller, For("p", extent, "parallel", body), extent, work, group, "put: in order")
+    work = 4.0 * (1 if vector is None else COLUMN_TILE)
+    return finish(puller, For("p", extent, "parallel", body), extent, work, group, "put: in order", product(common))
 
 
 _NESTS: dict[str, Callable[[Group, Context], list[Launch]]] = {
@@ -215,6 +213,7 @@ _NESTS: dict[str, Callable[[Group, Context], list[Launch]]] = {
     "put": _put,
     "convolution": convolution,
     "convolution_weight": convolution_weight,
+    "taps": taps,
     "depthwise": depthwise,
     "depthwise_input": depthwise_input,
     "depthwise_last": depthwise_last,

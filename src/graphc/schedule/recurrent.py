@@ -21,7 +21,7 @@ from graphc.ir.op import TensorType
 from graphc.ops.expressions import select
 from graphc.ops.recurrent import Operands, cell_of
 from graphc.ops.recurrent_cells import ELEMENTS
-from graphc.schedule.lower import Context, Launch, finish
+from graphc.schedule.lower import Context, Launch, finish, parted
 from graphc.schedule.panels import Element, panels_launch
 from graphc.schedule.partition import Group
 from graphc.schedule.pull import Block, Puller, cast
@@ -82,9 +82,9 @@ class _Steps:
     def finished(self, before: list[Stmt], step: list[Stmt], note: str) -> list[Launch]:
         loop = For("t", self.steps, "serial", tuple(step))
         nest = For("p", self.units, "parallel", (*self.allocs, *before, loop))
-        parts = [d if isinstance(d, int) else 64 for d in (self.steps, self.size, self.hidden)]
-        work = self.block * parts[0] * parts[1] * parts[2] * self.cell.weights / 8
-        return [*self.packed, finish(self.puller, nest, self.units, work, self.group, note)]
+        known, times = parted(self.steps, self.size, self.hidden)
+        work = self.block * known * self.cell.weights / 8
+        return [*self.packed, finish(self.puller, nest, self.units, work, self.group, note, times)]
 
     # ---- elements ----------------------------------------------------------------------------------------------------
 

@@ -147,7 +147,8 @@ def _in_place(graph: Graph, parts: Partition, launches: list[Step], context: Con
     """States whose new value may be written straight over the old one.   inside: of a region, where a failure leaves nothing."""
     group_of = {v: g for g in parts.groups for v in g.outputs}
     position = {g: i for i, g in enumerate(parts.groups)}
-    checking = () if inside else (i for i, g in enumerate(parts.groups) if any(launch.checks for launch in _of(g, launches)))
+    checked = set() if inside else {launch.members for launch in launches if launch.checks}
+    checking = (i for i, g in enumerate(parts.groups) if tuple(g.members) in checked)
     last_check = max(checking, default=-1)
     wanted: dict[Value, int] = {}
     for _, new in graph.updates:
@@ -164,11 +165,6 @@ def _in_place(graph: Graph, parts: Partition, launches: list[Step], context: Con
         if _reads_in_step(group, state, new, context) and may_overwrite(group, state, new, context):
             found.add(state)
     return found
-
-
-def _of(group: Group, launches: list[Step]) -> list[Step]:
-    members = tuple(group.members)
-    return [launch for launch in launches if launch.members == members]
 
 
 def _reads_in_step(group: Group, state: Value, new: Value, context: Context) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+from graphc.dims import bounds
 from graphc.ir.graph import Value
 from graphc.schedule.control import ControlLaunch
 from graphc.schedule.host import HostLaunch
@@ -67,7 +68,7 @@ def _is_small(launch: Step) -> bool:
     """A launch of known and little work that cannot fail (after a failed check nothing may be written)."""
     if not isinstance(launch, Launch) or launch.checks or not isinstance(launch.extent, int):
         return False
-    return launch.extent <= MOST_GRAINS * max(launch.kernel.grain, 1)
+    return launch.extent <= MOST_GRAINS * (bounds(launch.kernel.grain)[0] or 1)
 
 
 def _touched(launch: Step, places: Mapping[Value, Hashable]) -> tuple[set[Any], set[Any]]:

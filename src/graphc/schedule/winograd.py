@@ -12,14 +12,15 @@ Source: Lavin and Gray, "Fast algorithms for convolutional neural networks" (201
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 
-from graphc.dims import Dim, maximum, minimum
+from graphc.dims import Dim, is_equal, maximum, minimum
 from graphc.ir.loops import Call, Const, Expr, For, Load, Prefetch, Size, Stmt, Store
 from graphc.ops.windows import fixed, fixed_inside
 from graphc.schedule.convolution import Tiles
 from graphc.schedule.lower import Context, Launch, assumed
-from graphc.schedule.matmul import LINE_NBYTES, largest_tile, rows_of_tiles
+from graphc.schedule.matmul import LINE_NBYTES, largest_tile, lower_tiles, rows_of_tiles
 from graphc.schedule.partition import Group
 from graphc.schedule.pull import Block, cast
 
@@ -165,10 +166,16 @@ class _Winograd(_Transforms):
         self.many: Size = self.images if whole else minimum(self.images, self.batch - self.first_image)
         body = [*self.transforms(), *self.multiply()]
         if self.depth < self.channels:
-            size = POINTS * self.patches * self.each * self.width
-            body = [self.clear("products", size), For("b", self.channels // self.depth, "serial", tuple(body))]
+            body = [self.cleared(), For("b", self.channels // self.depth, "serial", tuple(body))]
         work = POINTS * self.patches * self.channels * self.each * self.width / 8
         return self.finished(extent, [*body, *self.squares()], work, "Winograd's convolution")
+
+    def cleared(self) -> Stmt:
+        """Zeros in the products of the patches that there are."""
+        patch = self.each * self.width
+        used = self.many * (self.rows * self.across * patch)
+        z = Dim.symbol("h", 0, below=POINTS) * (self.patches * patch) + Dim.symbol("z", 0, below=used)
+        return For("h", POINTS, "serial", (For("z", used, "vector", (Store("products", z, self.zero),)),))
 
     def transforms(self) -> list[Stmt]:
         """The transforms of the patches' channels of one block, to scratch [16, patches, depth]."""
@@ -206,16 +213,11 @@ class _Winograd(_Transforms):
         panels = self.panels()
         outer = self.each * self.width
         inner: list[Stmt] = []
-        whole, rest = divmod(self.patches, self.tall)
-        full: Size = whole
-        if not isinstance(self.batch, int):  # of few images, few patches
-            full = minimum(whole, (self.many * self.rows * self.across + self.tall - 1) // self.tall)
         for column in range(0, self.width, self.columns):
-            for tall, count, start in ((self.tall, full, 0), (rest, 1, whole * self.tall)):
-                if tall == 0 or count == 0:
-                    continue
+            for tall, count, start, ahead in self.tiles():
                 i, j = Dim.symbol("i", 0, high=tall - 1), column + Dim.symbol("j", 0, high=self.columns - 1)
-                row = start + Dim.symbol("w", 0, below=count) * tall + i
+                w = Dim.symbol("w", 0, below=count)
+                row = start + w * tall + i
                 a = (point * self.patches + row) * self.depth + k
                 at = (self.block, point, self.panel + q, first + k)
                 to = (point * self.patches + row) * outer + q * self.width + j
@@ -231,25 +233,50 @@ class _Winograd(_Transforms):
                     [("k", self.depth)],
                     kept,
                     ("products", to) if self.depth < self.channels else None,
-                    self.ahead(column, whole) if start == 0 else (),
+                    self.ahead(column, ahead),
                 )
                 inner.append(For("w", count, "serial", tuple(made)))
         return [For("h", POINTS, "serial", (For("q", panels, "serial", tuple(inner)),))]
 
-    def ahead(self, column: int, many: int) -> list[Stmt]:
-        """The filters of the next product, asked for while this one is made: they come from memory.   many: tiles of a column."""
+    def tiles(self) -> Iterator[tuple[int, Size, Size, Size]]:
+        """The register tiles of a column: (rows, how many, first row, how many of them ask for the next product's filters)."""
+        if isinstance(self.many, int):
+            full, rest = divmod(self.patches, self.tall)
+            if full:
+                yield self.tall, full, 0, full
+            if rest:
+                yield rest, 1, full * self.tall, 0
+            return
+        each = self.rows * self.across
+        patches = self.many * each
+        whole = patches // self.tall
+        yield self.tall, whole, 0, 1
+        for rows, count, start in lower_tiles(patches % self.tall, self.tall, math.gcd(each, self.tall)):
+            yield rows, count, whole * self.tall + start, is_equal(whole, 0)
+
+    def ahead(self, column: int, many: Size) -> list[Stmt]:
+        """The filters of the next product, asked for while this one is made: they come from memory.
+
+        many: tiles of a column that do so: all of a known number; of an open one the first, or none.
+        """
+        if many == 0:
+            return []
+        known = many if isinstance(many, int) else 1
         point, q = Dim.symbol("h", 0, below=POINTS), Dim.symbol("q", 0, below=self.each) + 1
         first = Dim.symbol("b", 0, below=self.channels // self.depth) * self.depth if self.depth < self.channels else 0
         place = self.loaded(self.filters, (self.block, point + q // self.each, self.panel + q % self.each, first, 0))
         if place is None:
             return []
         line = LINE_NBYTES // self.dtype.itemsize
-        steps = many * (self.width // self.columns)  # over a panel, each of as many links as it has rows
+        steps = known * (self.width // self.columns)  # over a panel, each of as many links as it has rows
         each = -(-self.width // (line * steps))
-        w, k = Dim.symbol("w", 0, below=many), Dim.symbol("k", 0, below=self.depth)
-        link = ((column // self.columns * many + w) * self.depth + k) * each
+        w, k = Dim.symbol("w", 0, below=known) if known > 1 else 0, Dim.symbol("k", 0, below=self.depth)
+        link = ((column // self.columns * known + w) * self.depth + k) * each
         lines = [(link + i) * self.width // (line * steps * each) for i in range(each)]
-        return [Prefetch(place[0], place[1] + number * line, self.dtype) for number in lines]
+        asked = tuple(Prefetch(place[0], place[1] + number * line, self.dtype) for number in lines)
+        if isinstance(self.many, int):
+            return list(asked)
+        return [For("z", maximum(0, many - Dim.symbol("w", 0)), "serial", asked)]
 
     def panels(self) -> Size:
         return self.each if self.count % self.each == 0 else minimum(self.each, self.count - self.panel)

@@ -90,9 +90,12 @@ class Access:
             if not monomial:
                 constant += factor
                 continue
-            value, *others = sorted([self._atom(atom, symbol) for atom in monomial], key=_depth)
-            for other in others:
-                value = self.emit.multiply(value, other)
+            if len(monomial) == 1:
+                value = self._atom(monomial[0], symbol)
+            else:
+                value, *others = sorted([self._atom(atom, symbol) for atom in monomial], key=_depth)
+                for other in others:
+                    value = self.emit.multiply(value, other)
             if factor != 1:
                 value = self.emit.multiply(value, integer(factor))
             if value.is_literal and value.width == 1:

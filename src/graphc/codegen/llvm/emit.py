@@ -148,7 +148,8 @@ class Emitter:
 
     def binary(self, opcode: str, a: Value, b: Value, dtype: DType | None = None) -> Value:
         """``opcode a, b`` on operands of equal dtype, widened to the wider of both."""
-        a, b = self.widen(a, b)
+        if a.width != b.width:
+            a, b = self.widen(a, b)
         return self.op(f"{opcode} {a.type} {a.text}, {b.text}", dtype or a.dtype, a.width, (a, b))
 
     def convert(self, opcode: str, a: Value, dtype: DType) -> Value:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.codegen.llvm.access import STREAMED, Access
-from graphc.codegen.llvm.emit import Emitter, Value, integer
+from graphc.codegen.llvm.emit import Emitter, Value
 from graphc.codegen.llvm.records import FILL, RECORDS, TOGETHER_WORDS, constant, record
 from graphc.codegen.llvm.render import render
 from graphc.codegen.llvm.width import width
-from graphc.dims import Size, substitute
+from graphc.dims import Size, bounds, substitute
 from graphc.dtypes import int64
 from graphc.errors import IRError
 from graphc.ir.loops import ENTRY, STATUS_SLOT, THREADS_SLOT, Check, ControlStep, For, HostStep, Kernel, walk
@@ -48,14 +48,30 @@ class Launch:
     kernel: str
     arguments: tuple[Slot | int, ...]
     joins: bool = False
-    grain: int | None = None
+    grain: Size | None = None
 
-    def least(self, kernel: Kernel) -> int:
-        """The grain of this launch."""
-        return max(1, kernel.grain if self.grain is None else self.grain)
+    def least(self, kernel: Kernel) -> Size:
+        """The grain of this launch, over the sizes that are known at call time."""
+        return substitute(kernel.grain if self.grain is None else self.grain, self.known(kernel))
+
+    def known(self, kernel: Kernel) -> dict[str, Size]:
+        """The numbers among its arguments, by parameter."""
+        return {p.name: a for p, a in zip(kernel.params, self.arguments, strict=True) if isinstance(a, int)}
 
 
 Step = Launch | HostStep | ControlStep
+
+# Where a chunk begins: those that have one iteration more come first, so that the last to end are the short ones.
+_START = """
+define internal i64 @graphc_start_of(i64 %extent, i64 %chunk, i64 %chunks) nounwind {
+  %each = udiv i64 %extent, %chunks
+  %longer = urem i64 %extent, %chunks
+  %before = mul i64 %each, %chunk
+  %more = call i64 @llvm.smin.i64(i64 %chunk, i64 %longer)
+  %start = add i64 %before, %more
+  ret i64 %start
+}
+"""
 
 # One launch: directly where one chunk is enough, else over the pool in a few chunks a thread, as many for each.
 _RUNTIME = f"""
@@ -65,11 +81,9 @@ define internal void @graphc_chunk(ptr %data, i64 %chunk, i64 %chunks) nounwind 
   %kernel = load ptr, ptr %data
   %args = load ptr, ptr %argsp
   %extent = load i64, ptr %extentp
+  %begin = call i64 @graphc_start_of(i64 %extent, i64 %chunk, i64 %chunks)
   %next = add i64 %chunk, 1
-  %low = mul i64 %extent, %chunk
-  %high = mul i64 %extent, %next
-  %begin = udiv i64 %low, %chunks
-  %end = udiv i64 %high, %chunks
+  %end = call i64 @graphc_start_of(i64 %extent, i64 %next, i64 %chunks)
   call void %kernel(ptr %args, i64 %begin, i64 %end)
   ret void
 }}
@@ -135,11 +149,9 @@ run:
   %extent = load i64, ptr %extentp
   %parts = sub i64 %end, %first
   %part = sub i64 %chunk, %first
+  %begin = call i64 @graphc_start_of(i64 %extent, i64 %part, i64 %parts)
   %after = add i64 %part, 1
-  %low = mul i64 %extent, %part
-  %high = mul i64 %extent, %after
-  %begin = udiv i64 %low, %parts
-  %stop = udiv i64 %high, %parts
+  %stop = call i64 @graphc_start_of(i64 %extent, i64 %after, i64 %parts)
   call void %kernel(ptr %args, i64 %begin, i64 %stop)
   ret void
 }}
@@ -181,6 +193,7 @@ _HELPERS = {
     "graphc_fill": FILL,
     "graphc_launch_several": _TOGETHER,
     "graphc_launch": _RUNTIME,
+    "graphc_start_of": _START,
 }
 
 
@@ -235,7 +248,7 @@ class Modules:
             self._elsewhere.extend(self._here)
             self._here.clear()
             yield "\n".join([*texts, _METADATA])
-        self._here[kernel.name] = render(kernel, width(kernel, self.lanes), self.scales)
+        self._here[kernel.name] = render(kernel, width(kernel, self.lanes), self.scales, self.lanes)
 
     def last(self, launches: Sequence[Step], kernels: Mapping[str, Kernel], callback: Slot | None = None) -> str:
         """The module with the entry."""
@@ -374,16 +387,18 @@ def _is_known(launch: Launch, kernels: Mapping[str, Kernel]) -> bool:
     """Whether a launch can be written down before the call."""
     kernel = kernels[launch.kernel]
     _arguments(kernel, launch)
-    return type(_extent(kernel, launch)) is int and all(isinstance(a, Slot) or a >= 0 for a in launch.arguments)
+    known = type(_extent(kernel, launch)) is int and type(launch.least(kernel)) is int
+    return known and all(isinstance(a, Slot) or a >= 0 for a in launch.arguments)
 
 
 def _record(launch: Launch, kernels: Mapping[str, Kernel]) -> list[str]:
     kernel = kernels[launch.kernel]
     extent = _extent(kernel, launch)
-    assert type(extent) is int
+    grain = launch.least(kernel)
+    assert type(extent) is int and type(grain) is int
     values = _arguments(kernel, launch)
     words = [value.index if isinstance(value, Slot) else -1 - value for value in values]
-    return record(launch.kernel, extent, launch.least(kernel), words)
+    return record(launch.kernel, extent, grain, words)
 
 
 def _arguments(kernel: Kernel, launch: Launch) -> list[Slot | int]:
@@ -419,12 +434,11 @@ def _together(launches: Sequence[Step], kernels: Mapping[str, Kernel]) -> list[l
 def _grains(kernel: Kernel, launch: Launch) -> float:
     """How many threads the work of a launch is worth; at least the cost of a chunk."""
     extent = _extent(kernel, launch)
-    return max(extent / launch.least(kernel), LEAST_CHUNK) if type(extent) is int else 1.0
+    return max(extent / (bounds(launch.least(kernel))[0] or 1), LEAST_CHUNK) if type(extent) is int else 1.0
 
 
 def _extent(kernel: Kernel, launch: Launch) -> Size:
-    static: dict[str, Size] = {p.name: a for p, a in zip(kernel.params, launch.arguments, strict=True) if isinstance(a, int)}
-    return substitute(parallel_extent(kernel), static)
+    return substitute(parallel_extent(kernel), launch.known(kernel))
 
 
 def _start_several(emit: Emitter, run: Sequence[Launch], kernels: Mapping[str, Kernel]) -> None:
@@ -437,7 +451,8 @@ def _start_several(emit: Emitter, run: Sequence[Launch], kernels: Mapping[str, K
         mine = emit.op(f"getelementptr i64, ptr %args, i64 {at}", int64, 1, (args,))
         extent = _extent(kernel, launch)
         assert type(extent) is int
-        words = (f"ptr @{launch.kernel}", f"ptr {mine.text}", f"i64 {extent}", f"i64 {launch.least(kernel)}")
+        grain = _sizes(emit, kernel, launch).scalar(launch.least(kernel))
+        words = (f"ptr @{launch.kernel}", f"ptr {mine.text}", f"i64 {extent}", f"i64 {grain.text}")
         for position, word in enumerate(words, start=TOGETHER_WORDS * i):
             address = emit.op(f"getelementptr i64, ptr %entries, i64 {position}", int64, 1, (entries,))
             emit.here(f"store {word}, ptr {address.text}, align 8")
@@ -463,20 +478,23 @@ def _fill(emit: Emitter, kernel: Kernel, launch: Launch, start: int = 0) -> None
         emit.here(f"store i64 {value}, ptr {address.text}, align 8")
 
 
-def _start(emit: Emitter, kernel: Kernel, launch: Launch) -> None:
+def _sizes(emit: Emitter, kernel: Kernel, launch: Launch) -> Access:
+    """The sizes among a launch's arguments that are in the table."""
     access = Access(emit)
-    static: dict[str, Size] = {}
     for param, argument in zip(kernel.params, launch.arguments, strict=True):
-        if isinstance(argument, int):
-            static[param.name] = argument
-        elif param.role == "size":
+        if param.role == "size" and isinstance(argument, Slot):
             access.values[param.name] = _slot(emit, argument.index)
-    extent = substitute(parallel_extent(kernel), static)
-    if type(extent) is int and extent <= launch.least(kernel):
+    return access
+
+
+def _start(emit: Emitter, kernel: Kernel, launch: Launch) -> None:
+    extent, least = _extent(kernel, launch), launch.least(kernel)
+    if type(extent) is int and extent <= (bounds(least)[0] or 1):
         emit.here(f"call void @{launch.kernel}(ptr %args, i64 0, i64 {extent})")
         return
     threads = _slot(emit, THREADS_SLOT)
-    count, grain = access.scalar(extent), integer(launch.least(kernel))
+    access = _sizes(emit, kernel, launch)
+    count, grain = access.scalar(extent), access.scalar(least)
     emit.here(
         f"call void @graphc_launch(ptr @{launch.kernel}, ptr %args, i64 {count.text}, i64 {grain.text}, "
         f"i64 {threads.text}, ptr %pool_run, ptr %pool)"

@@ -9,14 +9,14 @@ of static extent ends in one narrower trip, one of dynamic extent in one masked 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from graphc.codegen.llvm.access import Access, Trip
 from graphc.codegen.llvm.emit import Emitter, Value, integer, literal, memory_type
 from graphc.codegen.llvm.functions import apply, cast
 from graphc.codegen.llvm.transpose import transpose
-from graphc.dims import Dim, Size, divides
+from graphc.dims import Dim, Size, bounds, divides
 from graphc.dtypes import bool_, int32, int64
 from graphc.errors import IRError
 from graphc.ir.loops import (
@@ -44,18 +44,20 @@ from graphc.ir.loops import (
 )
 
 
-def render(kernel: Kernel, lanes: int, scales: bool = False) -> str:
+def render(kernel: Kernel, lanes: int, scales: bool = False, piece: int | None = None) -> str:
     """The LLVM function of `kernel`, `lanes` elements to a vector: a divisor of 32.  scales: as in `Emitter`.
+
+    piece: elements to a vector in what is left of a loop of dynamic extent; a divisor of `lanes`.
 
     Raises IRError for a kernel that breaks a rule of its IR, or calls a function that is not primitive.
     """
-    return _Renderer(kernel, lanes, Emitter(scales)).text()
+    return _Renderer(kernel, lanes, piece or lanes, Emitter(scales)).text()
 
 
 class _Renderer:
-    def __init__(self, kernel: Kernel, lanes: int, emit: Emitter) -> None:
+    def __init__(self, kernel: Kernel, lanes: int, piece: int, emit: Emitter) -> None:
         self.kernel = kernel
-        self.lanes = lanes
+        self.lanes, self.piece = lanes, piece
         self.emit = emit
         self.access = Access(self.emit)
         self.allocas: list[str] = []
@@ -119,7 +121,7 @@ class _Renderer:
                 begin, end = (Value(name, int64, 1, 0) for name in ("%begin", "%end"))
                 self._counted(loop, begin, end)
             case "serial":
-                self._counted(loop, integer(0), self._extent(loop))
+                self._serial(loop)
             case "unroll":
                 for step in range(self._static_extent(loop)):
                     with self._substituted(loop.var, step):
@@ -141,6 +143,18 @@ class _Renderer:
         if type(extent) is not int:
             raise IRError(f"{self.kernel.name}: {loop.kind} loop {loop.var} needs a static extent, not {extent}")
         return extent
+
+    def _serial(self, loop: For) -> None:
+        extent = self._extent(loop)
+        if extent.is_literal or bounds(self.access.resolve(loop.extent))[1] != 1:
+            self._counted(loop, integer(0), extent)
+            return
+
+        def once(_: list[Value]) -> list[Value]:
+            self._bound(loop, integer(0))
+            return []
+
+        self.emit.when(self.emit.binary("icmp sgt", extent, integer(0), bool_), [], once)
 
     def _counted(self, loop: For, begin: Value, end: Value) -> None:
         def trip(index: Value, _: list[Value]) -> list[Value]:
@@ -185,22 +199,57 @@ class _Renderer:
             if main < int(extent.text):
                 self._trip(loop, integer(main), int(extent.text) - main)
             return
+        if (few := self._few(loop)) is not None:
+            self._trip(loop, integer(0), few, self._mask(extent, few))
+            return
         whole = divides(self.lanes, self.access.resolve(loop.extent))
         end = extent if whole else self.emit.binary("and", extent, integer(-self.lanes))
         self.emit.loop(integer(0), end, self.lanes, [], _writes(loop), full)
         if whole:
             return
 
-        def left(_: list[Value]) -> list[Value]:
-            self._trip(loop, end, self.lanes, self._mask(self.emit.binary("sub", extent, end)))
+        def piece(shift: int, mask: Value, _: list[Value]) -> list[Value]:
+            self._shifted(loop, end, shift, self.piece, mask)
             return []
 
-        self.emit.when(self.emit.binary("icmp slt", end, extent, bool_), [], left)
+        self._pieces(self.emit.binary("sub", extent, end), self.lanes, [], piece)
 
-    def _mask(self, count: Value) -> Value:
-        """The first `count` lanes; `count` is below 2**31."""
+    def _pieces(
+        self,
+        left: Value,
+        most: int,
+        carried: list[Value],
+        piece: Callable[[int, Value, list[Value]], list[Value]],
+        shift: int = 0,
+    ) -> list[Value]:
+        """carried = piece(shift, mask, carried) for every piece of the `left` elements, fewer than `most`, that has one."""
+
+        def masked(values: list[Value]) -> list[Value]:
+            values = piece(shift, self._mask(self.emit.add(left, integer(-shift)), self.piece), values)
+            following = shift + self.piece
+            return self._pieces(left, most, values, piece, following) if following < most else values
+
+        return self.emit.when(self.emit.binary("icmp sgt", left, integer(shift), bool_), carried, masked)
+
+    def _mask(self, count: Value, width: int) -> Value:
+        """The first `count` of `width` lanes; `count` is below 2**31."""
         count = self.emit.convert("trunc", count, int32)
-        return self.emit.binary("icmp slt", self.emit.steps(1, self.lanes, int32), count, bool_)
+        return self.emit.binary("icmp slt", self.emit.steps(1, width, int32), count, bool_)
+
+    def _few(self, loop: For) -> int | None:
+        """Lanes that hold all iterations of a loop of dynamic extent, if there is one iteration at least and few at most."""
+        low, high = bounds(self.access.resolve(loop.extent))
+        if low is None or low < 1 or high is None or high > self.piece or low == high:
+            return None
+        return max(2, 1 << (high - 1).bit_length())
+
+    def _shifted(self, loop: For, index: Value, shift: int, width: int, mask: Value | None) -> None:
+        """A trip from index + shift."""
+        if index.is_literal or not shift:
+            self._trip(loop, self.emit.add(index, integer(shift)), width, mask)
+        else:
+            with self._substituted(loop.var, Dim.symbol(loop.var) + shift):
+                self._trip(loop, index, width, mask)
 
     def _alloc(self, alloc: Alloc) -> None:
         if self.access.trip.width > 1:
@@ -229,7 +278,12 @@ class _Renderer:
     def _lanes(self, loop: For) -> None:
         names = list(dict.fromkeys(s.name for s in loop.body if isinstance(s, Update)))
         extent = self._extent(loop)
-        if extent.is_literal and int(extent.text) <= BLOCK:
+        most = bounds(self.access.resolve(loop.extent))[1]
+        if (few := self._few(loop)) is not None:
+            parts = [self.emit.splat(self._identity(name), few) for name in names]
+            self._way(loop, names, parts, integer(0), 0, few, self._mask(extent, few))
+            results = [self._tree(name, [part]) for name, part in zip(names, parts, strict=True)]
+        elif most is not None and most <= BLOCK:
             results = self._block(loop, names, integer(0), extent)
         else:
 
@@ -239,8 +293,11 @@ class _Renderer:
                 count = integer(BLOCK) if whole else self.emit.intrinsic("smin", int64, left, integer(BLOCK))
                 return [self._fold(n, t, r) for n, t, r in zip(names, totals, self._block(loop, names, start, count), strict=True)]
 
-            empty = [self._identity(name) for name in names]
-            results = self.emit.loop(integer(0), extent, BLOCK, empty, _writes(loop), block)
+            first, begun = integer(0), [self._identity(name) for name in names]
+            if not extent.is_literal:  # mostly there is no more than one block, of which much is the same for all rows
+                begun = self._block(loop, names, first, self.emit.intrinsic("smin", int64, extent, integer(BLOCK)))
+                first = integer(BLOCK)
+            results = self.emit.loop(first, extent, BLOCK, begun, _writes(loop), block)
         self.access.values.update(zip(names, results, strict=True))
 
     def _block(self, loop: For, names: list[str], start: Value, count: Value) -> list[Value]:
@@ -265,25 +322,23 @@ class _Renderer:
                 self._way(loop, names, parts, end, way, min(self.lanes, left - way * self.lanes))
             used = ways if positive else -(-left // self.lanes)
         else:
-            self._left_over(loop, names, parts, end, emit.binary("sub", count, whole))
+            parts = self._left_over(loop, names, parts, end, emit.binary("sub", count, whole))
         return [self._tree(name, parts[i * ways : i * ways + used]) for i, name in enumerate(names)]
 
-    def _left_over(self, loop: For, names: list[str], parts: list[Value], start: Value, left: Value) -> None:
-        """The last `left` < LANES elements from `start`; replaces the `parts` they fold into."""
-        ways = LANES // self.lanes
-        if type(loop.extent) is int and loop.extent % LANES == 0:
-            return
-        for way in range(ways):
+    def _left_over(self, loop: For, names: list[str], parts: list[Value], start: Value, left: Value) -> list[Value]:
+        """The last `left` < LANES elements from `start`; gives the `parts` that they and others are folded into."""
+        if divides(LANES, self.access.resolve(loop.extent)):
+            return parts
+        each = self.lanes // self.piece
 
-            def partial(chosen: list[Value], way: int = way) -> list[Value]:
-                carried = list(parts)
-                carried[way::ways] = chosen
-                mask = self._mask(self.emit.add(left, integer(-way * self.lanes)))
-                self._way(loop, names, carried, start, way, self.lanes, mask)
-                return carried[way::ways]
+        def piece(shift: int, mask: Value, carried: list[Value]) -> list[Value]:
+            carried = list(carried)
+            self._way(loop, names, carried, start, shift // self.piece, self.piece, mask)
+            return carried
 
-            condition = self.emit.binary("icmp sgt", left, integer(way * self.lanes), bool_)
-            parts[way::ways] = self.emit.when(condition, parts[way::ways], partial)
+        pieces = [self.emit.part(part, i * self.piece, self.piece) for part in parts for i in range(each)]
+        pieces = self._pieces(left, LANES, pieces, piece)
+        return [self.emit.joined(pieces[i : i + each]) for i in range(0, len(pieces), each)]
 
     def _way(
         self,
@@ -295,16 +350,11 @@ class _Renderer:
         width: int,
         mask: Value | None = None,
     ) -> None:
-        """Fold `width` elements from index + way * lanes into the way-th part of every accumulator."""
-        ways = LANES // self.lanes
+        """Fold `width` elements into the way-th part of every accumulator: those of its place from `index` on."""
+        ways = len(parts) // len(names)
         saved = self.parts
         self.parts = {name: self.emit.part(parts[i * ways + way], 0, width) for i, name in enumerate(names)}
-        shift = way * self.lanes
-        if index.is_literal or not shift:
-            self._trip(loop, self.emit.add(index, integer(shift)), width, mask)
-        else:
-            with self._substituted(loop.var, Dim.symbol(loop.var) + shift):
-                self._trip(loop, index, width, mask)
+        self._shifted(loop, index, way * (LANES // ways), width, mask)
         for i, name in enumerate(names):
             parts[i * ways + way] = self.emit.overlay(parts[i * ways + way], self.parts[name])
         self.parts = saved

@@ -228,7 +228,7 @@ class Compiled(Entered):
             paths = plain if pattern is None else self._sizes.paths(kind, pattern)
             questions = Questions(values or {})
             try:
-                with answering(None if pattern is None else questions):
+                with answering(None if pattern is None else questions), uncollected():
                     call, variant = self._make(args, kwargs, Sought(pattern, paths, questions, revisions))
             except Exception as error:  # the trace of these very shapes says whether symbols are to blame
                 if questions.must_be_revised:
@@ -260,7 +260,6 @@ class Compiled(Entered):
             self._sizes.keep(kind, pattern, variant)
         return (paths.at(variant, call), call.values) if variant.traced.path else (variant.at(questions.values), ())
 
-    @uncollected()
     def _make(self, args: tuple[Any, ...], kwargs: dict[str, Any], sought: Sought) -> tuple[Call, Variant]:
         """Trace; where results carry gradients, trace those too and cut the graph in two."""
         self._stats["traces"] += 1

@@ -184,11 +184,11 @@ def check_compiled(op: Op, dtype: DType, samples: Sequence[Sample] | None = None
     """Native code gives what the references give: floats nearly, everything else exactly.  Eager calls give its bits.
 
     What a program computes depends on the dtype, how it is come to on shapes and attributes.  So the first dtypes have all samples
-    and the others every second one; eager calls, all of the operator's first dtype and one, another one for each, of the others.
+    and the others every third one; eager calls, all of the operator's first dtype and one, another one for each, of the others.
     """
     k = op.dtypes.index(dtype)
     if samples is None:
-        samples = op.samples if k < 2 or len(op.samples) < 3 else op.samples[k % 2 :: 2]
+        samples = op.samples if k < 2 or len(op.samples) < 3 else op.samples[k % 3 :: 3]
     made = traced(op, samples, dtype)
     results = run_compiled(made.graph, made.arrays, use_cache=True)
     compiled, wanted, arrays = iter(results), iter(made.expected()), iter(made.arrays)

@@ -242,8 +242,13 @@ def samples(info: Any, dtype: torch.dtype, requires_grad: bool, limit: int) -> l
 
 
 def taking_turns(found: list[Any], k: int) -> list[Any]:
-    """In a run of few samples, every third of them for the dtypes after the first (k = 0), other ones for each."""
-    return found[k % 3 :: 3] if k > 0 and 2 < len(found) <= FEW else found
+    """In a run of few samples, one of them for the dtypes after the first (k = 0), another one for each."""
+    return found[k % len(found) :: len(found)] if k > 0 and 1 < len(found) <= FEW else found
+
+
+def few_dtypes(info: Any, names: list[str], limit: int) -> list[str]:
+    """In a run of few samples, the first three dtypes and every third of the others, other ones for each operator."""
+    return names if limit > FEW else [*names[:3], *names[3 + len(info.name) % 3 :: 3]]
 
 
 def shown(sample: Any) -> str:
@@ -304,7 +309,7 @@ def check_eager(info: Any, only: str | None, limit: int) -> Outcome:
     """The function gives PyTorch's values for every dtype PyTorch supports."""
     outcome, function = Outcome(), function_of(info.name, info.variant_test_name)
     values = info.name not in UNSPECIFIED
-    for k, dtype in enumerate(dtypes_of(info, only)):
+    for k, dtype in enumerate(few_dtypes(info, dtypes_of(info, only), limit)):
         for sample in taking_turns(samples(info, DTYPES[dtype], False, limit), k):
             theirs = torch_result(info.op, clone(sample))
             if isinstance(theirs, Exception) or is_half_complex(theirs):
